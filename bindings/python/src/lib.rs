@@ -1,0 +1,1 @@
+//! toolB for Python.

@@ -1,0 +1,2 @@
+//! The `toolb` program.
+#![forbid(unsafe_code)]

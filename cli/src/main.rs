@@ -1,0 +1,4 @@
+//! The `toolb` program.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Floor 1: settings and their defaults.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Floor 4: the consumer's end of the bus.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Floor 5: loops and connections.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Floor 1: log sinks.
+#![forbid(unsafe_code)]

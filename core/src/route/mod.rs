@@ -1,0 +1,2 @@
+//! Floor 2: method and path matching.
+#![forbid(unsafe_code)]

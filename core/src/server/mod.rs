@@ -1,0 +1,2 @@
+//! Floor 6: the whole as a user meets it.
+#![forbid(unsafe_code)]

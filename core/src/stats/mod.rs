@@ -1,0 +1,2 @@
+//! Floor 1: counters.
+#![forbid(unsafe_code)]

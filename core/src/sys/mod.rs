@@ -1,0 +1,1 @@
+//! Floor 0: the only module that makes system calls.

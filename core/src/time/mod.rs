@@ -1,0 +1,2 @@
+//! Floor 1: deadlines.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! libtoolb: the C ABI of toolB.
