@@ -4,9 +4,7 @@ pub mod clock;
 pub mod epoll;
 pub mod eventfd;
 pub mod memory;
-pub mod process;
 pub mod seqpacket;
-pub mod signal;
 pub mod socket;
 
 use std::io;
