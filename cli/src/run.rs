@@ -120,16 +120,17 @@ fn command(args: &Run, worker: &WorkerCommand) -> server::WorkerCommand {
         app_dir: &app.app_dir,
     };
     let python = python::find(app.python.as_deref(), &around, Path::exists);
-    let hint = format!(
-        "if there is no module named toolb, install it with {} -m pip install toolb or choose \
-         another Python with --python",
+    let if_ended = format!(
+        "if it has no module toolb, install it with {} -m pip install toolb or choose another \
+         Python with --python",
         python.display()
     );
     server::WorkerCommand {
         program: python.into_os_string(),
         args: worker_args(args),
         env: Vec::new(),
-        hint: Some(hint),
+        if_not_run: Some("choose a Python with --python or TOOLB_PYTHON".to_owned()),
+        if_ended: Some(if_ended),
     }
 }
 

@@ -20,6 +20,9 @@ pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             format!("{flag}: {value:?}{}{origin}", allowed(error))
         }
         ErrorKind::UnknownArgument => match text(error, ContextKind::SuggestedArg) {
+            _ if !arg.starts_with('-') => {
+                format!("{arg}: one application is served, and it has been named already")
+            }
             suggested if suggested.is_empty() => {
                 format!("unknown option {arg}; toolb run --help shows all")
             }
@@ -48,8 +51,12 @@ pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> String {
 
 /// What may stand there, with a colon before it.
 fn allowed(error: &clap::Error) -> String {
-    if let Some(source) = error.source() {
-        return format!(": {source}");
+    match error.source().map(ToString::to_string) {
+        Some(text) if text == "value was not a boolean" => {
+            return ": expected true or false".to_owned();
+        }
+        Some(text) => return format!(": {text}"),
+        None => {}
     }
     match error.get(ContextKind::ValidValue) {
         Some(ContextValue::Strings(values)) => match values.as_slice() {
