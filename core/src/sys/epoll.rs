@@ -55,10 +55,7 @@ impl Epoll {
         events.len = 0;
         // Round up, or a deadline less than a millisecond away would be awaited by spinning.
         let timeout = timeout.map_or(-1, |timeout| {
-            timeout
-                .as_nanos()
-                .div_ceil(1_000_000)
-                .min(i32::MAX as u128) as i32
+            timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32
         });
         // SAFETY: the buffer is valid for its length while the call lasts.
         let count = unsafe {
@@ -86,8 +83,7 @@ impl Epoll {
             u64: token,
         };
         // SAFETY: the event lives for the call; the kernel copies it.
-        let result =
-            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd.as_raw_fd(), &mut event) };
+        let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd.as_raw_fd(), &mut event) };
         match result {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),

@@ -252,11 +252,7 @@ fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()>
     })
 }
 
-fn bind(
-    fd: &OwnedFd,
-    address: &libc::sockaddr_storage,
-    length: libc::socklen_t,
-) -> io::Result<()> {
+fn bind(fd: &OwnedFd, address: &libc::sockaddr_storage, length: libc::socklen_t) -> io::Result<()> {
     // SAFETY: `address` is a whole sockaddr_storage of which `length` bytes are meant.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const *address).cast(), length) })
 }
