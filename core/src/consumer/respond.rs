@@ -295,13 +295,18 @@ impl Consumer {
             exchange.note_sent(flags::DONE);
             return (false, Stop::Clear);
         }
-        let kind = if exchange.has(bit::GONE) {
+        // Nothing but DONE may follow a message that is complete.
+        let kind = if exchange.has(bit::END_SENT) {
+            Kind::ResponseBody
+        } else if exchange.has(bit::GONE) {
             Kind::Cancelled
         } else {
             Kind::ResponseAbort
         };
         let mut header = exchange.header(slot, kind, flags::DONE);
-        header.aux = u16::from(exchange.has(bit::STARTED));
+        if kind == Kind::Cancelled {
+            header.aux = u16::from(exchange.has(bit::STARTED));
+        }
         if !self.lane.ring(exchange.owner).responses.push(header, &[]) {
             return (false, Stop::Ring);
         }

@@ -120,6 +120,16 @@ impl Events {
         (event.u64, event.events)
     }
 
+    /// How many events the last wait brought.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the last wait brought none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// The events of the last wait: token and flags.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
         self.buffer[..self.len]

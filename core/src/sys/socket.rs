@@ -72,7 +72,7 @@ impl Listener {
     /// Takes the next connection, `None` when there is none now.
     pub fn accept(&self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
         let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-        let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         // SAFETY: the storage is large enough for any address and its length is given.
         let fd = unsafe {
             libc::accept4(
@@ -104,7 +104,7 @@ impl Listener {
     /// The address a TCP listener is bound to.
     pub fn local_tcp(&self) -> io::Result<SocketAddr> {
         let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-        let mut length = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         // SAFETY: the storage is large enough for any address and its length is given.
         let result = unsafe {
             libc::getsockname(
@@ -213,7 +213,7 @@ impl Socket {
                 libc::SOL_SOCKET,
                 libc::SO_LINGER,
                 (&raw const linger).cast(),
-                mem::size_of::<libc::linger>() as libc::socklen_t,
+                size_of::<libc::linger>() as libc::socklen_t,
             )
         };
     }
@@ -247,7 +247,7 @@ fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()>
             level,
             name,
             (&raw const value).cast(),
-            mem::size_of::<i32>() as libc::socklen_t,
+            size_of::<i32>() as libc::socklen_t,
         )
     })
 }
@@ -306,7 +306,7 @@ fn tcp_address(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
             to.sin_family = libc::AF_INET as libc::sa_family_t;
             to.sin_port = v4.port().to_be();
             to.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-            mem::size_of::<libc::sockaddr_in>()
+            size_of::<libc::sockaddr_in>()
         }
         SocketAddr::V6(v6) => {
             // SAFETY: sockaddr_storage is made to be viewed as any sockaddr_*.
@@ -315,7 +315,7 @@ fn tcp_address(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t)
             to.sin6_port = v6.port().to_be();
             to.sin6_addr.s6_addr = v6.ip().octets();
             to.sin6_scope_id = v6.scope_id();
-            mem::size_of::<libc::sockaddr_in6>()
+            size_of::<libc::sockaddr_in6>()
         }
     };
     (storage, length as libc::socklen_t)
