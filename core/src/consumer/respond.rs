@@ -349,12 +349,8 @@ impl Consumer {
     /// Notes for the next poll that an application that waits may send on.
     fn report_room(&mut self, slot: usize) {
         let exchange = &self.exchanges[slot];
-        if !exchange.has(bit::WAITING) || exchange.has(bit::GONE | bit::ABORTED | bit::END) {
-            return;
-        }
-        let kept = exchange.backlog.as_ref().map_or(0, |b| b.unsent().len());
         let id = exchange.id(slot);
-        if kept <= LOW_WATER && !self.writable.contains(&id) {
+        if exchange.may_send_on() && !self.writable.contains(&id) {
             self.writable.push(id);
         }
     }

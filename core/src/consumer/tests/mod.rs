@@ -697,7 +697,7 @@ fn a_sleeping_loop_is_kicked_for_half_of_what_is_in_flight() {
             head(&mut consumer, id, b"", true, true);
         }
     }
-    consumer.flush(true);
+    assert!(consumer.arm());
     let bell = engine.lane.doorbell_of_loop(0);
     assert!(bell.wait(Some(Duration::ZERO)).unwrap());
 }
@@ -825,15 +825,23 @@ fn control_packets_and_the_hang_up() {
     engine.get(1);
     let kept = take(&mut consumer);
     head(&mut consumer, kept, &[0; 300_000], true, true);
-    let waiting = engine.get(2);
+    engine.get(2);
+    let half = take(&mut consumer);
+    head(&mut consumer, half, &[0; 300_000], false, false);
+    let waiting = engine.get(3);
     poll(&mut consumer);
     drop(engine);
     assert_eq!(consumer.control(), Ok(ControlEvent::HangUp));
     assert!(!consumer.arm());
     let events = poll(&mut consumer);
-    assert!(matches!(events[..], [Event::Disconnected { id }] if id == running));
+    assert!(matches!(
+        events[..],
+        [Event::Disconnected { id: first }, Event::Disconnected { id: second }]
+            if first == half && second == running
+    ));
     assert!(!consumer.start(waiting));
     consumer.done(running);
+    consumer.done(half);
     assert_eq!(consumer.in_flight(), 0);
     assert_eq!(consumer.control(), Ok(ControlEvent::HangUp));
     assert!(poll(&mut consumer).is_empty());
