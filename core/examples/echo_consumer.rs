@@ -2,7 +2,7 @@
 //! benchmarks of the bus, and to see how a consumer's loop goes. An engine starts it with TOOLB_BUS
 //! set.
 
-use std::{collections::HashMap, error::Error};
+use std::{collections::HashMap, error::Error, process::ExitCode};
 
 use toolb_core::{
     consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Sent},
@@ -12,7 +12,17 @@ use toolb_core::{
 /// Bodies on their way back: how many of their bytes are to be acknowledged when there is room.
 type Echoes = HashMap<ExchangeId, usize>;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("echo_consumer: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> Result<(), Box<dyn Error>> {
     let bus = std::env::var("TOOLB_BUS").map_err(|_| "TOOLB_BUS is not set: run it under toolb")?;
     let options = ConsumerOptions {
         name: String::from("echo"),
