@@ -40,6 +40,10 @@ impl Gate {
         u64::from(self.in_flight()) | (self.0 & STALLED)
     }
 
+    pub(super) fn is_stalled(self) -> bool {
+        self.0 & STALLED != 0
+    }
+
     fn has_room(self, limits: u64) -> bool {
         let below = |shift: u32| ((self.0 >> shift) as u16) < (limits >> shift) as u16;
         self.0 & OPEN != 0 && below(0) && below(16) && below(32)

@@ -156,6 +156,12 @@ impl Pool {
         self.finished(reservation.lane, reservation.slot, reservation.generation);
     }
 
+    /// Room on any lane but `except` that is not stalled, for an exchange that is to be called back
+    /// from there. It is in the pool already and is not counted again.
+    pub fn reserve_elsewhere(&self, except: u16) -> Option<Reservation> {
+        self.reserve_among(|index, gate| index != except && !gate.is_stalled())
+    }
+
     /// Whether the reservation is still good. Its owner asks before it uses one that was posted to
     /// it: the lane may have been removed on the way.
     pub fn holds(&self, reservation: Reservation) -> bool {
@@ -270,8 +276,12 @@ impl Pool {
 
     /// Takes room on the lane with the fewest in flight, the lowest index among equals.
     fn reserve(&self) -> Option<Reservation> {
+        self.reserve_among(|_, _| true)
+    }
+
+    fn reserve_among(&self, fits: impl Fn(u16, Gate) -> bool) -> Option<Reservation> {
         loop {
-            let (index, lane, seen) = self.best()?;
+            let (index, lane, seen) = self.best(&fits)?;
             if let Some((slot, generation)) = lane.take(seen) {
                 return Some(Reservation {
                     lane: index,
@@ -282,10 +292,10 @@ impl Pool {
         }
     }
 
-    fn best(&self) -> Option<(u16, &Lane, Gate)> {
+    fn best(&self, fits: &impl Fn(u16, Gate) -> bool) -> Option<(u16, &Lane, Gate)> {
         let mut best: Option<(u16, &Lane, Gate)> = None;
         for (index, lane) in self.open_lanes() {
-            let Some(gate) = lane.gate_with_room() else {
+            let Some(gate) = lane.gate_with_room().filter(|gate| fits(index, *gate)) else {
                 continue;
             };
             if gate.load() == 0 {
