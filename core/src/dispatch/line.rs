@@ -138,3 +138,71 @@ impl WaitingLine {
         self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn names(line: &WaitingLine) -> Vec<u64> {
+        std::iter::from_fn(|| line.grant_first())
+            .map(|ticket| ticket.exchange())
+            .collect()
+    }
+
+    #[test]
+    fn first_in_is_first_out_and_the_front_goes_first() {
+        let line = WaitingLine::new(8);
+        line.push_back(0, 1).unwrap();
+        line.push_front(0, 2);
+        line.push_back(0, 3).unwrap();
+        line.push_front(0, 4);
+        assert_eq!(line.live(), 4);
+        assert_eq!(names(&line), [2, 4, 1, 3]);
+        assert_eq!(line.live(), 0);
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn only_what_waits_counts() {
+        let line = WaitingLine::new(2);
+        let first = line.push_back(0, 1).unwrap();
+        line.push_back(0, 2).unwrap();
+        assert!(line.push_back(0, 3).is_none());
+        assert!(first.cancel());
+        assert!(!first.cancel());
+        line.push_back(0, 4).unwrap();
+        assert_eq!(names(&line), [2, 4]);
+        assert!(!first.grant());
+    }
+
+    #[test]
+    fn a_back_full_of_cancelled_tickets_keeps_the_order() {
+        let line = WaitingLine::new(4);
+        line.push_back(0, 0).unwrap();
+        for exchange in 1..1000 {
+            let ticket = line.push_back(0, exchange).unwrap();
+            if exchange % 333 != 0 {
+                assert!(ticket.cancel());
+            }
+            assert!(line.back.len() <= 8);
+        }
+        assert_eq!(names(&line), [0, 333, 666, 999]);
+    }
+
+    #[test]
+    fn a_front_full_of_cancelled_tickets_is_shed() {
+        let line = WaitingLine::new(1);
+        for exchange in 0..10_000 {
+            assert!(line.push_front(0, exchange).cancel());
+        }
+        assert!(line.lock_front().len() <= 64);
+    }
+
+    #[test]
+    fn a_line_of_no_length_admits_only_at_the_front() {
+        let line = WaitingLine::new(0);
+        assert!(line.push_back(0, 1).is_none());
+        line.push_front(0, 2);
+        assert_eq!(names(&line), [2]);
+    }
+}

@@ -258,7 +258,9 @@ impl Loop {
         let extras = super::event_loop::extras(&self.date, &self.shared);
         let length = match end {
             true => BodyLength::Known(head.body().len() as u64),
-            false => BodyLength::Unknown,
+            false => {
+                u64::try_from(head.content_length()).map_or(BodyLength::Unknown, BodyLength::Known)
+            }
         };
         let status = head.status();
         let written = writer.head(&mut conn.output, status, head.fields(), length, &extras);

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod epoll;
 pub mod eventfd;
+pub mod inherited;
 pub mod memory;
 pub mod seqpacket;
 pub mod socket;
