@@ -59,7 +59,9 @@ enum Phase {
 impl toolb_engine {
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panic left half done is still only configuration.
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -102,7 +104,9 @@ pub unsafe extern "C" fn toolb_engine_new(
             // SAFETY: the struct has at least the fields of the first version.
             apply(unsafe { &*options }, &mut config);
         }
-        config.validate().map_err(|_| toolb_status::TOOLB_BAD_ARGUMENT)?;
+        config
+            .validate()
+            .map_err(|_| toolb_status::TOOLB_BAD_ARGUMENT)?;
         let stop = EventFd::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?;
         *out = Box::into_raw(Box::new(toolb_engine {
             state: Mutex::new(State {
@@ -233,8 +237,10 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
         // SAFETY: the caller's promise.
         let handle = unsafe { object(engine)? };
         let phase = handle.state().phase;
-        if phase == Phase::New {
-            start(handle)?;
+        match phase {
+            Phase::New => start(handle)?,
+            Phase::Running => {}
+            Phase::Ended => return Err(not_running(handle)),
         }
         while !handle.stopping.load(Ordering::SeqCst) {
             // A signal or an error of poll ends the wait early: then look again.
@@ -242,6 +248,11 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
         }
         end(handle)
     })
+}
+
+fn not_running(handle: &toolb_engine) -> toolb_status {
+    let text = "the engine has ended; make a new one";
+    handle.state().fail(toolb_status::TOOLB_BAD_STATE, text)
 }
 
 /// Drains and ends a running engine.
@@ -253,8 +264,7 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
         (state.engine.take(), grace)
     };
     let Some(mut engine) = engine else {
-        let text = "the engine is not running";
-        return Err(handle.state().fail(toolb_status::TOOLB_BAD_STATE, text));
+        return Err(not_running(handle));
     };
     engine.drain();
     let until = Instant::now() + grace;

@@ -49,11 +49,8 @@ pub type toolb_handler = Option<
 
 /// A handler with its data, as the engine calls it.
 pub(crate) struct CHandler {
-    pub(crate) call: unsafe extern "C" fn(
-        *mut c_void,
-        *const toolb_request,
-        *mut toolb_response,
-    ) -> c_int,
+    pub(crate) call:
+        unsafe extern "C" fn(*mut c_void, *const toolb_request, *mut toolb_response) -> c_int,
     pub(crate) user_data: *mut c_void,
 }
 
@@ -158,8 +155,13 @@ pub unsafe extern "C" fn toolb_request_param(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise; the pointer was made from a `Request`.
-        let (request, name, out) =
-            unsafe { (object(request.cast::<Request<'_>>())?, text(name)?, place(out)?) };
+        let (request, name, out) = unsafe {
+            (
+                object(request.cast::<Request<'_>>())?,
+                text(name)?,
+                place(out)?,
+            )
+        };
         let value = request.param(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         *out = slice(value.as_bytes());
         Ok(())
@@ -179,8 +181,13 @@ pub unsafe extern "C" fn toolb_request_field(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise; the pointer was made from a `Request`.
-        let (request, name, out) =
-            unsafe { (object(request.cast::<Request<'_>>())?, text(name)?, place(out)?) };
+        let (request, name, out) = unsafe {
+            (
+                object(request.cast::<Request<'_>>())?,
+                text(name)?,
+                place(out)?,
+            )
+        };
         let value = request.field(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         *out = slice(value);
         Ok(())
@@ -218,8 +225,13 @@ pub unsafe extern "C" fn toolb_response_field(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise; the pointer was made from a `Response`.
-        let (response, name, value) =
-            unsafe { (place(response.cast::<Response>())?, text(name)?, text(value)?) };
+        let (response, name, value) = unsafe {
+            (
+                place(response.cast::<Response>())?,
+                text(name)?,
+                text(value)?,
+            )
+        };
         response.field(name.as_bytes(), value.as_bytes());
         Ok(())
     })
@@ -238,8 +250,7 @@ pub unsafe extern "C" fn toolb_response_write(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise; the pointer was made from a `Response`.
-        let (response, data) =
-            unsafe { (place(response.cast::<Response>())?, bytes(data, len)?) };
+        let (response, data) = unsafe { (place(response.cast::<Response>())?, bytes(data, len)?) };
         response.write(data);
         Ok(())
     })

@@ -49,7 +49,10 @@ pub(crate) unsafe fn text<'a>(pointer: *const c_char) -> Result<&'a str, toolb_s
 ///
 /// # Safety
 /// `pointer` points to `len` bytes that nobody changes meanwhile, or `len` is 0.
-pub(crate) unsafe fn bytes<'a>(pointer: *const c_char, len: usize) -> Result<&'a [u8], toolb_status> {
+pub(crate) unsafe fn bytes<'a>(
+    pointer: *const c_char,
+    len: usize,
+) -> Result<&'a [u8], toolb_status> {
     if len == 0 {
         return Ok(&[]);
     }
