@@ -7,6 +7,8 @@
 
 #[cfg(not(loom))]
 mod consumer_lane;
+#[cfg(all(test, not(loom)))]
+mod hostile;
 #[cfg(not(loom))]
 mod lane;
 mod layout;
@@ -15,6 +17,8 @@ mod models;
 mod record;
 mod ring;
 mod slots;
+#[cfg(all(test, not(loom)))]
+mod stress;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
