@@ -4,7 +4,9 @@ pub mod clock;
 pub mod epoll;
 pub mod eventfd;
 pub mod memory;
+pub mod process;
 pub mod seqpacket;
+pub mod signal;
 pub mod socket;
 
 use std::io;
