@@ -6,19 +6,17 @@
 #![forbid(unsafe_code)]
 
 mod body;
-mod date;
 mod path;
 mod request;
 mod response;
 mod status;
 mod syntax;
 
+pub use crate::config::Limits;
 pub use body::{BodyReader, BodyStep};
-pub use date::http_date;
 pub use path::decode_path;
-pub use request::{BodyFraming, Head, Limits, Reject, Span, Version};
+pub use request::{BodyFraming, Head, Reject, Span, Version};
 pub use response::{
-    BodyError, BodyLength, CONTINUE, Extras, HeadError, ResponseFacts, ResponseWriter,
-    simple_response,
+    BodyError, BodyLength, Extras, HeadError, ResponseFacts, ResponseWriter, simple_response,
 };
 pub use status::reason_phrase;

@@ -1,31 +1,9 @@
 //! Request heads: httparse finds the fields, the rest of this file refuses what is ambiguous.
 #![forbid(unsafe_code)]
 
+use crate::config::Limits;
+
 use super::syntax::{decimal, is_authority, is_token, is_token_byte, list, trim};
-
-/// How much of a request is accepted. 0 switches a limit off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest request line in bytes, without its line end; 414 beyond.
-    pub request_line: usize,
-    /// Longest head in bytes, all line ends included; 431 beyond.
-    pub head: usize,
-    /// Most fields in a head; 431 beyond.
-    pub fields: usize,
-    /// Longest body in bytes, declared or counted; 413 beyond.
-    pub body: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            request_line: 8 * 1024,
-            head: 16 * 1024,
-            fields: 100,
-            body: 100 * 1024 * 1024,
-        }
-    }
-}
 
 /// A piece of the buffer that was parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,10 +47,10 @@ pub enum Version {
 /// How the body of a request is delimited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BodyFraming {
-    /// There is none.
+    /// There is none, or Content-Length says 0.
     #[default]
     None,
-    /// By Content-Length, which may be 0.
+    /// By Content-Length.
     Length(u64),
     /// By chunks.
     Chunked,
@@ -168,10 +146,10 @@ impl Head {
         limits: &Limits,
     ) -> Result<Option<usize>, Reject> {
         // Nothing past the limit is looked at: if no line end comes before it, none is in time.
-        let most = limit(limits.request_line).saturating_add(start + 2);
+        let most = limits.request_line.saturating_add(start + 2);
         let line = &buf[..buf.len().min(most)];
         let needs_more = || match line.len() == most {
-            true => Err(Reject::new(414, "request line too long")),
+            true => Err(Reject::new(414, "the request line is too long")),
             false => Ok(None),
         };
 
@@ -180,7 +158,7 @@ impl Head {
             match line.get(at) {
                 Some(&byte) if is_token_byte(byte) => at += 1,
                 Some(b' ') if at > start => break,
-                Some(_) => return Err(Reject::new(400, "malformed method")),
+                Some(_) => return Err(Reject::new(400, "the method is malformed")),
                 None => return needs_more(),
             }
         }
@@ -198,7 +176,7 @@ impl Head {
                 TargetByte::Question => query = query.or(Some(at)),
                 TargetByte::Escape => escape = escape.or(Some(at)),
                 TargetByte::Space if at > target_start => break,
-                _ => return Err(Reject::new(400, "malformed request target")),
+                _ => return Err(Reject::new(400, "the request target is malformed")),
             }
             at += 1;
         }
@@ -234,7 +212,7 @@ impl Head {
         }
         if target == b"*" {
             if method != b"OPTIONS" {
-                return Err(Reject::new(400, "target * is for OPTIONS only"));
+                return Err(Reject::new(400, "the target * is for OPTIONS only"));
             }
             self.raw_path = self.target;
             return Ok(());
@@ -245,7 +223,7 @@ impl Head {
                 .is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
         });
         let Some(scheme) = scheme else {
-            return Err(Reject::new(400, "malformed request target"));
+            return Err(Reject::new(400, "the request target is malformed"));
         };
         let authority_start = self.target.start as usize + scheme.len();
         let before_query = &buf[authority_start..path_end];
@@ -253,7 +231,10 @@ impl Head {
         let authority_end = slash.map_or(path_end, |at| authority_start + at);
         self.authority = Span::new(authority_start, authority_end);
         if !is_authority(self.authority.of(buf)) {
-            return Err(Reject::new(400, "malformed authority in request target"));
+            return Err(Reject::new(
+                400,
+                "the host in the request target is malformed",
+            ));
         }
         self.raw_path = match slash {
             Some(_) => Span::new(authority_end, path_end),
@@ -277,7 +258,7 @@ impl Head {
         // there yet, only the beginning is parsed, so that nonsense is still refused early.
         if rest.len() > RESCAN && !has_empty_line(&buf[fields_start - 2..]) {
             let lines = rest.iter().filter(|&&byte| byte == b'\n').count();
-            if lines > limit(limits.fields) {
+            if lines > limits.fields {
                 return Err(too_many_fields());
             }
             rest = &rest[..RESCAN];
@@ -285,13 +266,15 @@ impl Head {
         }
 
         let mut few = [httparse::EMPTY_HEADER; 24];
-        let most_fields = limit(limits.fields);
-        let usual = few.len().min(most_fields);
+        let usual = few.len().min(limits.fields);
         let mut parsed = httparse::parse_headers(rest, &mut few[..usual]);
         let mut many = Vec::new();
-        if parsed == Err(httparse::Error::TooManyHeaders) && most_fields > usual {
+        if parsed == Err(httparse::Error::TooManyHeaders) && limits.fields > usual {
             // A field line takes at least three bytes with its line end.
-            many.resize(most_fields.min(rest.len() / 3 + 1), httparse::EMPTY_HEADER);
+            many.resize(
+                limits.fields.min(rest.len() / 3 + 1),
+                httparse::EMPTY_HEADER,
+            );
             parsed = httparse::parse_headers(rest, &mut many);
         }
         let (len, fields) = match parsed {
@@ -300,7 +283,7 @@ impl Head {
             Err(error) => return Err(field_error(error)),
         };
         let end = fields_start + len;
-        if limits.head != 0 && end > limits.head {
+        if end > limits.head {
             return Err(head_too_long());
         }
 
@@ -326,7 +309,7 @@ impl Head {
             facts.look_at(name, value, value_span)?;
         }
         if !clean_lines {
-            return Err(Reject::new(400, "line end without carriage return"));
+            return Err(Reject::new(400, "a line ends without a carriage return"));
         }
         self.len = end;
         self.conclude(buf, &facts, limits)?;
@@ -338,7 +321,7 @@ impl Head {
             Some(host) => {
                 let value = host.of(buf);
                 if !value.is_empty() && !is_authority(value) {
-                    return Err(Reject::new(400, "malformed Host"));
+                    return Err(Reject::new(400, "the Host field is malformed"));
                 }
                 // An absolute target decides; what Host says then is ignored (RFC 9112, 3.2.2).
                 if self.authority.len == 0 {
@@ -346,31 +329,37 @@ impl Head {
                 }
             }
             None if self.version == Version::Http11 => {
-                return Err(Reject::new(400, "missing Host"));
+                return Err(Reject::new(400, "the Host field is missing"));
             }
             None => {}
         }
 
         self.framing = match (facts.transfer_encoding, facts.content_length) {
-            (Codings::Absent, None) => BodyFraming::None,
+            (Codings::Absent, None | Some(0)) => BodyFraming::None,
             (Codings::Absent, Some(length)) => {
                 if limits.body != 0 && length > limits.body {
-                    return Err(Reject::new(413, "body too long"));
+                    return Err(Reject::new(413, "the request body is too long"));
                 }
                 BodyFraming::Length(length)
             }
             (_, Some(_)) => {
-                return Err(Reject::new(400, "Content-Length with Transfer-Encoding"));
+                return Err(Reject::new(
+                    400,
+                    "Content-Length and Transfer-Encoding exclude each other",
+                ));
             }
             _ if self.version == Version::Http10 => {
-                return Err(Reject::new(400, "Transfer-Encoding in HTTP/1.0"));
+                return Err(Reject::new(400, "HTTP/1.0 has no Transfer-Encoding"));
             }
             (Codings::Chunked, None) => BodyFraming::Chunked,
             (Codings::UnknownThenChunked, None) => {
-                return Err(Reject::new(501, "unknown transfer coding"));
+                return Err(Reject::new(
+                    501,
+                    "the only transfer coding known is chunked",
+                ));
             }
             (Codings::Unknown, None) => {
-                return Err(Reject::new(400, "last transfer coding is not chunked"));
+                return Err(Reject::new(400, "the last transfer coding is not chunked"));
             }
         };
 
@@ -380,16 +369,18 @@ impl Head {
         };
         if self.version == Version::Http11 {
             if facts.unknown_expectation {
-                return Err(Reject::new(417, "unknown expectation"));
+                return Err(Reject::new(
+                    417,
+                    "the only expectation known is 100-continue",
+                ));
             }
-            self.expect_continue = facts.expect_continue
-                && !matches!(self.framing, BodyFraming::None | BodyFraming::Length(0));
+            self.expect_continue = facts.expect_continue && self.framing != BodyFraming::None;
         }
         Ok(())
     }
 }
 
-/// Heads are limited even when the limits are off: spans are 32 bits wide.
+/// Whatever the limits say: spans are 32 bits wide.
 const MOST_BYTES: usize = u32::MAX as usize;
 
 /// From this many bytes of fields on, their end is searched for before they are parsed.
@@ -450,7 +441,7 @@ impl Facts {
             (4, b'h') if name.eq_ignore_ascii_case(b"host") => {
                 let earlier = self.host.replace(span);
                 if earlier.is_some() {
-                    return Err(Reject::new(400, "repeated Host"));
+                    return Err(Reject::new(400, "there is more than one Host field"));
                 }
             }
             (6, b'e') if name.eq_ignore_ascii_case(b"expect") => {
@@ -468,10 +459,10 @@ impl Facts {
             (14, b'c') if name.eq_ignore_ascii_case(b"content-length") => {
                 // Lists of equal values, which RFC 9110 lets one merge, are refused too.
                 let Some(length) = decimal(value) else {
-                    return Err(Reject::new(400, "malformed Content-Length"));
+                    return Err(Reject::new(400, "the Content-Length is malformed"));
                 };
                 if self.content_length.replace(length).is_some() {
-                    return Err(Reject::new(400, "repeated Content-Length"));
+                    return Err(Reject::new(400, "there is more than one Content-Length"));
                 }
             }
             (17, b't') if name.eq_ignore_ascii_case(b"transfer-encoding") => {
@@ -492,7 +483,7 @@ impl Codings {
         for coding in list(value) {
             let name = coding.split(|&byte| byte == b';').next().unwrap_or(coding);
             if !is_token(trim(name)) {
-                return Err(Reject::new(400, "malformed Transfer-Encoding"));
+                return Err(Reject::new(400, "the Transfer-Encoding is malformed"));
             }
             let chunked = trim(name).eq_ignore_ascii_case(b"chunked");
             if chunked && coding.len() != name.len() {
@@ -526,17 +517,20 @@ fn parse_version(line: &[u8], at: usize) -> Result<Option<(Version, usize)>, Rej
         _ => byte == wanted,
     });
     if !fits {
-        return Err(Reject::new(400, "malformed request line"));
+        return Err(Reject::new(400, "the request line is malformed"));
     }
     if rest.len() < shape.len() {
         return Ok(None);
     }
-    Err(Reject::new(505, "unsupported HTTP version"))
+    Err(Reject::new(
+        505,
+        "the versions known are HTTP/1.0 and HTTP/1.1",
+    ))
 }
 
 /// Whether a head that is not complete yet may still become one.
 fn incomplete(buf: &[u8], limits: &Limits) -> Result<bool, Reject> {
-    if limits.head != 0 && buf.len() >= limits.head {
+    if buf.len() >= limits.head {
         return Err(head_too_long());
     }
     Ok(false)
@@ -568,38 +562,30 @@ fn has_empty_line(buf: &[u8]) -> bool {
     })
 }
 
-/// 0 means that there is no limit.
-fn limit(value: usize) -> usize {
-    match value {
-        0 => MOST_BYTES,
-        value => value,
-    }
-}
-
 #[cold]
 fn head_too_long() -> Reject {
-    Reject::new(431, "request head too long")
+    Reject::new(431, "the request head is too long")
 }
 
 #[cold]
 fn too_many_fields() -> Reject {
-    Reject::new(431, "too many fields")
+    Reject::new(431, "the request has too many fields")
 }
 
 /// 501, not 405: tunnels are not implemented whatever the target, and 405 would have to name the
 /// methods that the target does allow, while an authority is no resource of ours.
 #[cold]
 fn connect() -> Reject {
-    Reject::new(501, "CONNECT is not supported")
+    Reject::new(501, "CONNECT is for proxies, and this is none")
 }
 
 #[cold]
 fn field_error(error: httparse::Error) -> Reject {
     match error {
         httparse::Error::TooManyHeaders => too_many_fields(),
-        httparse::Error::HeaderName => Reject::new(400, "malformed field name"),
-        httparse::Error::HeaderValue => Reject::new(400, "malformed field value"),
-        _ => Reject::new(400, "malformed line end"),
+        httparse::Error::HeaderName => Reject::new(400, "a field name is malformed"),
+        httparse::Error::HeaderValue => Reject::new(400, "a field value is malformed"),
+        _ => Reject::new(400, "a line end is malformed"),
     }
 }
 

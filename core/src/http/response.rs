@@ -8,11 +8,8 @@ use super::request::Version;
 use super::status::reason_phrase;
 use super::syntax::{decimal, is_token, is_value, list, trim};
 
-/// What makes a waiting client send its body.
-pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
 /// What a response must know of its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseFacts {
     /// The version of the request.
     pub version: Version,
@@ -32,9 +29,9 @@ pub enum BodyLength {
 }
 
 /// Fields that the server adds when the application did not send them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Extras<'a> {
-    /// The Date, as [`http_date`](super::http_date) makes it; `None` to send none.
+    /// The Date, as [`http_date`](crate::time::http_date) makes it; `None` to send none.
     pub date: Option<&'a [u8; 29]>,
     /// The Server; `None` to send none. The caller has checked that it is a valid field value.
     pub server: Option<&'a str>,
@@ -44,7 +41,7 @@ pub struct Extras<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
     /// The status is not in 200..=599.
-    Status,
+    Status(u16),
     /// A field name is not a token.
     Name,
     /// A field value holds a control character, such as a line end.
@@ -57,13 +54,13 @@ pub enum HeadError {
 
 impl fmt::Display for HeadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Status => "response status is not between 200 and 599",
-            Self::Name => "response field name is not a token",
-            Self::Value => "response field value holds a control character",
-            Self::ContentLength => "response Content-Length is malformed or repeated",
-            Self::Repeated => "response head was sent before",
-        })
+        match self {
+            Self::Status(status) => write!(f, "the status {status} is not in 200 to 599"),
+            Self::Name => f.write_str("a field name has a character that is not allowed"),
+            Self::Value => f.write_str("a field value has a control character"),
+            Self::ContentLength => f.write_str("Content-Length is malformed or repeated"),
+            Self::Repeated => f.write_str("there was a response head before"),
+        }
     }
 }
 
@@ -77,16 +74,13 @@ pub enum BodyError {
     TooLong,
     /// Fewer bytes than Content-Length said.
     TooShort,
-    /// No head was written yet, or the response had ended.
-    OutOfOrder,
 }
 
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TooLong => "response body is longer than its Content-Length",
-            Self::TooShort => "response body is shorter than its Content-Length",
-            Self::OutOfOrder => "response body before the head or after the end",
+            Self::TooLong => "the body is longer than its Content-Length",
+            Self::TooShort => "the body is shorter than its Content-Length",
         })
     }
 }
@@ -147,31 +141,20 @@ impl ResponseWriter {
         result
     }
 
-    /// Appends body bytes to `out`, framed. Empty data writes nothing.
+    /// Appends body bytes to `out`, framed. Without a head before them, and after the end, none.
     pub fn body(&mut self, out: &mut Vec<u8>, data: &[u8]) -> Result<(), BodyError> {
         match &mut self.state {
-            State::Start | State::Ended => {
-                // An empty last piece is how some applications say that they are done, twice.
-                if self.state == State::Ended && data.is_empty() {
-                    return Ok(());
-                }
-                self.close = true;
-                return Err(BodyError::OutOfOrder);
-            }
-            State::Suppressed => {}
+            _ if data.is_empty() => {}
+            State::Start | State::Suppressed | State::Ended => {}
             State::Length(left) => {
-                let len = data.len() as u64;
-                if len > *left {
-                    // What fits is less than data.len(), so it is a usize.
-                    out.extend_from_slice(&data[..*left as usize]);
-                    *left = 0;
+                let len = data.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                out.extend_from_slice(&data[..len]);
+                *left -= len as u64;
+                if len < data.len() {
                     self.close = true;
                     return Err(BodyError::TooLong);
                 }
-                *left -= len;
-                out.extend_from_slice(data);
             }
-            State::Chunked if data.is_empty() => {}
             State::Chunked => {
                 out.reserve(data.len() + 20);
                 push_hex(out, data.len() as u64);
@@ -184,54 +167,19 @@ impl ResponseWriter {
         Ok(())
     }
 
-    /// Accounts for `len` body bytes that the caller sends by itself, from a file say, right
-    /// after what is in `out`. `Ok(false)`: this response carries no body, send none of them.
-    /// In a chunked response they become one chunk, which [`ResponseWriter::body_sent`] closes.
-    pub fn body_elsewhere(&mut self, out: &mut Vec<u8>, len: u64) -> Result<bool, BodyError> {
-        match &mut self.state {
-            State::Start | State::Ended => {
-                self.close = true;
-                return Err(BodyError::OutOfOrder);
-            }
-            State::Suppressed => return Ok(false),
-            State::Length(left) => {
-                let Some(rest) = left.checked_sub(len) else {
-                    self.close = true;
-                    return Err(BodyError::TooLong);
-                };
-                *left = rest;
-            }
-            State::Chunked if len > 0 => {
-                push_hex(out, len);
-                out.extend_from_slice(b"\r\n");
-            }
-            State::Chunked | State::Close => {}
-        }
-        Ok(len > 0)
-    }
-
-    /// Ends what [`ResponseWriter::body_elsewhere`] began, once all its bytes have been sent.
-    pub fn body_sent(&mut self, out: &mut Vec<u8>) {
-        if self.state == State::Chunked {
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    /// Ends the response.
+    /// Ends the response. Ending it again does nothing.
     pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), BodyError> {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Start => {
-                self.state = State::Start;
-                self.close = true;
-                return Err(BodyError::OutOfOrder);
-            }
+        match self.state {
+            State::Start => return Ok(()),
             State::Length(1..) => {
                 self.close = true;
+                self.state = State::Ended;
                 return Err(BodyError::TooShort);
             }
             State::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
             State::Length(0) | State::Close | State::Suppressed | State::Ended => {}
         }
+        self.state = State::Ended;
         Ok(())
     }
 
@@ -240,12 +188,6 @@ impl ResponseWriter {
     #[inline]
     pub fn will_close(&self) -> bool {
         self.close
-    }
-
-    /// Whether a head was written.
-    #[inline]
-    pub fn has_begun(&self) -> bool {
-        self.state != State::Start
     }
 
     fn write_head<'a>(
@@ -257,7 +199,7 @@ impl ResponseWriter {
         extras: &Extras<'_>,
     ) -> Result<(), HeadError> {
         if !(200..=599).contains(&status) {
-            return Err(HeadError::Status);
+            return Err(HeadError::Status(status));
         }
         out.reserve(256);
         push_status_line(out, status);
@@ -290,6 +232,7 @@ impl ResponseWriter {
                     }
                     continue;
                 }
+                (10, b'k') if name.eq_ignore_ascii_case(b"keep-alive") => continue,
                 (4, b'd') if name.eq_ignore_ascii_case(b"date") => date = None,
                 (6, b's') if name.eq_ignore_ascii_case(b"server") => server = None,
                 _ => {}
@@ -353,39 +296,25 @@ impl ResponseWriter {
     }
 }
 
-/// Appends a whole response with a short text, made by the engine itself. Closes the connection
-/// if `facts.keep_alive` is false. `fields` and `text` are the engine's own, so a field that is
-/// not valid is a mistake there: it is left out.
+/// Appends a whole response with a short text, from the engine itself. It announces that the
+/// connection closes if `facts.keep_alive` is false.
 pub fn simple_response(
     out: &mut Vec<u8>,
-    facts: ResponseFacts,
+    facts: &ResponseFacts,
     status: u16,
     text: &str,
     fields: &[(&str, &str)],
     extras: &Extras<'_>,
 ) {
-    let mut writer = ResponseWriter::new(facts);
-    let fields = fields
-        .iter()
-        .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
-        .filter(|(name, value)| {
-            let valid = is_token(name) && is_value(value);
-            debug_assert!(valid, "the engine made a malformed field");
-            valid
-        });
-    let content_type = (&b"content-type"[..], &b"text/plain; charset=utf-8"[..]);
-    let status = match status {
-        200..=599 => status,
-        _ => 500,
-    };
+    let mut writer = ResponseWriter::new(*facts);
+    let own = [("content-type", "text/plain; charset=utf-8")];
+    let fields = own.iter().chain(fields);
+    let fields = fields.map(|(name, value)| (name.as_bytes(), value.as_bytes()));
     let length = BodyLength::Known(text.len() as u64);
-    let fields = std::iter::once(content_type).chain(fields);
     let written = writer
         .head(out, status, fields, length, extras)
-        .map_err(|_| BodyError::OutOfOrder)
-        .and_then(|()| writer.body(out, text.as_bytes()))
-        .and_then(|()| writer.end(out));
-    debug_assert_eq!(written, Ok(()));
+        .is_ok_and(|()| writer.body(out, text.as_bytes()).is_ok());
+    debug_assert!(written, "the engine's own answers are valid");
 }
 
 /// "HTTP/1.1" whatever the request said: a server announces what it speaks (RFC 9110, 6.2).

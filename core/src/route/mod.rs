@@ -8,11 +8,12 @@ use std::error::Error;
 use std::fmt;
 
 /// Finds the value that belongs to a method and a path.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Router<T> {
     /// In order of first insertion; `*`, for every method, has a tree of its own.
     methods: Vec<(String, matchit::Router<T>)>,
     any: matchit::Router<T>,
+    len: usize,
 }
 
 impl<T> Default for Router<T> {
@@ -27,6 +28,7 @@ impl<T> Router<T> {
         Self {
             methods: Vec::new(),
             any: matchit::Router::new(),
+            len: 0,
         }
     }
 
@@ -48,25 +50,13 @@ impl<T> Router<T> {
                 &mut self.methods[at].1
             }
         };
-        tree.insert(pattern, value).map_err(|error| {
-            RouteError(match error {
-                matchit::InsertError::Conflict { with } if with == pattern => {
-                    format!("route {method} {pattern} is there already")
-                }
-                matchit::InsertError::Conflict { with } => format!(
-                    "route {method} {pattern} conflicts with {with}: both match the same paths"
-                ),
-                matchit::InsertError::InvalidParamSegment => format!(
-                    "route {pattern}: a part between two slashes can hold one parameter only"
-                ),
-                matchit::InsertError::InvalidCatchAll => {
-                    format!("route {pattern}: {{*rest}} must come last and right after a slash")
-                }
-                _ => format!(
-                    "route {pattern}: parameters are written {{name}}, a name in a pair of braces"
-                ),
-            })
-        })
+        match tree.insert(pattern, value) {
+            Ok(()) => {
+                self.len += 1;
+                Ok(())
+            }
+            Err(error) => Err(explain(method, pattern, error)),
+        }
     }
 
     /// Finds the route for a path without query. HEAD is answered by GET routes where it has
@@ -93,6 +83,11 @@ impl<T> Router<T> {
             Some(allow) => Match::MethodNotAllowed { allow },
             None => Match::NotFound,
         }
+    }
+
+    /// Whether there are no routes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     #[cold]
@@ -173,6 +168,18 @@ impl fmt::Display for RouteError {
 
 impl Error for RouteError {}
 
+fn explain(method: &str, pattern: &str, error: matchit::InsertError) -> RouteError {
+    use matchit::InsertError::{Conflict, InvalidCatchAll, InvalidParamSegment};
+    let why = match error {
+        Conflict { with } if with == pattern => "it is there already".to_owned(),
+        Conflict { with } => format!("it conflicts with {with}, which means the same paths"),
+        InvalidParamSegment => "one parameter at most between two slashes".to_owned(),
+        InvalidCatchAll => "{*rest} must come last and right after a slash".to_owned(),
+        _ => "a parameter is a name in braces, as in /user/{id}".to_owned(),
+    };
+    RouteError(format!("route {method} {pattern}: {why}"))
+}
+
 fn check_method(method: &str) -> Result<(), RouteError> {
     if method == "*" {
         return Ok(());
@@ -183,7 +190,7 @@ fn check_method(method: &str) -> Result<(), RouteError> {
             "method {method:?} must be written in upper case: {upper:?}"
         )));
     }
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'+-.^_`|~".contains(&byte);
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if method.is_empty() || !method.bytes().all(valid) {
         return Err(RouteError(format!(
             "{method:?} is not a method; write one such as \"GET\", or \"*\" for every method"
@@ -318,10 +325,10 @@ mod tests {
             ("GET", "user", "begin with a slash"),
             ("GET", "", "begin with a slash"),
             ("GET", "/a?b=c", "without query"),
-            ("GET", "/u/{", "{name}"),
-            ("GET", "/u/{}", "{name}"),
+            ("GET", "/u/{", "name in braces"),
+            ("GET", "/u/{}", "name in braces"),
             ("GET", "/u/{*rest}/more", "must come last"),
-            ("GET", "/u/{a}{b}", "one parameter only"),
+            ("GET", "/u/{a}{b}", "one parameter at most"),
             ("GET", "/user/{id}", "there already"),
             ("GET", "/user/{other}", "conflicts with /user/{id}"),
             ("get", "/x", "\"GET\""),
