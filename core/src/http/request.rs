@@ -117,7 +117,7 @@ impl Head {
         }
         let start = match *buf {
             [b'\r', b'\n', ..] => 2,
-            [b'\r'] => return Ok(false),
+            [b'\r'] => return incomplete(buf, limits),
             _ => 0,
         };
         let Some(fields_start) = self.parse_line(buf, start, limits)? else {
