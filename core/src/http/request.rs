@@ -168,11 +168,14 @@ impl Head {
         let (mut query, mut escape) = (None, None);
         at = target_start;
         loop {
-            let Some(&byte) = line.get(at) else {
+            // A loop of its own for the many bytes that mean nothing.
+            let rest = line.get(at..).unwrap_or_default();
+            let plain = |&byte: &u8| matches!(TARGET[byte as usize], TargetByte::Plain);
+            let Some(skip) = rest.iter().position(|byte| !plain(byte)) else {
                 return needs_more();
             };
-            match TARGET[byte as usize] {
-                TargetByte::Plain => {}
+            at += skip;
+            match TARGET[line[at] as usize] {
                 TargetByte::Question => query = query.or(Some(at)),
                 TargetByte::Escape => escape = escape.or(Some(at)),
                 TargetByte::Space if at > target_start => break,
@@ -256,9 +259,8 @@ impl Head {
         let mut cut = false;
         // A long head that arrives in small pieces is looked at many times: if its end is not
         // there yet, only the beginning is parsed, so that nonsense is still refused early.
-        if rest.len() > RESCAN && !has_empty_line(&buf[fields_start - 2..]) {
-            let lines = rest.iter().filter(|&&byte| byte == b'\n').count();
-            if lines > limits.fields {
+        if rest.len() > RESCAN && !may_have_empty_line(&buf[fields_start - 1..]) {
+            if count_line_feeds(rest) > limits.fields {
                 return Err(too_many_fields());
             }
             rest = &rest[..RESCAN];
@@ -451,6 +453,11 @@ impl Facts {
                 }
             }
             (10, b'c') if name.eq_ignore_ascii_case(b"connection") => {
+                // By far the most frequent value.
+                if value == b"keep-alive" {
+                    self.keep_alive = true;
+                    return Ok(());
+                }
                 for option in list(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
@@ -536,30 +543,28 @@ fn incomplete(buf: &[u8], limits: &Limits) -> Result<bool, Reject> {
     Ok(false)
 }
 
-/// Whether there is a line end directly followed by another, with or without carriage return.
-/// Looks at blocks without early exit, so that it is vectorised.
-fn has_empty_line(buf: &[u8]) -> bool {
-    const BLOCK: usize = 64;
-    let ends = |one: u8, two: u8, three: u8| {
-        (one == b'\n') & ((two == b'\n') | ((two == b'\r') & (three == b'\n')))
-    };
+/// Whether a line end is directly followed by what may be another: without one, no head is
+/// complete. Looks at blocks without early exit, so that it is vectorised.
+fn may_have_empty_line(buf: &[u8]) -> bool {
+    const BLOCK: usize = 128;
+    let ends = |one: u8, two: u8| (one == b'\n') & ((two == b'\n') | (two == b'\r'));
     let mut at = 0;
-    while let Some(window) = buf.get(at..at + BLOCK + 2) {
-        let (one, two, three) = (&window[..BLOCK], &window[1..=BLOCK], &window[2..]);
-        let mut found = false;
-        for index in 0..BLOCK {
-            found |= ends(one[index], two[index], three[index]);
-        }
-        if found {
+    while let Some(window) = buf.get(at..=at + BLOCK) {
+        let pairs = window[..BLOCK].iter().zip(&window[1..]);
+        if pairs.fold(false, |found, (&one, &two)| found | ends(one, two)) {
             return true;
         }
         at += BLOCK;
     }
-    let rest = &buf[at..];
-    (0..rest.len()).any(|index| {
-        let byte = |offset: usize| rest.get(index + offset).copied().unwrap_or(0);
-        ends(byte(0), byte(1), byte(2))
-    })
+    buf[at..].windows(2).any(|pair| ends(pair[0], pair[1]))
+}
+
+/// Counts in bytes before it counts in words, so that it is vectorised well.
+fn count_line_feeds(buf: &[u8]) -> usize {
+    let in_block = |block: &[u8]| -> u8 { block.iter().map(|&byte| u8::from(byte == b'\n')).sum() };
+    buf.chunks(128)
+        .map(|block| usize::from(in_block(block)))
+        .sum()
 }
 
 #[cold]

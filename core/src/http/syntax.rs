@@ -16,6 +16,22 @@ static TOKEN: [bool; 256] = {
     table
 };
 
+/// What names of hosts are made of: `reg-name` of RFC 3986, but for the comma, which is what a
+/// repeated Host looks like after somebody has merged the lines.
+static HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(
+            byte as u8,
+            b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$'
+                | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+        );
+        byte += 1;
+    }
+    table
+};
+
 /// Whether `byte` may stand in a token.
 #[inline]
 pub(super) fn is_token_byte(byte: u8) -> bool {
@@ -83,8 +99,7 @@ pub(super) fn hex_digit(byte: u8) -> Option<u8> {
 }
 
 /// Whether `bytes` is `host [":" port]` in the generic syntax of RFC 3986, without user
-/// information. The comma, which the syntax would allow, is refused: it is what a repeated Host
-/// looks like after somebody has merged the lines.
+/// information.
 pub(super) fn is_authority(bytes: &[u8]) -> bool {
     let port = if let [b'[', rest @ ..] = bytes {
         let Some(end) = rest.iter().position(|&byte| byte == b']') else {
@@ -101,35 +116,13 @@ pub(super) fn is_authority(bytes: &[u8]) -> bool {
             _ => return false,
         }
     } else {
-        let end = bytes.iter().position(|&byte| byte == b':');
-        let (name, port) = match end {
-            Some(at) => (&bytes[..at], &bytes[at + 1..]),
-            None => (bytes, &[][..]),
-        };
-        let valid = |byte: &u8| {
-            byte.is_ascii_alphanumeric()
-                || matches!(
-                    byte,
-                    b'-' | b'.'
-                        | b'_'
-                        | b'~'
-                        | b'%'
-                        | b'!'
-                        | b'$'
-                        | b'&'
-                        | b'\''
-                        | b'('
-                        | b')'
-                        | b'*'
-                        | b'+'
-                        | b';'
-                        | b'='
-                )
-        };
-        if name.is_empty() || !name.iter().all(valid) {
-            return false;
+        let end = bytes.iter().position(|&byte| !HOST[byte as usize]);
+        match bytes.split_at(end.unwrap_or(bytes.len())) {
+            ([], _) => return false,
+            (_, []) => return true,
+            (_, [b':', port @ ..]) => port,
+            _ => return false,
         }
-        port
     };
     port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }

@@ -414,9 +414,9 @@ fn empty_lines_are_found_wherever_they_are() {
         for before in 0..200 {
             for after in [0, 1, 2, 63, 64, 65, 130] {
                 let text = format!("{}{end}{}", "x".repeat(before), "y".repeat(after));
-                assert!(has_empty_line(text.as_bytes()), "{text:?}");
-                let text = text.replace(end, "\n\r");
-                assert!(!has_empty_line(text.as_bytes()), "{text:?}");
+                assert!(may_have_empty_line(text.as_bytes()), "{text:?}");
+                let text = text.replace(end, "\n.");
+                assert!(!may_have_empty_line(text.as_bytes()), "{text:?}");
             }
         }
     }
