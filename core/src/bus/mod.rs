@@ -12,6 +12,8 @@ mod hostile;
 #[cfg(not(loom))]
 mod lane;
 mod layout;
+#[cfg(all(test, loom))]
+mod models;
 mod record;
 mod ring;
 mod slots;

@@ -241,14 +241,24 @@ fn space_wanted_is_seen() {
 /// What is recalled in time never runs; what has started is seen as started, with its first grant.
 #[test]
 fn start_excludes_recall() {
-    loom::model(|| {
+    start_excludes(|engine| engine.recall(1, 5));
+}
+
+/// The same for what is cancelled.
+#[test]
+fn start_excludes_cancel() {
+    start_excludes(|engine| engine.cancel(1, 5));
+}
+
+fn start_excludes(call_back: fn(&EngineSlots)) {
+    loom::model(move || {
         let memory = Memory::default();
         let (engine, consumer) = slots(&memory);
         let starting = thread::spawn(move || {
             consumer.grant_request(1, 77);
             consumer.start(1, 5)
         });
-        engine.cancel(1, 5);
+        call_back(&engine);
         fence();
         let started = engine.started(1) == 5;
         if started {
@@ -374,7 +384,7 @@ fn close_settles_every_exchange() {
                 thread::yield_now();
             }
             for slot in 0..2 {
-                engine.cancel(slot, 1);
+                engine.recall(slot, 1);
             }
             fence();
             let again = [0, 1].map(|slot| engine.started(slot) != 1);
