@@ -183,7 +183,7 @@ class Tools:
         return [program, *(w.replace("{port}", str(port)) for w in arguments)]
 
 
-C_SERVERS = ("build/examples/c/hello", "examples/c/build/hello", "build/hello")
+C_SERVERS = ("build/cmake/router", "build/bench/router", "build/router")
 
 
 def _package(name: str) -> Callable[[], str]:
