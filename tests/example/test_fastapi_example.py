@@ -190,6 +190,7 @@ def test_the_lines_of_the_readme(server: Server) -> None:
     readme = (EXAMPLE / "README.md").read_text()
     block = re.search(r"Then, in another terminal:\n\n```sh\n(.*?)```", readme, re.DOTALL)
     assert block is not None
+    # not-bound: the port that the README shows gives way to the server's
     shown = block[1].replace("http://localhost:8080", server.url)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", shown.replace("curl ", "curl -sS ")],
