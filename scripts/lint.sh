@@ -37,10 +37,10 @@ check fmt cargo fmt --all --check
 check ruff $venv/ruff check .
 check pyformat $venv/ruff format --check .
 check mypy $venv/mypy --strict "${typed[@]}"
-[[ -f scripts/header.sh ]] && check header bash scripts/header.sh --check
+check header bash scripts/header.sh --check
 check clippy cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 RUSTDOCFLAGS="-D warnings" check rustdoc \
-    cargo doc --quiet --locked --no-deps --workspace --exclude toolb-python
+    cargo doc --quiet --locked --no-deps --document-private-items --workspace --exclude toolb-python
 
 if ((ran == 0)); then
     echo "There is no check called $*." >&2
