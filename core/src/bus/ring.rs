@@ -82,9 +82,7 @@ impl Producer {
             to += part.len() as u64;
         }
         self.tail = at + record_size(len) as u64;
-        if self.want & WANTS_SPACE != 0 {
-            self.set_want(self.want & !WANTS_SPACE);
-        }
+        self.got_space();
         true
     }
 
@@ -103,7 +101,8 @@ impl Producer {
         true
     }
 
-    /// Tells the reader to kick us when it has freed space. The caller tries once more right after.
+    /// Tells the reader to kick us when it has freed space. The caller tries once more right after,
+    /// and again whenever [`space_came`](Self::space_came).
     #[cold]
     pub fn want_space(&mut self) {
         self.set_want(self.want | WANTS_SPACE);
@@ -120,10 +119,15 @@ impl Producer {
             && self.head_word.load(Ordering::Relaxed) != self.head
     }
 
-    /// Whether a record of this many payload bytes would find room.
+    /// Whether a record of this many payload bytes would find room. If so, it no longer waits for
+    /// space.
     #[inline]
     pub fn has_room(&mut self, payload_len: usize) -> bool {
-        payload_len <= self.max_payload() && self.find(payload_len).is_some()
+        if payload_len > self.max_payload() || self.find(payload_len).is_none() {
+            return false;
+        }
+        self.got_space();
+        true
     }
 
     /// The most payload bytes that a record in this ring can have.
@@ -202,6 +206,13 @@ impl Producer {
             }
         }
         Some(at)
+    }
+
+    #[inline]
+    fn got_space(&mut self) {
+        if self.want & WANTS_SPACE != 0 {
+            self.set_want(self.want & !WANTS_SPACE);
+        }
     }
 
     fn reload_head(&mut self) {
@@ -346,9 +357,8 @@ impl Reader {
                 self.head += to_end as u64;
                 continue;
             }
-            if (first as u32 as usize) < HEADER
-                || header.len as usize > max_record(&self.data) - HEADER
-            {
+            // A length shorter than the header has become a huge one.
+            if header.len as usize > max_record(&self.data) - HEADER {
                 return Err(Violation("a record has an impossible length"));
             }
             let size = record_size(header.len as usize);

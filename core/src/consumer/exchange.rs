@@ -134,6 +134,15 @@ impl Exchange {
         }
     }
 
+    /// Whether an application that was told to wait has waited long enough.
+    #[inline]
+    pub(super) fn may_send_on(&self) -> bool {
+        let kept = || self.backlog.as_ref().map_or(0, |b| b.unsent().len());
+        self.has(bit::WAITING)
+            && !self.has(bit::END | bit::GONE | bit::ABORTED)
+            && kept() <= LOW_WATER
+    }
+
     /// What the record that completes what was given so far has to say.
     #[inline]
     pub(super) fn closing_flags(&self) -> u8 {

@@ -272,7 +272,8 @@ impl Consumer {
     fn report_writable(&mut self, events: &mut Vec<Event>) {
         while let Some(id) = self.writable.pop() {
             let exchange = &mut self.exchanges[usize::from(id.slot)];
-            if exchange.generation == id.generation && exchange.has(bit::WAITING) {
+            // The application may have gone on since.
+            if exchange.generation == id.generation && exchange.may_send_on() {
                 exchange.bits &= !bit::WAITING;
                 events.push(Event::Writable { id });
             }

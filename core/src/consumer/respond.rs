@@ -300,13 +300,18 @@ impl Consumer {
             exchange.note_sent(flags::DONE);
             return (false, Stop::Clear);
         }
-        let kind = if exchange.has(bit::GONE) {
+        // Nothing but DONE may follow a message that is complete.
+        let kind = if exchange.has(bit::END_SENT) {
+            Kind::ResponseBody
+        } else if exchange.has(bit::GONE) {
             Kind::Cancelled
         } else {
             Kind::ResponseAbort
         };
         let mut header = exchange.header(slot, kind, flags::DONE);
-        header.aux = u16::from(exchange.has(bit::STARTED));
+        if kind == Kind::Cancelled {
+            header.aux = u16::from(exchange.has(bit::STARTED));
+        }
         if !self.lane.ring(exchange.owner).responses.push(header, &[]) {
             return (false, Stop::Ring);
         }
@@ -349,12 +354,8 @@ impl Consumer {
     /// Notes for the next poll that an application that waits may send on.
     fn report_room(&mut self, slot: usize) {
         let exchange = &self.exchanges[slot];
-        if !exchange.has(bit::WAITING) || exchange.has(bit::GONE | bit::ABORTED | bit::END) {
-            return;
-        }
-        let kept = exchange.backlog.as_ref().map_or(0, |b| b.unsent().len());
         let id = exchange.id(slot);
-        if kept <= LOW_WATER && !self.writable.contains(&id) {
+        if exchange.may_send_on() && !self.writable.contains(&id) {
             self.writable.push(id);
         }
     }

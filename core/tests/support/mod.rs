@@ -6,6 +6,7 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -89,7 +90,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Ends it by a hang-up, as if its process had been killed: it says nothing more.
+    /// It has died by itself: waits until it has, and lets the engine know.
+    pub fn bury(&mut self, engine: &Engine) {
+        self.thread.take().unwrap().join().unwrap();
+        engine.lane_down(&self.lane);
+    }
+
+    /// Ends it by a hang-up.
     pub fn kill(&mut self, engine: &Engine) {
         self.socket = None;
         self.thread.take().unwrap().join().unwrap();
@@ -105,8 +112,8 @@ pub trait Handle: Send + 'static {
     fn disconnected(&mut self, consumer: &mut Consumer, id: ExchangeId) {
         consumer.done(id);
     }
-    /// False: it hangs, with its records unread.
-    fn is_awake(&self) -> bool {
+    /// False: it dies here, without another word.
+    fn lives(&self) -> bool {
         true
     }
 }
@@ -144,6 +151,9 @@ fn serve<H: Handle>(mut consumer: Consumer, mut handler: H) {
                     if consumer.start(id) {
                         handler.request(&mut consumer, id, request, more_body);
                     }
+                    if !handler.lives() {
+                        return;
+                    }
                 }
                 Event::Body { id, data, end } => handler.body(&mut consumer, id, data, end),
                 Event::Writable { id } => handler.writable(&mut consumer, id),
@@ -152,6 +162,68 @@ fn serve<H: Handle>(mut consumer: Consumer, mut handler: H) {
             }
         }
         consumer.flush(false);
+    }
+}
+
+/// Stands still in the first request until it is told to go on; then dies, or answers as `Echo`.
+pub struct Stuck {
+    pub begun: Sender<()>,
+    pub go_on: Receiver<Fate>,
+    dead: bool,
+    echo: Echo,
+}
+
+/// What becomes of a stuck consumer.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Fate {
+    Answer,
+    Die,
+}
+
+impl Stuck {
+    /// With the ends by which the test waits for its first request and decides its fate.
+    pub fn new() -> (Self, Receiver<()>, Sender<Fate>) {
+        let (begun, has_begun) = channel();
+        let (fate, go_on) = channel();
+        let stuck = Self {
+            begun,
+            go_on,
+            dead: false,
+            echo: Echo::default(),
+        };
+        (stuck, has_begun, fate)
+    }
+}
+
+impl Handle for Stuck {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, more: bool) {
+        if request.path() == b"/stuck" {
+            self.begun.send(()).unwrap();
+            self.dead = self.go_on.recv().unwrap() == Fate::Die;
+        }
+        if !self.dead {
+            self.echo.request(consumer, id, request, more);
+        }
+    }
+
+    fn lives(&self) -> bool {
+        !self.dead
+    }
+}
+
+/// Never answers; tells of requests that came and of clients that left.
+pub struct Silent {
+    pub events: Sender<&'static str>,
+}
+
+impl Handle for Silent {
+    fn request(&mut self, _: &mut Consumer, _: ExchangeId, _: Request, _: bool) {
+        self.events.send("request").unwrap();
+    }
+
+    fn disconnected(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        self.events.send("disconnected").unwrap();
+        consumer.done(id);
     }
 }
 
