@@ -55,11 +55,16 @@ fn what_waits_in_front_of_a_stuck_consumer_is_called_back() {
     assert_eq!(read_response(&mut held).1, b"GET /stuck? ");
     // The slots of those called back are free again: the first consumer goes on alone.
     second.kill(&server.engine);
-    wait_for(&server, |event| matches!(event, ControlEvent::Released { .. }));
+    wait_for(&server, |event| {
+        matches!(event, ControlEvent::Released { .. })
+    });
     for id in 0..2000 {
         let path = format!("/again/{id}");
         let mut stream = ask(&server, &path);
-        assert_eq!(read_response(&mut stream).1, format!("GET {path}? ").into_bytes());
+        assert_eq!(
+            read_response(&mut stream).1,
+            format!("GET {path}? ").into_bytes()
+        );
     }
     first.kill(&server.engine);
 }
@@ -167,7 +172,9 @@ fn a_body_is_asked_for_only_when_the_application_wants_it() {
     let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
     let mut stream = server.connect();
     stream
-        .write_all(b"POST /e HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n")
+        .write_all(
+            b"POST /e HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n",
+        )
         .unwrap();
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).unwrap();

@@ -51,6 +51,16 @@ fn slots(memory: &Memory) -> (EngineSlots, ConsumerSlots) {
     )
 }
 
+/// The engine's and the consumer's.
+fn notices(memory: &Memory) -> (Notice, Notice) {
+    let words = || (memory.word32(NOTICE), memory.word32(PEER_NOTICE));
+    let ((engine, consumer), (engine_again, consumer_again)) = (words(), words());
+    (
+        Notice::new(engine, consumer),
+        Notice::new(consumer_again, engine_again),
+    )
+}
+
 fn header(slot: u16) -> RecordHeader {
     RecordHeader {
         kind: Kind::Data as u8,
@@ -250,7 +260,7 @@ fn start_excludes_recall() {
     });
 }
 
-/// A start is heard of by an engine that waits for it.
+/// A start is heard of by an engine that asked for it: seen at once, or noticed.
 #[test]
 fn start_reaches_the_waiting_engine() {
     loom::model(|| {
@@ -258,18 +268,24 @@ fn start_reaches_the_waiting_engine() {
         let (mut producer, reader) = ring(&memory);
         let (mut sleeper, mut waker, bell) = wake(&memory);
         let (engine, consumer) = slots(&memory);
+        let (mut engine_notice, mut consumer_notice) = notices(&memory);
         let starting = thread::spawn(move || {
             assert!(consumer.start(1, 5));
             if reader.peer_wants_starts() {
+                consumer_notice.bump();
+                fence();
                 waker.kick().unwrap();
             }
         });
         producer.want_starts(true);
         while engine.started(1) != 5 {
-            if sleeper.arm_unless(|| engine.started(1) == 5) {
+            if sleeper.arm_unless(|| engine_notice.is_pending()) {
                 bell.wait();
             }
             sleeper.disarm();
+            if engine_notice.changed() {
+                assert_eq!(engine.started(1), 5, "a notice without its start");
+            }
         }
         producer.want_starts(false);
         starting.join().unwrap();
@@ -283,11 +299,7 @@ fn cancel_reaches_the_sleeping_consumer() {
         let memory = Memory::default();
         let (mut sleeper, mut waker, bell) = wake(&memory);
         let (engine, consumer) = slots(&memory);
-        let notices = || (memory.word32(NOTICE), memory.word32(PEER_NOTICE));
-        let (own, peer) = notices();
-        let mut engine_notice = Notice::new(own, peer);
-        let (peer, own) = notices();
-        let mut consumer_notice = Notice::new(own, peer);
+        let (mut engine_notice, mut consumer_notice) = notices(&memory);
         let cancelling = thread::spawn(move || {
             engine.cancel(0, 9);
             engine.grant_response(0, 4096);

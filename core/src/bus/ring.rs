@@ -136,8 +136,8 @@ impl Producer {
         max_record(&self.data) - HEADER
     }
 
-    /// Tells the consumer to kick us when it starts an exchange, or no longer to. After switching it
-    /// on the caller looks once more at the started words.
+    /// Tells the consumer to bump its notice and kick us when it starts an exchange, or no longer to.
+    /// After switching it on the caller looks once more at the started words.
     #[inline]
     pub fn want_starts(&mut self, on: bool) {
         let want = if on {
@@ -149,6 +149,7 @@ impl Producer {
             return;
         }
         self.set_want(want);
+        #[cfg(not(mutant = "no_starts_fence"))]
         if on {
             fence(Ordering::SeqCst);
         }
@@ -313,7 +314,8 @@ impl Reader {
         true
     }
 
-    /// Whether the engine wants to hear of starts. To be asked after a start.
+    /// Whether the engine wants to hear of starts. To be asked after a start, which fences; if so, bump
+    /// the notice, fence and kick.
     #[inline]
     pub fn peer_wants_starts(&self) -> bool {
         self.want_word.load(Ordering::Relaxed) & WANTS_STARTS != 0

@@ -62,8 +62,10 @@ pub struct WorkerCommand {
     pub args: Vec<OsString>,
     /// What it finds in its environment besides ours.
     pub env: Vec<(OsString, OsString)>,
-    /// What to try if the program cannot be run or ends at once: the end of a line for a person.
-    pub hint: Option<String>,
+    /// What to try if the program cannot be run: the end of a line for a person.
+    pub if_not_run: Option<String>,
+    /// What to try if it ends before it is ready, likewise.
+    pub if_ended: Option<String>,
 }
 
 /// Runs a server until a signal ends it, and tells `tell` what happens meanwhile.

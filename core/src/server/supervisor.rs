@@ -79,7 +79,7 @@ impl<'a> Supervisor<'a> {
         let epoll = Epoll::new()?;
         epoll.add(&signals, SIGNALS, epoll::IN)?;
         epoll.add(engine.control_events(), ENGINE, epoll::IN)?;
-        let hint = setup.command.hint.clone();
+        let hint = setup.command.if_ended.clone();
         let now = Instant::now();
         Ok(Self {
             engine,
@@ -341,7 +341,7 @@ impl<'a> Supervisor<'a> {
     fn spawn(&mut self, index: usize) -> Result<u32, String> {
         self.try_spawn(index).map_err(|error| {
             let program = self.command.program.to_string_lossy();
-            let hint = match &self.command.hint {
+            let hint = match &self.command.if_not_run {
                 Some(hint) => format!("; {hint}"),
                 None => String::new(),
             };

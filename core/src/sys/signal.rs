@@ -139,10 +139,8 @@ mod tests {
     /// To this thread only: the test harness has others.
     fn raise(signal: i32) {
         // SAFETY: the calling thread exists.
-        assert_eq!(
-            unsafe { libc::pthread_kill(libc::pthread_self(), signal) },
-            0
-        );
+        let error = unsafe { libc::pthread_kill(libc::pthread_self(), signal) };
+        assert_eq!(error, 0);
     }
 
     fn is_blocked(signal: i32) -> bool {
@@ -168,7 +166,7 @@ mod tests {
 
     #[test]
     fn names() {
-        assert_eq!(name(libc::SIGKILL), "SIGKILL");
+        assert_eq!(name(SIGKILL), "SIGKILL");
         assert_eq!(name(63), "another signal");
     }
 }
