@@ -55,9 +55,6 @@ test-tools:
 lint: build/rust.ok $(VENV)/lint.ok  ## Formatting, lints, types, documentation and the rules of the house
 	@scripts/lint.sh
 
-header: build/rust.ok  ## Write include/toolb.h anew from the ffi crate
-	@scripts/header.sh
-
 format: build/rust.ok $(VENV)/lint.ok  ## Rewrite the sources the way `make lint` wants them
 	cargo fmt --all
 	$(VENV)/bin/ruff check --fix --quiet .
