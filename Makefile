@@ -18,7 +18,7 @@ EXTENSION_SOURCES := $(RUST_SOURCES) $(wildcard bindings/python/pyproject.toml b
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help header run test test-rust test-loom test-python test-c lint format bench bench-quick fuzz build install clean
+.PHONY: help header run test test-rust test-loom test-python test-c lint format header bench bench-quick fuzz build install clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,13 +55,13 @@ test-tools:
 lint: build/rust.ok $(VENV)/lint.ok  ## Formatting, lints, types, documentation and the rules of the house
 	@scripts/lint.sh
 
-header: build/rust.ok  ## Write include/toolb.h anew from the ffi crate
-	@scripts/header.sh
-
 format: build/rust.ok $(VENV)/lint.ok  ## Rewrite the sources the way `make lint` wants them
 	cargo fmt --all
 	$(VENV)/bin/ruff check --fix --quiet .
 	$(VENV)/bin/ruff format .
+
+header: build/rust.ok  ## Write include/toolb.h anew from the ffi crate
+	@bash scripts/header.sh
 
 bench: $(VENV)/bin/toolb  ## Compare with other servers in one run and print ratios (long)
 	@scripts/bench.sh

@@ -33,14 +33,15 @@ check selftest $venv/python -m pytest -q scripts/tests
 check floors $venv/python scripts/floors.py
 check unsafe $venv/python scripts/unsafe_code.py
 check habits $venv/python scripts/habits.py
-check fmt cargo fmt --all --check
+check fmt cargo fmt --all --check -- --color never
 check ruff $venv/ruff check .
 check pyformat $venv/ruff format --check .
 check mypy $venv/mypy --strict "${typed[@]}"
-[[ -f scripts/header.sh ]] && check header bash scripts/header.sh --check
-check clippy cargo clippy --locked --workspace --all-targets -- -D warnings
-RUSTDOCFLAGS="-D warnings" check rustdoc \
-    cargo doc --locked --no-deps --workspace --exclude toolb-python
+check header bash scripts/header.sh --check
+check clippy cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+# Links to private items are welcome: these pages are for whoever works on the house.
+RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" check rustdoc \
+    cargo doc --quiet --locked --no-deps --document-private-items --workspace --exclude toolb-python
 
 if ((ran == 0)); then
     echo "There is no check called $*." >&2
