@@ -157,11 +157,8 @@ impl Loop {
                     self.respond_body(key, payload, end)?;
                 }
             }
-            Some(Kind::ResponseAbort) => {
-                if key != NOBODY {
-                    self.respond_abort(key);
-                }
-            }
+            Some(Kind::ResponseAbort) if key == NOBODY => {}
+            Some(Kind::ResponseAbort) => self.respond_abort(key),
             Some(Kind::Cancelled) => self.take_cancelled(index, slot, record.aux),
             _ if record.flags & flags::MUST_UNDERSTAND != 0 => {
                 return Err(Offence::Owned(format!(
