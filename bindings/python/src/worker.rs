@@ -60,8 +60,11 @@ enum StartTask {
 /// Stands in for `call_soon` and keeps what it is called with.
 #[pyclass(frozen, module = "toolb._toolb")]
 struct Catch {
-    caught: UnderGil<RefCell<Option<(Py<PyAny>, Option<Py<PyAny>>)>>>,
+    caught: UnderGil<RefCell<Option<FirstStep>>>,
 }
+
+/// A callback, and the context it is to run in.
+type FirstStep = (Py<PyAny>, Option<Py<PyAny>>);
 
 #[pymethods]
 impl Catch {
