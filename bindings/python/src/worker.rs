@@ -8,8 +8,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId};
-use toolb_core::message::Request;
+use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Request};
 
 use crate::awaitable::Done;
 use crate::exchange::Exchange;
