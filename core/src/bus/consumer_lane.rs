@@ -194,7 +194,8 @@ impl ConsumerLane {
     }
 
     /// Says that the application is about to take the exchange. False: it was cancelled or recalled
-    /// and must not run. If true, the caller asks [`Reader::peer_wants_starts`] and kicks.
+    /// and must not run. After starts, if [`Reader::peer_wants_starts`], the caller bumps the notice,
+    /// fences and kicks.
     ///
     /// # Panics
     /// If the lane has no such slot, as in all that follow; records that a [`Reader`] hands out name

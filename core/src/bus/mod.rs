@@ -7,12 +7,18 @@
 
 #[cfg(not(loom))]
 mod consumer_lane;
+#[cfg(all(test, not(loom)))]
+mod hostile;
 #[cfg(not(loom))]
 mod lane;
 mod layout;
+#[cfg(all(test, loom))]
+mod models;
 mod record;
 mod ring;
 mod slots;
+#[cfg(all(test, not(loom)))]
+mod stress;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;

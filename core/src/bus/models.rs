@@ -51,6 +51,16 @@ fn slots(memory: &Memory) -> (EngineSlots, ConsumerSlots) {
     )
 }
 
+/// The engine's and the consumer's.
+fn notices(memory: &Memory) -> (Notice, Notice) {
+    let words = || (memory.word32(NOTICE), memory.word32(PEER_NOTICE));
+    let ((engine, consumer), (engine_again, consumer_again)) = (words(), words());
+    (
+        Notice::new(engine, consumer),
+        Notice::new(consumer_again, engine_again),
+    )
+}
+
 fn header(slot: u16) -> RecordHeader {
     RecordHeader {
         kind: Kind::Data as u8,
@@ -231,14 +241,24 @@ fn space_wanted_is_seen() {
 /// What is recalled in time never runs; what has started is seen as started, with its first grant.
 #[test]
 fn start_excludes_recall() {
-    loom::model(|| {
+    start_excludes(|engine| engine.recall(1, 5));
+}
+
+/// The same for what is cancelled.
+#[test]
+fn start_excludes_cancel() {
+    start_excludes(|engine| engine.cancel(1, 5));
+}
+
+fn start_excludes(call_back: fn(&EngineSlots)) {
+    loom::model(move || {
         let memory = Memory::default();
         let (engine, consumer) = slots(&memory);
         let starting = thread::spawn(move || {
             consumer.grant_request(1, 77);
             consumer.start(1, 5)
         });
-        engine.cancel(1, 5);
+        call_back(&engine);
         fence();
         let started = engine.started(1) == 5;
         if started {
@@ -250,7 +270,7 @@ fn start_excludes_recall() {
     });
 }
 
-/// A start is heard of by an engine that waits for it.
+/// A start is heard of by an engine that asked for it: seen at once, or noticed.
 #[test]
 fn start_reaches_the_waiting_engine() {
     loom::model(|| {
@@ -258,18 +278,24 @@ fn start_reaches_the_waiting_engine() {
         let (mut producer, reader) = ring(&memory);
         let (mut sleeper, mut waker, bell) = wake(&memory);
         let (engine, consumer) = slots(&memory);
+        let (mut engine_notice, mut consumer_notice) = notices(&memory);
         let starting = thread::spawn(move || {
             assert!(consumer.start(1, 5));
             if reader.peer_wants_starts() {
+                consumer_notice.bump();
+                fence();
                 waker.kick().unwrap();
             }
         });
         producer.want_starts(true);
         while engine.started(1) != 5 {
-            if sleeper.arm_unless(|| engine.started(1) == 5) {
+            if sleeper.arm_unless(|| engine_notice.is_pending()) {
                 bell.wait();
             }
             sleeper.disarm();
+            if engine_notice.changed() {
+                assert_eq!(engine.started(1), 5, "a notice without its start");
+            }
         }
         producer.want_starts(false);
         starting.join().unwrap();
@@ -283,11 +309,7 @@ fn cancel_reaches_the_sleeping_consumer() {
         let memory = Memory::default();
         let (mut sleeper, mut waker, bell) = wake(&memory);
         let (engine, consumer) = slots(&memory);
-        let notices = || (memory.word32(NOTICE), memory.word32(PEER_NOTICE));
-        let (own, peer) = notices();
-        let mut engine_notice = Notice::new(own, peer);
-        let (peer, own) = notices();
-        let mut consumer_notice = Notice::new(own, peer);
+        let (mut engine_notice, mut consumer_notice) = notices(&memory);
         let cancelling = thread::spawn(move || {
             engine.cancel(0, 9);
             engine.grant_response(0, 4096);
@@ -362,7 +384,7 @@ fn close_settles_every_exchange() {
                 thread::yield_now();
             }
             for slot in 0..2 {
-                engine.cancel(slot, 1);
+                engine.recall(slot, 1);
             }
             fence();
             let again = [0, 1].map(|slot| engine.started(slot) != 1);

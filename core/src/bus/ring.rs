@@ -14,6 +14,18 @@ const WANTS_SPACE: u32 = 1;
 /// Bit of the want word: the producer wants to hear when an exchange starts.
 const WANTS_STARTS: u32 = 2;
 
+/// How a tail is stored: after the records before it.
+#[cfg(not(mutant = "no_publish_release"))]
+const PUBLISH: Ordering = Ordering::Release;
+#[cfg(mutant = "no_publish_release")]
+const PUBLISH: Ordering = Ordering::Relaxed;
+
+/// How a head is stored: after the last read of the records before it.
+#[cfg(not(mutant = "no_head_release"))]
+const FREE: Ordering = Ordering::Release;
+#[cfg(mutant = "no_head_release")]
+const FREE: Ordering = Ordering::Relaxed;
+
 /// The peer wrote something into shared memory that it may not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation(pub &'static str);
@@ -82,9 +94,7 @@ impl Producer {
             to += part.len() as u64;
         }
         self.tail = at + record_size(len) as u64;
-        if self.want & WANTS_SPACE != 0 {
-            self.set_want(self.want & !WANTS_SPACE);
-        }
+        self.got_space();
         true
     }
 
@@ -95,15 +105,13 @@ impl Producer {
         if self.tail == self.published {
             return false;
         }
-        #[cfg(not(mutant = "no_publish_release"))]
-        self.tail_word.store(self.tail, Ordering::Release);
-        #[cfg(mutant = "no_publish_release")]
-        self.tail_word.store(self.tail, Ordering::Relaxed);
+        self.tail_word.store(self.tail, PUBLISH);
         self.published = self.tail;
         true
     }
 
-    /// Tells the reader to kick us when it has freed space. The caller tries once more right after.
+    /// Tells the reader to kick us when it has freed space. The caller tries once more right after,
+    /// and again whenever [`space_came`](Self::space_came).
     #[cold]
     pub fn want_space(&mut self) {
         self.set_want(self.want | WANTS_SPACE);
@@ -120,10 +128,15 @@ impl Producer {
             && self.head_word.load(Ordering::Relaxed) != self.head
     }
 
-    /// Whether a record of this many payload bytes would find room.
+    /// Whether a record of this many payload bytes would find room. If so, it no longer waits for
+    /// space.
     #[inline]
     pub fn has_room(&mut self, payload_len: usize) -> bool {
-        payload_len <= self.max_payload() && self.find(payload_len).is_some()
+        if payload_len > self.max_payload() || self.find(payload_len).is_none() {
+            return false;
+        }
+        self.got_space();
+        true
     }
 
     /// The most payload bytes that a record in this ring can have.
@@ -132,8 +145,8 @@ impl Producer {
         max_record(&self.data) - HEADER
     }
 
-    /// Tells the consumer to kick us when it starts an exchange, or no longer to. After switching it
-    /// on the caller looks once more at the started words.
+    /// Tells the consumer to bump its notice and kick us when it starts an exchange, or no longer to.
+    /// After switching it on the caller looks once more at the started words.
     #[inline]
     pub fn want_starts(&mut self, on: bool) {
         let want = if on {
@@ -145,6 +158,7 @@ impl Producer {
             return;
         }
         self.set_want(want);
+        #[cfg(not(mutant = "no_starts_fence"))]
         if on {
             fence(Ordering::SeqCst);
         }
@@ -204,9 +218,17 @@ impl Producer {
         Some(at)
     }
 
+    #[inline]
+    fn got_space(&mut self) {
+        if self.want & WANTS_SPACE != 0 {
+            self.set_want(self.want & !WANTS_SPACE);
+        }
+    }
+
     fn reload_head(&mut self) {
         let head = self.head_word.load(Ordering::Relaxed);
         // What the reader read before it moved its head may be overwritten only after this.
+        #[cfg(not(mutant = "no_reload_acquire"))]
         fence(Ordering::Acquire);
         let moved = head.wrapping_sub(self.head);
         if moved > self.published - self.head || !head.is_multiple_of(HEADER as u64) {
@@ -282,10 +304,7 @@ impl Reader {
         if self.head == self.released {
             return false;
         }
-        #[cfg(not(mutant = "no_head_release"))]
-        self.head_word.store(self.head, Ordering::Release);
-        #[cfg(mutant = "no_head_release")]
-        self.head_word.store(self.head, Ordering::Relaxed);
+        self.head_word.store(self.head, FREE);
         self.released = self.head;
         true
     }
@@ -302,7 +321,8 @@ impl Reader {
         true
     }
 
-    /// Whether the engine wants to hear of starts. To be asked after a start.
+    /// Whether the engine wants to hear of starts. To be asked after a start, which fences; if so, bump
+    /// the notice, fence and kick.
     #[inline]
     pub fn peer_wants_starts(&self) -> bool {
         self.want_word.load(Ordering::Relaxed) & WANTS_STARTS != 0
@@ -346,9 +366,8 @@ impl Reader {
                 self.head += to_end as u64;
                 continue;
             }
-            if (first as u32 as usize) < HEADER
-                || header.len as usize > max_record(&self.data) - HEADER
-            {
+            // A length shorter than the header has become a huge one.
+            if header.len as usize > max_record(&self.data) - HEADER {
                 return Err(Violation("a record has an impossible length"));
             }
             let size = record_size(header.len as usize);

@@ -106,6 +106,11 @@ impl Consumer {
         if exchange.has(bit::GONE | bit::END | bit::HEAD | bit::DONE) {
             return Err(self.refuse(slot, done, RespondError::HeadAlreadySent));
         }
+        // A body that is here as a whole has a length, even if it travels in parts.
+        let content_length = match content_length {
+            -1 if end => body.len() as i64,
+            known => known,
+        };
         self.scratch.clear();
         encode_response_head_alone(&mut self.scratch, status, content_length, fields)
             .map_err(|_| RespondError::HeadTooLong)?;

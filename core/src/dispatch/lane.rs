@@ -45,8 +45,7 @@ impl Gate {
     }
 
     fn has_room(self, limits: u64) -> bool {
-        let below = |shift: u32| (self.0 >> shift) as u16 <= (limits >> shift) as u16;
-        // The limits are kept less one, see `Lane::occupy`.
+        let below = |shift: u32| ((self.0 >> shift) as u16) < (limits >> shift) as u16;
         self.0 & OPEN != 0 && below(0) && below(16) && below(32)
     }
 }
@@ -60,7 +59,7 @@ const STARTED: u64 = 2;
 #[repr(align(128))]
 pub(super) struct Lane {
     gate: AtomicU64,
-    /// One less than each limit, packed as the counters are; changes only while the lane is vacant.
+    /// Packed as the counters are; changes only while the lane is vacant.
     limits: AtomicU64,
     /// Bit set: the slot may be taken. A gate's credit comes back after the bit, hence whoever has
     /// one finds a bit.
@@ -174,11 +173,11 @@ impl Lane {
         if gate & VACANT == 0 || gate & COUNTERS != 0 || slots > self.states.len() {
             return false;
         }
-        let less_one = |limit: u16| u64::from(limit.saturating_sub(1));
+        let one_or_more = |limit: u16| u64::from(limit.max(1));
         self.limits.store(
-            less_one(limits.slots) * SLOT
-                + less_one(limits.concurrency) * IN_FLIGHT
-                + less_one(limits.window) * UNSTARTED,
+            one_or_more(limits.slots) * SLOT
+                + one_or_more(limits.concurrency) * IN_FLIGHT
+                + one_or_more(limits.window) * UNSTARTED,
             Ordering::Relaxed,
         );
         for (index, word) in self.free.iter().enumerate() {
@@ -312,4 +311,147 @@ fn phase_of(state: u64) -> u64 {
 /// Generations skip zero, the value of words that were never written.
 fn next_generation(state: u64) -> u32 {
     generation_of(state).wrapping_add(1).max(1)
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn lane(slots: u16, concurrency: u16, window: u16) -> Lane {
+        let lane = Lane::new(slots);
+        assert!(lane.occupy(LaneLimits {
+            slots,
+            concurrency,
+            window,
+        }));
+        lane.open(true);
+        lane
+    }
+
+    fn take(lane: &Lane) -> Option<(u16, u32)> {
+        lane.take(lane.gate_with_room()?)
+    }
+
+    fn counters(lane: &Lane) -> u64 {
+        lane.gate().0 & COUNTERS
+    }
+
+    #[test]
+    fn each_of_the_three_limits_holds() {
+        for (lane, room) in [
+            (lane(3, 9, 9), 3),
+            (lane(9, 4, 9), 4),
+            (lane(9, 9, 5), 5),
+            (lane(0, 9, 9), 1),
+        ] {
+            assert_eq!((0..20).filter_map(|_| take(&lane)).count(), room);
+        }
+    }
+
+    #[test]
+    fn every_slot_of_the_widest_lane_is_used_once() {
+        let lane = lane(u16::MAX, u16::MAX, u16::MAX);
+        for slot in 0..u16::MAX {
+            assert_eq!(take(&lane), Some((slot, 1)));
+        }
+        assert_eq!(take(&lane), None);
+        for slot in 0..u16::MAX {
+            lane.finish(slot, 1);
+        }
+        assert_eq!(counters(&lane), 0);
+    }
+
+    #[test]
+    fn the_lowest_free_slot_is_taken_first() {
+        let lane = lane(130, 130, 130);
+        let taken: Vec<_> = (0..130).filter_map(|_| take(&lane)).collect();
+        for slot in [129, 65, 3] {
+            lane.finish(slot, taken[usize::from(slot)].1);
+        }
+        assert_eq!(take(&lane), Some((3, 2)));
+        assert_eq!(take(&lane), Some((65, 2)));
+        assert_eq!(take(&lane), Some((129, 2)));
+        assert_eq!(take(&lane), None);
+    }
+
+    #[test]
+    fn starting_and_finishing_count_once() {
+        let lane = lane(4, 4, 1);
+        let (slot, generation) = take(&lane).unwrap();
+        assert_eq!(take(&lane), None, "the window is full");
+        lane.start(slot, generation);
+        lane.start(slot, generation);
+        let other = take(&lane).unwrap();
+        assert_eq!(take(&lane), None, "the window is full again");
+        lane.finish(slot, generation);
+        lane.finish(slot, generation);
+        lane.start(slot, generation);
+        assert_eq!(lane.gate().in_flight(), 1);
+        lane.finish(other.0, other.1);
+        assert_eq!(counters(&lane), 0);
+    }
+
+    #[test]
+    fn slots_and_generations_that_do_not_exist_are_ignored() {
+        let lane = lane(2, 2, 2);
+        let (slot, generation) = take(&lane).unwrap();
+        for (slot, generation) in [
+            (slot, generation + 1),
+            (1, 0),
+            (1, 1),
+            (64, 1),
+            (u16::MAX, 1),
+        ] {
+            lane.start(slot, generation);
+            lane.finish(slot, generation);
+            assert!(!lane.holds(slot, generation));
+        }
+        assert!(lane.holds(slot, generation));
+        assert_eq!(counters(&lane), SLOT + IN_FLIGHT + UNSTARTED);
+    }
+
+    #[test]
+    fn an_earlier_incarnation_has_no_say() {
+        let lane = lane(2, 2, 2);
+        let seen = lane.gate_with_room().unwrap();
+        let old = take(&lane).unwrap();
+        lane.vacate();
+        assert!(!lane.holds(old.0, old.1));
+        assert!(lane.gate_with_room().is_none());
+        assert!(lane.occupy(LaneLimits {
+            slots: 1,
+            concurrency: 1,
+            window: 1
+        }));
+        lane.open(true);
+        assert_eq!(counters(&lane), 0);
+        assert_eq!(lane.take(seen), None, "the same counters, another lane");
+        let new = take(&lane).unwrap();
+        assert_eq!(new.0, old.0);
+        assert_ne!(new.1, old.1);
+        lane.start(old.0, old.1);
+        lane.finish(old.0, old.1);
+        assert_eq!(counters(&lane), SLOT + IN_FLIGHT + UNSTARTED);
+        assert_eq!(take(&lane), None, "the new limits count");
+    }
+
+    #[test]
+    fn a_lane_is_occupied_only_when_vacant_and_large_enough() {
+        let lane = Lane::new(65);
+        let limits = |slots| LaneLimits {
+            slots,
+            concurrency: 1,
+            window: 1,
+        };
+        assert!(!lane.occupy(limits(129)));
+        assert!(lane.occupy(limits(128)));
+        assert!(!lane.occupy(limits(1)));
+        lane.vacate();
+        assert!(lane.occupy(limits(1)));
+    }
+
+    #[test]
+    fn generations_wrap_around_zero() {
+        assert_eq!(next_generation(pack(u32::MAX, FREE)), 1);
+    }
 }

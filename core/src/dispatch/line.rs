@@ -20,8 +20,7 @@ pub(super) struct WaitingLine {
     admitted: usize,
     /// Twice the admitted length: cancelled tickets stay until somebody comes across them.
     back: ArrayQueue<Arc<Ticket>>,
-    /// Written under the front's lock only. While the head of the back is being moved to the front
-    /// it counts already, so a ticket on its way is never overlooked.
+    /// Written under the front's lock only.
     front_len: AtomicUsize,
     front: Mutex<VecDeque<Arc<Ticket>>>,
 }
@@ -49,7 +48,6 @@ impl WaitingLine {
 
     /// Whether there is no ticket at all, live or not. Asked after a SeqCst fence.
     pub(super) fn is_empty(&self) -> bool {
-        // In this order: tickets move from the back to the front, never the other way.
         self.back.is_empty() && self.is_front_empty()
     }
 
@@ -92,32 +90,23 @@ impl WaitingLine {
 
     /// Takes the first ticket that still waits, and grants it.
     pub(super) fn grant_first(&self) -> Option<Arc<Ticket>> {
-        loop {
-            if !self.is_front_empty() {
-                let mut front = self.lock_front();
-                let granted =
-                    std::iter::from_fn(|| front.pop_front()).find(|ticket| ticket.grant());
-                self.front_len.store(front.len(), Ordering::SeqCst);
-                if granted.is_some() {
-                    return granted;
-                }
-            }
-            match self.back.pop() {
-                Some(ticket) if ticket.grant() => return Some(ticket),
-                Some(_) => {}
-                // The back may be empty because its head is on the way to the front.
-                None if self.is_front_empty() => return None,
-                None => {}
+        if !self.is_front_empty() {
+            let mut front = self.lock_front();
+            let granted = std::iter::from_fn(|| front.pop_front()).find(|ticket| ticket.grant());
+            self.front_len.store(front.len(), Ordering::SeqCst);
+            if granted.is_some() {
+                return granted;
             }
         }
+        std::iter::from_fn(|| self.back.pop()).find(|ticket| ticket.grant())
     }
 
     /// Frees a place at the back that is full of cancelled tickets: drops its head, or moves it to
-    /// the front if it still waits.
+    /// the front if it still waits. Who overlooks a ticket that is on its way need not worry: the
+    /// caller has yet to join the line, and looks for room afterwards.
     fn make_way(&self) {
         let mut front = self.lock_front();
         self.shed(&mut front);
-        self.front_len.store(front.len() + 1, Ordering::SeqCst);
         if let Some(head) = self.back.pop()
             && head.is_queued()
         {
@@ -136,5 +125,73 @@ impl WaitingLine {
     /// The front stays consistent whatever panics while it is locked.
     fn lock_front(&self) -> MutexGuard<'_, VecDeque<Arc<Ticket>>> {
         self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn names(line: &WaitingLine) -> Vec<u64> {
+        std::iter::from_fn(|| line.grant_first())
+            .map(|ticket| ticket.exchange())
+            .collect()
+    }
+
+    #[test]
+    fn first_in_is_first_out_and_the_front_goes_first() {
+        let line = WaitingLine::new(8);
+        line.push_back(0, 1).unwrap();
+        line.push_front(0, 2);
+        line.push_back(0, 3).unwrap();
+        line.push_front(0, 4);
+        assert_eq!(line.live(), 4);
+        assert_eq!(names(&line), [2, 4, 1, 3]);
+        assert_eq!(line.live(), 0);
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn only_what_waits_counts() {
+        let line = WaitingLine::new(2);
+        let first = line.push_back(0, 1).unwrap();
+        line.push_back(0, 2).unwrap();
+        assert!(line.push_back(0, 3).is_none());
+        assert!(first.cancel());
+        assert!(!first.cancel());
+        line.push_back(0, 4).unwrap();
+        assert_eq!(names(&line), [2, 4]);
+        assert!(!first.grant());
+    }
+
+    #[test]
+    fn a_back_full_of_cancelled_tickets_keeps_the_order() {
+        let line = WaitingLine::new(4);
+        line.push_back(0, 0).unwrap();
+        for exchange in 1..1000 {
+            let ticket = line.push_back(0, exchange).unwrap();
+            if exchange % 333 != 0 {
+                assert!(ticket.cancel());
+            }
+            assert!(line.back.len() <= 8);
+        }
+        assert_eq!(names(&line), [0, 333, 666, 999]);
+    }
+
+    #[test]
+    fn a_front_full_of_cancelled_tickets_is_shed() {
+        let line = WaitingLine::new(1);
+        for exchange in 0..10_000 {
+            assert!(line.push_front(0, exchange).cancel());
+        }
+        assert!(line.lock_front().len() <= 64);
+    }
+
+    #[test]
+    fn a_line_of_no_length_admits_only_at_the_front() {
+        let line = WaitingLine::new(0);
+        assert!(line.push_back(0, 1).is_none());
+        line.push_front(0, 2);
+        assert_eq!(names(&line), [2]);
     }
 }

@@ -85,6 +85,8 @@ impl Loop {
                 matches!(&exchange.place, Place::Queued(own, _) if std::ptr::eq(&**own, ticket))
             });
         match waits {
+            // The lane may have gone while the letter was on its way.
+            true if !self.shared.pool.holds(reservation) => self.readmit(key),
             true => self.send(key, reservation),
             // The client has left meanwhile.
             false => self.shared.pool.release(reservation),

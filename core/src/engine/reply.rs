@@ -157,11 +157,8 @@ impl Loop {
                     self.respond_body(key, payload, end)?;
                 }
             }
-            Some(Kind::ResponseAbort) => {
-                if key != NOBODY {
-                    self.respond_abort(key);
-                }
-            }
+            Some(Kind::ResponseAbort) if key == NOBODY => {}
+            Some(Kind::ResponseAbort) => self.respond_abort(key),
             Some(Kind::Cancelled) => self.take_cancelled(index, slot, record.aux),
             _ if record.flags & flags::MUST_UNDERSTAND != 0 => {
                 return Err(Offence::Owned(format!(
@@ -258,7 +255,9 @@ impl Loop {
         let extras = super::event_loop::extras(&self.date, &self.shared);
         let length = match end {
             true => BodyLength::Known(head.body().len() as u64),
-            false => BodyLength::Unknown,
+            false => {
+                u64::try_from(head.content_length()).map_or(BodyLength::Unknown, BodyLength::Known)
+            }
         };
         let status = head.status();
         let written = writer.head(&mut conn.output, status, head.fields(), length, &extras);

@@ -1,51 +1,55 @@
-//! Responses: heads, framing, and the engine's own answers (RFC 9110, 6 to 8; RFC 9112, 6 and 9).
+//! Responses: validation, framing and encoding.
 #![forbid(unsafe_code)]
 
+use std::error::Error;
 use std::fmt;
 
-use super::body::is_token;
 use super::request::Version;
+use super::status::reason_phrase;
+use super::syntax::{decimal, is_token, is_value, list, trim};
 
-/// What of a request matters for its response.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// What a response must know of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResponseFacts {
-    /// The client's version.
+    /// The version of the request.
     pub version: Version,
-    /// Whether the request was a HEAD, whose response has no body.
+    /// Whether the method was HEAD.
     pub head_request: bool,
-    /// Whether the client and the server both allow the connection to be used again.
+    /// Whether both the client and the server allow another request on this connection.
     pub keep_alive: bool,
 }
 
-/// What is known of a body's length when the head is written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// What is known of the length of a body before the head is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyLength {
-    /// The whole body is at hand and this long.
+    /// The whole body is this long. Counts when the application gave no Content-Length.
     Known(u64),
-    /// More may come.
+    /// The body is still being made.
     Unknown,
 }
 
-/// Fields that the server adds unless the application has them.
+/// Fields that the server adds when the application did not send them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Extras<'a> {
-    /// The `Date`, if one is to be sent.
+    /// The Date, as [`http_date`](crate::time::http_date) makes it; `None` to send none.
     pub date: Option<&'a [u8; 29]>,
-    /// The `Server`, if one is to be sent.
+    /// The Server; `None` to send none. The caller has checked that it is a valid field value.
     pub server: Option<&'a str>,
 }
 
-/// Why a head was refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Why a response head was refused. Nothing has been written then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadError {
-    /// The status is not in 200 to 599.
+    /// The status is not in 200..=599.
     Status(u16),
     /// A field name is not a token.
     Name,
-    /// A field value has a control character.
+    /// A field value holds a control character, such as a line end.
     Value,
-    /// `Content-Length` is malformed or repeated.
+    /// Content-Length is not a plain number or was given twice.
     ContentLength,
+    /// There was a head before.
+    Repeated,
 }
 
 impl fmt::Display for HeadError {
@@ -55,18 +59,20 @@ impl fmt::Display for HeadError {
             Self::Name => f.write_str("a field name has a character that is not allowed"),
             Self::Value => f.write_str("a field value has a control character"),
             Self::ContentLength => f.write_str("Content-Length is malformed or repeated"),
+            Self::Repeated => f.write_str("there was a response head before"),
         }
     }
 }
 
-impl std::error::Error for HeadError {}
+impl Error for HeadError {}
 
-/// Why a body was refused.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// Why response body bytes were refused. The connection must be closed; see
+/// [`ResponseWriter::will_close`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyError {
-    /// More bytes than `Content-Length` says. What fits has been written.
+    /// More bytes than Content-Length said; the excess was not written.
     TooLong,
-    /// Fewer bytes than `Content-Length` says.
+    /// Fewer bytes than Content-Length said.
     TooShort,
 }
 
@@ -79,39 +85,43 @@ impl fmt::Display for BodyError {
     }
 }
 
-impl std::error::Error for BodyError {}
+impl Error for BodyError {}
 
-/// Writes one response.
+/// Writes one response on one connection.
 #[derive(Debug)]
 pub struct ResponseWriter {
     facts: ResponseFacts,
-    framing: Framing,
+    close: bool,
+    state: State,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Framing {
-    /// No body is sent, whatever the application writes.
-    None,
-    /// So many bytes are still to come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Start,
+    /// So many bytes are to come.
     Length(u64),
     Chunked,
-    /// The body ends where the connection does.
+    /// Until the connection closes.
     Close,
+    /// Whatever body is given stays here: HEAD, 204, 304.
+    Suppressed,
+    Ended,
 }
 
 impl ResponseWriter {
-    /// A writer for the response to a request with these facts.
+    /// A writer for the response to the request of these facts.
     pub fn new(facts: ResponseFacts) -> Self {
         Self {
             facts,
-            framing: Framing::None,
+            close: !facts.keep_alive,
+            state: State::Start,
         }
     }
 
-    /// Appends the head to `out`, or nothing if it is refused.
+    /// Appends the head to `out`; on an error `out` is as it was and another head may be tried.
     ///
-    /// How the body is framed is decided here: the application's `Transfer-Encoding` and
-    /// `Connection` are not sent on; `Connection: close` from it is obeyed.
+    /// The framing is decided here: the application's Transfer-Encoding is ignored, of its
+    /// Connection the options `close` (which is obeyed) and `upgrade` count.
     pub fn head<'a>(
         &mut self,
         out: &mut Vec<u8>,
@@ -120,54 +130,67 @@ impl ResponseWriter {
         body: BodyLength,
         extras: &Extras<'_>,
     ) -> Result<(), HeadError> {
+        if self.state != State::Start {
+            return Err(HeadError::Repeated);
+        }
         let start = out.len();
-        let written = self.try_head(out, status, fields, body, extras);
-        if written.is_err() {
+        let result = self.write_head(out, status, fields, body, extras);
+        if result.is_err() {
             out.truncate(start);
         }
-        written
+        result
     }
 
-    /// Appends a part of the body.
+    /// Appends body bytes to `out`, framed. Without a head before them, and after the end, none.
     pub fn body(&mut self, out: &mut Vec<u8>, data: &[u8]) -> Result<(), BodyError> {
-        match &mut self.framing {
-            Framing::None => {}
+        match &mut self.state {
             _ if data.is_empty() => {}
-            Framing::Length(left) => {
+            State::Start | State::Suppressed | State::Ended => {}
+            State::Length(left) => {
                 let len = data.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 out.extend_from_slice(&data[..len]);
                 *left -= len as u64;
                 if len < data.len() {
+                    self.close = true;
                     return Err(BodyError::TooLong);
                 }
             }
-            Framing::Chunked => {
-                put_hex(out, data.len());
+            State::Chunked => {
+                out.reserve(data.len() + 20);
+                push_hex(out, data.len() as u64);
                 out.extend_from_slice(b"\r\n");
                 out.extend_from_slice(data);
                 out.extend_from_slice(b"\r\n");
             }
-            Framing::Close => out.extend_from_slice(data),
+            State::Close => out.extend_from_slice(data),
         }
         Ok(())
     }
 
-    /// Ends the body.
+    /// Ends the response. Ending it again does nothing.
     pub fn end(&mut self, out: &mut Vec<u8>) -> Result<(), BodyError> {
-        match self.framing {
-            Framing::Length(1..) => return Err(BodyError::TooShort),
-            Framing::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
-            _ => {}
+        match self.state {
+            State::Start => return Ok(()),
+            State::Length(1..) => {
+                self.close = true;
+                self.state = State::Ended;
+                return Err(BodyError::TooShort);
+            }
+            State::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
+            State::Length(0) | State::Close | State::Suppressed | State::Ended => {}
         }
+        self.state = State::Ended;
         Ok(())
     }
 
-    /// Whether the connection ends after this response.
+    /// Whether the connection must be closed after this response. Settled once the head is
+    /// written, unless the body then disagrees with its Content-Length.
+    #[inline]
     pub fn will_close(&self) -> bool {
-        !self.facts.keep_alive
+        self.close
     }
 
-    fn try_head<'a>(
+    fn write_head<'a>(
         &mut self,
         out: &mut Vec<u8>,
         status: u16,
@@ -175,123 +198,106 @@ impl ResponseWriter {
         body: BodyLength,
         extras: &Extras<'_>,
     ) -> Result<(), HeadError> {
-        if !(200..600).contains(&status) {
+        if !(200..=599).contains(&status) {
             return Err(HeadError::Status(status));
         }
-        put_status(out, status);
-        let mut own = Own::default();
-        for (name, value) in fields {
-            if !own.take(name, value)? {
-                continue;
-            }
-            // A 204 has no body and so no length (RFC 9110, 8.6).
-            if own.is_length(name) && status == 204 {
-                continue;
-            }
-            put_field(out, name, value);
-        }
-        self.facts.keep_alive &= !own.close;
-        self.frame(out, status, own.length, body);
-        if let Some(server) = extras.server.filter(|_| !own.server) {
-            put_field(out, b"server", server.as_bytes());
-        }
-        if let Some(date) = extras.date.filter(|_| !own.date) {
-            put_field(out, b"date", date);
-        }
-        match (self.facts.version, self.facts.keep_alive) {
-            (_, false) => out.extend_from_slice(b"connection: close\r\n"),
-            (Version::Http10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
-            (Version::Http11, true) => {}
-        }
-        out.extend_from_slice(b"\r\n");
-        Ok(())
-    }
+        out.reserve(256);
+        push_status_line(out, status);
 
-    /// Decides how the body is framed and says so in the head.
-    fn frame(&mut self, out: &mut Vec<u8>, status: u16, length: Option<u64>, body: BodyLength) {
-        let bodiless = matches!(status, 204 | 304);
-        if bodiless || self.facts.head_request {
-            // What a GET would bring is told if it is known (RFC 9110, 9.3.2); an empty body of a
-            // HEAD response does not tell it.
-            if let (None, BodyLength::Known(known @ 1..)) = (length, body)
-                && !bodiless
-            {
-                put_length(out, known);
+        let mut close = self.close;
+        let mut upgrade = false;
+        let mut length = None;
+        let (mut date, mut server) = (extras.date, extras.server);
+        for (name, value) in fields {
+            if !is_token(name) {
+                return Err(HeadError::Name);
             }
-            self.framing = Framing::None;
-            return;
+            if !is_value(value) {
+                return Err(HeadError::Value);
+            }
+            match (name.len(), name[0] | 0x20) {
+                (14, b'c') if name.eq_ignore_ascii_case(b"content-length") => {
+                    let value = decimal(trim(value)).ok_or(HeadError::ContentLength)?;
+                    if length.replace(value).is_some() {
+                        return Err(HeadError::ContentLength);
+                    }
+                    // Written below, once and in one form.
+                    continue;
+                }
+                (17, b't') if name.eq_ignore_ascii_case(b"transfer-encoding") => continue,
+                (10, b'c') if name.eq_ignore_ascii_case(b"connection") => {
+                    for option in list(value) {
+                        close |= option.eq_ignore_ascii_case(b"close");
+                        upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    }
+                    continue;
+                }
+                (10, b'k') if name.eq_ignore_ascii_case(b"keep-alive") => continue,
+                (4, b'd') if name.eq_ignore_ascii_case(b"date") => date = None,
+                (6, b's') if name.eq_ignore_ascii_case(b"server") => server = None,
+                _ => {}
+            }
+            push_field(out, name, value);
         }
-        self.framing = match (length, body, self.facts.version) {
-            (Some(length), ..) => Framing::Length(length),
-            (None, BodyLength::Known(known), _) => {
-                put_length(out, known);
-                Framing::Length(known)
+
+        let state = match status {
+            204 => {
+                length = None;
+                State::Suppressed
             }
-            (None, BodyLength::Unknown, Version::Http11) => {
-                out.extend_from_slice(b"transfer-encoding: chunked\r\n");
-                Framing::Chunked
+            // The length of the body that a 200 would have: only the application knows it.
+            304 => State::Suppressed,
+            _ if self.facts.head_request => {
+                // An empty body given to HEAD says nothing about the length that GET has.
+                if let (None, BodyLength::Known(known @ 1..)) = (length, body) {
+                    length = Some(known);
+                }
+                State::Suppressed
             }
-            (None, BodyLength::Unknown, Version::Http10) => {
-                self.facts.keep_alive = false;
-                Framing::Close
+            _ => {
+                if let (None, BodyLength::Known(known)) = (length, body) {
+                    length = Some(known);
+                }
+                match (length, self.facts.version) {
+                    (Some(length), _) => State::Length(length),
+                    (None, Version::Http11) => State::Chunked,
+                    (None, Version::Http10) => {
+                        close = true;
+                        State::Close
+                    }
+                }
             }
         };
+        if let Some(length) = length {
+            out.extend_from_slice(b"content-length: ");
+            push_decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        if state == State::Chunked {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        if let Some(date) = date {
+            push_field(out, b"date", date);
+        }
+        if let Some(server) = server {
+            push_field(out, b"server", server.as_bytes());
+        }
+        out.extend_from_slice(match (close, upgrade, self.facts.version) {
+            (true, false, _) => b"connection: close\r\n\r\n",
+            (true, true, _) => b"connection: close, upgrade\r\n\r\n",
+            (false, false, Version::Http10) => b"connection: keep-alive\r\n\r\n",
+            (false, true, Version::Http10) => b"connection: keep-alive, upgrade\r\n\r\n",
+            (false, true, Version::Http11) => b"connection: upgrade\r\n\r\n",
+            (false, false, Version::Http11) => b"\r\n",
+        });
+        self.close = close;
+        self.state = state;
+        Ok(())
     }
 }
 
-/// What the application's fields say about the message itself.
-#[derive(Default)]
-struct Own {
-    length: Option<u64>,
-    date: bool,
-    server: bool,
-    close: bool,
-}
-
-impl Own {
-    /// Looks at a field. False: it is not sent on.
-    #[inline]
-    fn take(&mut self, name: &[u8], value: &[u8]) -> Result<bool, HeadError> {
-        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
-            return Err(HeadError::Name);
-        }
-        if value
-            .iter()
-            .any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7F)
-        {
-            return Err(HeadError::Value);
-        }
-        match name.len() {
-            4 => self.date |= name.eq_ignore_ascii_case(b"date"),
-            6 => self.server |= name.eq_ignore_ascii_case(b"server"),
-            10 if name.eq_ignore_ascii_case(b"connection") => {
-                let mut tokens = value.split(|byte| *byte == b',');
-                self.close |= tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"));
-                return Ok(false);
-            }
-            10 if name.eq_ignore_ascii_case(b"keep-alive") => return Ok(false),
-            14 if self.is_length(name) => {
-                let length = std::str::from_utf8(value).ok().filter(|text| {
-                    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-                });
-                let length = length.and_then(|text| text.parse().ok());
-                if self.length.is_some() || length.is_none() {
-                    return Err(HeadError::ContentLength);
-                }
-                self.length = length;
-            }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return Ok(false),
-            _ => {}
-        }
-        Ok(true)
-    }
-
-    fn is_length(&self, name: &[u8]) -> bool {
-        name.eq_ignore_ascii_case(b"content-length")
-    }
-}
-
-/// Appends an answer of the engine itself: one line of text.
+/// Appends a whole response with a short text, from the engine itself. It announces that the
+/// connection closes if `facts.keep_alive` is false.
 pub fn simple_response(
     out: &mut Vec<u8>,
     facts: &ResponseFacts,
@@ -311,79 +317,21 @@ pub fn simple_response(
     debug_assert!(written, "the engine's own answers are valid");
 }
 
-/// The usual phrase for a status; empty for one that has none.
-pub fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        202 => "Accepted",
-        203 => "Non-Authoritative Information",
-        204 => "No Content",
-        205 => "Reset Content",
-        206 => "Partial Content",
-        207 => "Multi-Status",
-        300 => "Multiple Choices",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        304 => "Not Modified",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        402 => "Payment Required",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        406 => "Not Acceptable",
-        407 => "Proxy Authentication Required",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        410 => "Gone",
-        411 => "Length Required",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        414 => "URI Too Long",
-        415 => "Unsupported Media Type",
-        416 => "Range Not Satisfiable",
-        417 => "Expectation Failed",
-        418 => "I'm a teapot",
-        421 => "Misdirected Request",
-        422 => "Unprocessable Content",
-        423 => "Locked",
-        424 => "Failed Dependency",
-        425 => "Too Early",
-        426 => "Upgrade Required",
-        428 => "Precondition Required",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        451 => "Unavailable For Legal Reasons",
-        500 => "Internal Server Error",
-        501 => "Not Implemented",
-        502 => "Bad Gateway",
-        503 => "Service Unavailable",
-        504 => "Gateway Timeout",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        508 => "Loop Detected",
-        511 => "Network Authentication Required",
-        _ => "",
-    }
-}
-
-fn put_status(out: &mut Vec<u8>, status: u16) {
+/// "HTTP/1.1" whatever the request said: a server announces what it speaks (RFC 9110, 6.2).
+fn push_status_line(out: &mut Vec<u8>, status: u16) {
     if status == 200 {
-        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
     }
     out.extend_from_slice(b"HTTP/1.1 ");
-    put_decimal(out, u64::from(status));
+    push_decimal(out, u64::from(status));
     out.push(b' ');
     out.extend_from_slice(reason_phrase(status).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 
 #[inline]
-fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
@@ -391,28 +339,33 @@ fn put_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn put_length(out: &mut Vec<u8>, length: u64) {
-    out.extend_from_slice(b"content-length: ");
-    put_decimal(out, length);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn put_decimal(out: &mut Vec<u8>, mut number: u64) {
+fn push_decimal(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
     loop {
         at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return out.extend_from_slice(&digits[at..]);
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            break;
         }
     }
+    out.extend_from_slice(&digits[at..]);
 }
 
-fn put_hex(out: &mut Vec<u8>, number: usize) {
-    let nibbles = (usize::BITS - number.leading_zeros()).div_ceil(4).max(1);
-    for nibble in (0..nibbles).rev() {
-        out.push(b"0123456789abcdef"[number >> (4 * nibble) & 15]);
+fn push_hex(out: &mut Vec<u8>, mut value: u64) {
+    let mut digits = [0; 16];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b"0123456789abcdef"[(value & 15) as usize];
+        value >>= 4;
+        if value == 0 {
+            break;
+        }
     }
+    out.extend_from_slice(&digits[at..]);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Where a server's processes spend their time under load: perf's cpu-clock samples as text.
+
+python bench/hotspots.py raw/toolb            writes bench/profiles/raw-toolb.txt
+python bench/hotspots.py "c/bare C epoll" --connections 512 --seconds 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import proctree
+from run import WrkError, env_path, wrk
+from servers import (
+    HERE,
+    MissingError,
+    Server,
+    StartError,
+    Tools,
+    all_servers,
+    interrupt_on_terminate,
+    start,
+)
+
+
+def choose(tools: Tools, name: str) -> Server:
+    everything = {f"{g}/{s.name}": s for g, ss in all_servers(tools).items() for s in ss}
+    if name not in everything:
+        sys.exit(f"there is no {name!r}; choose from: {', '.join(everything)}")
+    return everything[name]
+
+
+def role(root: int, stat: proctree.Stat) -> str:
+    return "main process" if stat.pid == root else "child process"
+
+
+def report(data: Path, pid: int, top: int) -> list[str]:
+    """The top symbols of one process. perf names modules without their directories."""
+    done = subprocess.run(
+        ["perf", "report", "--stdio", "--no-children", "-q", "-i", str(data), f"--pid={pid}",
+         "--sort", "dso,symbol", "--percentage", "relative", "-w", "0,0"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lines = [re.sub(r"\s{2,}", "  ", x.strip(" -")) for x in done.stdout.splitlines() if "%" in x]
+    return lines[:top] or [f"(no samples) {done.stderr.strip()[:200]}"]
+
+
+def by_module(data: Path, pid: int) -> list[str]:
+    done = subprocess.run(
+        ["perf", "report", "--stdio", "--no-children", "-q", "-i", str(data), f"--pid={pid}",
+         "--sort", "dso", "--percentage", "relative"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return [re.sub(r"\s{2,}", "  ", x.strip()) for x in done.stdout.splitlines() if "%" in x][:8]
+
+
+def main() -> int:
+    p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    p.add_argument("server", help="group/name, such as raw/toolb or c/nginx")
+    p.add_argument("--connections", type=int, default=64)
+    p.add_argument("--seconds", type=int, default=5)
+    p.add_argument("--top", type=int, default=40, help="symbols per process")
+    p.add_argument("--frequency", type=int, default=1999, help="samples per second and core")
+    p.add_argument("--bin", type=Path, default=Path(sys.executable).parent)
+    p.add_argument("--toolb", type=Path, default=env_path("TOOLB_BIN"))
+    p.add_argument("--c-server", default=os.environ.get("TOOLB_C_SERVER"))
+    p.add_argument("--out", type=Path, default=HERE / "profiles")
+    o = p.parse_args()
+    for tool in ("perf", "wrk"):
+        if not shutil.which(tool):
+            print(f"{tool} is not installed", file=sys.stderr)
+            return 2
+    interrupt_on_terminate()
+    server = choose(Tools(o.bin.absolute(), o.toolb, o.c_server), o.server)
+    try:
+        running = start(server)
+    except (MissingError, StartError) as e:
+        print(e, file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        data = Path(directory) / "perf.data"
+        try:
+            wrk(running.url, str(o.connections), 1)
+            members = proctree.tree(running.pid)
+            recorder = subprocess.Popen(
+                ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(o.frequency),
+                 "-p", ",".join(map(str, members)), "-o", str(data)],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            try:
+                before = {pid: s.own for pid, s in members.items()}
+                requests, rate, _, _, _ = wrk(running.url, str(o.connections), o.seconds)
+                after = proctree.tree(running.pid)
+            finally:
+                recorder.send_signal(signal.SIGINT)
+                recorder.wait(30)
+        except WrkError as e:
+            print(f"{e}\n{running.last_words()}", file=sys.stderr)
+            return 1
+        finally:
+            running.stop()
+        lines = [
+            f"{o.server}: {o.connections} connections, {o.seconds} s, {rate:,.0f} req/s under perf",
+            "(cpu-clock samples; shares are of one process; its CPU per request includes perf's)",
+        ]
+        for pid, stat in sorted(after.items()):
+            spent = (stat.own - before.get(pid, 0)) / proctree.TICK
+            each = spent * 1e6 / requests
+            title = f"{role(running.pid, stat)} ({stat.comm}): {each:.2f} us CPU per request"
+            lines += ["", title, "-" * len(title)]
+            if spent < 0.02:
+                lines.append("(idle)")
+                continue
+            lines += [*by_module(data, pid), "", *report(data, pid, o.top)]
+    o.out.mkdir(parents=True, exist_ok=True)
+    target = o.out / (re.sub(r"\W+", "-", o.server) + ".txt")
+    target.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
