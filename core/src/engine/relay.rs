@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::bus::{self, Kind, LaneState, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
-use super::conn::Place;
+use super::conn::{Phase, Place};
 use super::event_loop::{Loop, RECALL_AFTER, Timer};
 use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted};
 use super::mailbox::Letter;
@@ -141,6 +141,14 @@ impl Loop {
         });
         lane.head_waiters.push_back(key);
         self.send_heads(index);
+        // A body that waited in the queue with its head now waits for the consumer's window.
+        if self
+            .conns
+            .get_mut(key)
+            .is_some_and(|conn| conn.phase == Phase::Body)
+        {
+            self.mark_ready(key);
+        }
     }
 
     /// Writes the heads that wait for their lane's ring, in order.
@@ -180,6 +188,9 @@ impl Loop {
 
     /// Goes on with bodies and heads that waited for a grant or for room on this lane.
     pub(super) fn wake_waiters(&mut self, index: u16) {
+        if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
+            lane.try_again = false;
+        }
         self.send_heads(index);
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;

@@ -33,7 +33,7 @@ impl Loop {
             if lane.poisoned {
                 continue;
             }
-            if lane.ends.notice.changed() || !lane.head_waiters.is_empty() {
+            if lane.ends.notice.changed() || lane.has_room_for_waiters() {
                 self.wake_waiters(index);
             }
             self.drain_lane(index);
@@ -57,9 +57,7 @@ impl Loop {
             {
                 return true;
             }
-            if (!lane.head_waiters.is_empty() || !lane.body_waiters.is_empty())
-                && lane.ends.requests.space_came()
-            {
+            if lane.has_room_for_waiters() {
                 return true;
             }
         }
