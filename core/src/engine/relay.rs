@@ -423,6 +423,10 @@ impl Loop {
         };
         if lane.suspicion.is_none() && grace > 0 {
             lane.suspicion = Some((lane.ends.slots.tick(), until));
+            // Whoever sleeps with nothing to do does not tick: ring, so that only one who cannot
+            // turn stands still.
+            lane.ends.notice.bump();
+            lane.touched = true;
             self.deadlines.insert(until, Timer::Lane(index));
         }
     }
@@ -444,8 +448,7 @@ impl Loop {
             .iter()
             .any(|held| held.in_use && held.conn == NOBODY);
         if overdue && until <= self.now {
-            // A consumer that sleeps turns its loop again as soon as there is something to do.
-            match lane.ends.slots.tick() == tick && !lane.ends.waker.is_asleep() {
+            match lane.ends.slots.tick() == tick {
                 true => self.shared.tell(ControlEvent::Stuck {
                     lane_id: lane.handle.id,
                 }),
