@@ -1,0 +1,590 @@
+//! The pool: admission, the choice of a lane, and what comes back.
+#![forbid(unsafe_code)]
+
+use std::sync::{Arc, OnceLock, PoisonError};
+
+use super::{
+    lane::{Gate, Lane, LaneLimits},
+    line::WaitingLine,
+    sync::{AtomicU64, AtomicUsize, Line, Mutex, Ordering, fence},
+    ticket::Ticket,
+};
+
+/// Most lanes of one pool.
+pub const MAX_LANES: u16 = 1024;
+
+/// What a pool admits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Exchanges that may wait for room.
+    pub queue_size: usize,
+    /// Exchanges that may be in the pool at once, those that wait included.
+    pub limit_concurrency: Option<usize>,
+}
+
+/// The right to send one exchange to a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reservation {
+    /// The lane's index in its pool.
+    pub lane: u16,
+    /// The id of the exchange on the lane.
+    pub slot: u16,
+    /// Tells the exchange from earlier ones with the same slot; never 0.
+    pub generation: u32,
+}
+
+/// What became of an exchange that asked for a lane.
+#[derive(Debug)]
+pub enum Admission {
+    /// It may be sent at once.
+    Granted(Reservation),
+    /// It waits, and will come out of [`Pool::pump`]. The caller pumps now.
+    Queued(Arc<Ticket>),
+    /// As many wait already as may.
+    Full,
+    /// As many are in the pool already as may.
+    Limit,
+}
+
+/// The consumers of one application, and the line of exchanges that wait for them.
+pub struct Pool {
+    limit_concurrency: Option<usize>,
+    line: WaitingLine,
+    /// Indices of open lanes, and how many words of them are ever used.
+    open: Line<[AtomicU64; MAX_LANES as usize / 64]>,
+    open_words: AtomicUsize,
+    lanes: Box<[OnceLock<Box<Lane>>]>,
+    /// Held while lanes come, go, open and close.
+    registry: Mutex<()>,
+    /// Exchanges in the pool; counted only under a limit.
+    admitted: Line<AtomicUsize>,
+}
+
+impl Pool {
+    /// A pool without lanes.
+    pub fn new(limits: PoolLimits) -> Self {
+        Self {
+            limit_concurrency: limits.limit_concurrency,
+            line: WaitingLine::new(limits.queue_size),
+            open: Line(std::array::from_fn(|_| AtomicU64::new(0))),
+            open_words: AtomicUsize::new(0),
+            lanes: (0..MAX_LANES).map(|_| OnceLock::new()).collect(),
+            registry: Mutex::new(()),
+            admitted: Line(AtomicUsize::new(0)),
+        }
+    }
+
+    /// Asks for room for a new exchange. Until [`Pool::leave`] it counts towards the limit, unless it
+    /// was refused. Newcomers do not overtake those who wait.
+    pub fn admit(&self, owner: u16, exchange: u64) -> Admission {
+        if !self.enter() {
+            return Admission::Limit;
+        }
+        if self.line.live() == 0
+            && let Some(reservation) = self.reserve()
+        {
+            return Admission::Granted(reservation);
+        }
+        match self.line.push_back(owner, exchange) {
+            Some(ticket) => self.look_again(ticket),
+            None => {
+                self.leave();
+                Admission::Full
+            }
+        }
+    }
+
+    /// Asks for room for an exchange that has to be dispatched again: ahead of the line, never
+    /// refused, not counted again.
+    pub fn readmit(&self, owner: u16, exchange: u64) -> Admission {
+        if self.line.is_front_empty()
+            && let Some(reservation) = self.reserve()
+        {
+            return Admission::Granted(reservation);
+        }
+        self.look_again(self.line.push_front(owner, exchange))
+    }
+
+    /// An admitted exchange was answered or dropped. Once for each one granted or queued.
+    pub fn leave(&self) {
+        if self.limit_concurrency.is_some() {
+            self.admitted.0.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The next waiting ticket that got room. The caller hands it to its owner, who sends the
+    /// exchange or calls [`Pool::release`], and pumps on until there is none.
+    pub fn pump(&self) -> Option<(Arc<Ticket>, Reservation)> {
+        // The room was made by a SeqCst operation and tickets are counted by another before they
+        // are pushed: if this load misses one, its pusher's second look finds the room.
+        while self.line.live() != 0 {
+            let reservation = self.reserve()?;
+            if let Some(ticket) = self.line.grant_first() {
+                return Some((ticket, reservation));
+            }
+            self.release(reservation);
+            // Whoever looked for room while this was holding it found none: look for him.
+            if cfg!(mutant = "no_release_recheck") {
+                return None;
+            }
+            fence(Ordering::SeqCst);
+            if self.line.is_empty() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// The consumer started the exchange: gives its part of the window back. Does nothing the second
+    /// time, nor for a generation or a lane that is gone. The caller pumps.
+    pub fn started(&self, lane: u16, slot: u16, generation: u32) {
+        if let Some(lane) = self.lane(lane) {
+            lane.start(slot, generation);
+        }
+    }
+
+    /// The consumer is done with the exchange: gives all it held back. Does nothing the second time,
+    /// nor for a generation or a lane that is gone. The caller pumps.
+    pub fn finished(&self, lane: u16, slot: u16, generation: u32) {
+        if let Some(lane) = self.lane(lane) {
+            lane.finish(slot, generation);
+        }
+    }
+
+    /// The reservation was not used: gives it back. The caller pumps.
+    pub fn release(&self, reservation: Reservation) {
+        self.finished(reservation.lane, reservation.slot, reservation.generation);
+    }
+
+    /// Room on any lane but `except` that is not stalled, for an exchange that is to be called back
+    /// from there. It is in the pool already and is not counted again.
+    pub fn reserve_elsewhere(&self, except: u16) -> Option<Reservation> {
+        self.reserve_among(|index, gate| index != except && !gate.is_stalled())
+    }
+
+    /// Whether the reservation is still good. Its owner asks before it uses one that was posted to
+    /// it: the lane may have been removed on the way.
+    pub fn holds(&self, reservation: Reservation) -> bool {
+        self.lane(reservation.lane)
+            .is_some_and(|lane| lane.holds(reservation.slot, reservation.generation))
+    }
+
+    /// Adds a lane, closed for now, under the lowest index that is free and fits. `None` if there is
+    /// none.
+    pub fn add_lane(&self, limits: LaneLimits) -> Option<u16> {
+        let _registry = self.lock_registry();
+        (0..MAX_LANES)
+            .zip(&self.lanes)
+            .find(|(_, cell)| {
+                cell.get_or_init(|| Box::new(Lane::new(limits.slots)))
+                    .occupy(limits)
+            })
+            .map(|(index, _)| index)
+    }
+
+    /// Lets work in. The caller pumps.
+    pub fn open_lane(&self, index: u16) {
+        let _registry = self.lock_registry();
+        let Some(lane) = self.lane(index).filter(|lane| !lane.is_vacant()) else {
+            return;
+        };
+        let (word, bit) = bit_of(index);
+        lane.open(true);
+        self.open_words.fetch_max(word + 1, Ordering::SeqCst);
+        self.open.0[word].fetch_or(bit, Ordering::SeqCst);
+    }
+
+    /// Lets no more work in; what is under way goes on.
+    pub fn close_lane(&self, index: u16) {
+        let _registry = self.lock_registry();
+        if let Some(lane) = self.lane(index) {
+            self.close(index, lane);
+        }
+    }
+
+    /// Forgets a lane whose exchanges are settled; those that are not vanish. The index is used
+    /// again once every reservation that was being made has noticed.
+    pub fn remove_lane(&self, index: u16) {
+        let _registry = self.lock_registry();
+        if let Some(lane) = self.lane(index) {
+            self.close(index, lane);
+            lane.vacate();
+        }
+    }
+
+    /// A lane whose consumer does not turn gets work only when no other has room.
+    pub fn mark_stalled(&self, lane: u16, stalled: bool) {
+        if let Some(lane) = self.lane(lane) {
+            lane.stall(stalled);
+        }
+    }
+
+    /// Exchanges that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.line.live()
+    }
+
+    /// Exchanges sent or about to be sent to a lane, and not finished.
+    pub fn in_flight(&self, lane: u16) -> u32 {
+        self.lane(lane)
+            .map_or(0, |lane| lane.gate().in_flight().into())
+    }
+
+    /// Whether a lane other than this one has room, which is when recalling from it makes sense.
+    pub fn has_room_beside(&self, lane: u16) -> bool {
+        self.open_lanes()
+            .any(|(index, other)| index != lane && other.gate_with_room().is_some())
+    }
+
+    /// Counts an exchange towards the limit, exactly: never above it, never refused below it.
+    fn enter(&self) -> bool {
+        let Some(limit) = self.limit_concurrency else {
+            return true;
+        };
+        let mut admitted = self.admitted.0.load(Ordering::Relaxed);
+        loop {
+            if admitted >= limit {
+                return false;
+            }
+            match self.admitted.0.compare_exchange_weak(
+                admitted,
+                admitted + 1,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return true,
+                Err(now) => admitted = now,
+            }
+        }
+    }
+
+    /// The second look of whoever joined the line. Takes the room it finds only if nobody else
+    /// waits; else the caller's pump gives it to whoever is first.
+    fn look_again(&self, ticket: Arc<Ticket>) -> Admission {
+        fence(Ordering::SeqCst);
+        if !cfg!(mutant = "no_push_recheck")
+            && self.line.live() == 1
+            && let Some(reservation) = self.reserve()
+        {
+            if ticket.cancel() {
+                return Admission::Granted(reservation);
+            }
+            self.release(reservation);
+        }
+        Admission::Queued(ticket)
+    }
+
+    /// Takes room on the lane with the fewest in flight, the lowest index among equals.
+    fn reserve(&self) -> Option<Reservation> {
+        self.reserve_among(|_, _| true)
+    }
+
+    fn reserve_among(&self, fits: impl Fn(u16, Gate) -> bool) -> Option<Reservation> {
+        loop {
+            let (index, lane, seen) = self.best(&fits)?;
+            if let Some((slot, generation)) = lane.take(seen) {
+                return Some(Reservation {
+                    lane: index,
+                    slot,
+                    generation,
+                });
+            }
+        }
+    }
+
+    fn best(&self, fits: &impl Fn(u16, Gate) -> bool) -> Option<(u16, &Lane, Gate)> {
+        let mut best: Option<(u16, &Lane, Gate)> = None;
+        for (index, lane) in self.open_lanes() {
+            let Some(gate) = lane.gate_with_room().filter(|gate| fits(index, *gate)) else {
+                continue;
+            };
+            if gate.load() == 0 {
+                return Some((index, lane, gate));
+            }
+            if best.is_none_or(|(_, _, other)| gate.load() < other.load()) {
+                best = Some((index, lane, gate));
+            }
+        }
+        best
+    }
+
+    fn open_lanes(&self) -> impl Iterator<Item = (u16, &Lane)> {
+        let words = self.open_words.load(Ordering::SeqCst);
+        (0u16..)
+            .zip(&self.open.0[..words])
+            .flat_map(|(word, bits)| {
+                let mut bits = bits.load(Ordering::SeqCst);
+                std::iter::from_fn(move || {
+                    let bit = bits.trailing_zeros() as u16;
+                    bits &= bits.wrapping_sub(1);
+                    (bit < 64).then_some(word * 64 + bit)
+                })
+            })
+            .filter_map(|index| Some((index, self.lane(index)?)))
+    }
+
+    fn lane(&self, index: u16) -> Option<&Lane> {
+        self.lanes.get(usize::from(index))?.get().map(AsRef::as_ref)
+    }
+
+    fn close(&self, index: u16, lane: &Lane) {
+        let (word, bit) = bit_of(index);
+        self.open.0[word].fetch_and(!bit, Ordering::SeqCst);
+        lane.open(false);
+    }
+
+    fn lock_registry(&self) -> impl Drop {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bit_of(index: u16) -> (usize, u64) {
+    (usize::from(index / 64), 1 << (index % 64))
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    fn pool(queue_size: usize) -> Pool {
+        Pool::new(PoolLimits {
+            queue_size,
+            limit_concurrency: None,
+        })
+    }
+
+    fn add(pool: &Pool, room: u16) -> u16 {
+        let lane = pool
+            .add_lane(LaneLimits {
+                slots: room,
+                concurrency: room,
+                window: room,
+            })
+            .unwrap();
+        pool.open_lane(lane);
+        lane
+    }
+
+    fn granted(admission: Admission) -> Reservation {
+        let Admission::Granted(reservation) = admission else {
+            panic!("not granted: {admission:?}");
+        };
+        reservation
+    }
+
+    fn queued(admission: Admission) -> Arc<Ticket> {
+        let Admission::Queued(ticket) = admission else {
+            panic!("not queued: {admission:?}");
+        };
+        ticket
+    }
+
+    #[test]
+    fn the_lane_with_the_fewest_in_flight_is_taken_and_the_lowest_among_equals() {
+        let pool = pool(1);
+        for _ in 0..3 {
+            add(&pool, 2);
+        }
+        let lanes: Vec<_> = (0..6)
+            .map(|exchange| granted(pool.admit(0, exchange)))
+            .collect();
+        let order: Vec<_> = lanes.iter().map(|reservation| reservation.lane).collect();
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+        pool.release(lanes[4]);
+        assert_eq!(granted(pool.admit(0, 9)).lane, 1);
+    }
+
+    #[test]
+    fn a_stalled_lane_is_the_last_resort() {
+        let pool = pool(1);
+        add(&pool, 2);
+        add(&pool, 1);
+        pool.mark_stalled(0, true);
+        assert_eq!(granted(pool.admit(0, 0)).lane, 1);
+        assert_eq!(granted(pool.admit(0, 1)).lane, 0);
+        pool.mark_stalled(0, false);
+        assert_eq!(granted(pool.admit(0, 2)).lane, 0);
+    }
+
+    #[test]
+    fn what_finds_no_room_waits_in_order_until_the_line_is_full() {
+        let pool = pool(2);
+        assert!(pool.pump().is_none());
+        let lane = add(&pool, 1);
+        let first = granted(pool.admit(0, 0));
+        queued(pool.admit(7, 1));
+        queued(pool.admit(8, 2));
+        assert!(matches!(pool.admit(0, 3), Admission::Full));
+        assert_eq!(pool.waiting(), 2);
+        assert!(pool.pump().is_none());
+        pool.finished(first.lane, first.slot, first.generation);
+        let (ticket, second) = pool.pump().unwrap();
+        assert_eq!((ticket.owner(), ticket.exchange()), (7, 1));
+        assert!(!ticket.cancel());
+        assert!(pool.pump().is_none());
+        pool.release(second);
+        assert_eq!(pool.pump().unwrap().0.exchange(), 2);
+        assert_eq!(pool.in_flight(lane), 1);
+    }
+
+    #[test]
+    fn a_start_makes_room_in_the_window() {
+        let pool = pool(1);
+        let lane = pool
+            .add_lane(LaneLimits {
+                slots: 8,
+                concurrency: 8,
+                window: 1,
+            })
+            .unwrap();
+        pool.open_lane(lane);
+        let first = granted(pool.admit(0, 0));
+        queued(pool.admit(0, 1));
+        pool.started(first.lane, first.slot, first.generation);
+        assert!(pool.pump().is_some());
+        assert_eq!(pool.in_flight(lane), 2);
+    }
+
+    #[test]
+    fn a_newcomer_does_not_overtake() {
+        let pool = pool(2);
+        let lane = add(&pool, 1);
+        let first = granted(pool.admit(0, 0));
+        queued(pool.admit(0, 1));
+        pool.finished(lane, first.slot, first.generation);
+        queued(pool.admit(0, 2));
+        assert_eq!(pool.pump().unwrap().0.exchange(), 1);
+    }
+
+    #[test]
+    fn a_cancelled_ticket_is_passed_over_and_strands_nobody() {
+        let pool = pool(4);
+        let lane = add(&pool, 1);
+        let first = granted(pool.admit(0, 0));
+        assert!(queued(pool.admit(0, 1)).cancel());
+        queued(pool.admit(0, 2));
+        pool.finished(lane, first.slot, first.generation);
+        assert_eq!(pool.pump().unwrap().0.exchange(), 2);
+        assert_eq!(pool.waiting(), 0);
+    }
+
+    #[test]
+    fn what_is_dispatched_again_goes_first_and_is_never_refused() {
+        let pool = pool(1);
+        let lane = add(&pool, 1);
+        let first = granted(pool.admit(0, 0));
+        queued(pool.admit(0, 1));
+        queued(pool.readmit(0, 2));
+        queued(pool.readmit(0, 3));
+        let mut held = first;
+        for expected in [2, 3, 1] {
+            pool.finished(lane, held.slot, held.generation);
+            let (ticket, reservation) = pool.pump().unwrap();
+            assert_eq!(ticket.exchange(), expected);
+            held = reservation;
+        }
+    }
+
+    #[test]
+    fn the_limit_counts_those_who_wait() {
+        let pool = Pool::new(PoolLimits {
+            queue_size: 8,
+            limit_concurrency: Some(2),
+        });
+        add(&pool, 1);
+        granted(pool.admit(0, 0));
+        queued(pool.admit(0, 1));
+        assert!(matches!(pool.admit(0, 2), Admission::Limit));
+        queued(pool.readmit(0, 3));
+        pool.leave();
+        queued(pool.admit(0, 4));
+        assert!(matches!(pool.admit(0, 5), Admission::Limit));
+    }
+
+    #[test]
+    fn who_finds_the_line_full_does_not_count() {
+        let pool = Pool::new(PoolLimits {
+            queue_size: 0,
+            limit_concurrency: Some(2),
+        });
+        assert!(matches!(pool.admit(0, 0), Admission::Full));
+        assert!(matches!(pool.admit(0, 0), Admission::Full));
+        assert!(matches!(pool.admit(0, 0), Admission::Full));
+    }
+
+    #[test]
+    fn a_closed_lane_takes_nothing_and_goes_on_with_what_it_has() {
+        let pool = pool(4);
+        let lane = add(&pool, 2);
+        let first = granted(pool.admit(0, 0));
+        pool.close_lane(lane);
+        queued(pool.admit(0, 1));
+        pool.started(lane, first.slot, first.generation);
+        assert!(pool.holds(first));
+        pool.finished(lane, first.slot, first.generation);
+        assert_eq!(pool.in_flight(lane), 0);
+        assert!(pool.pump().is_none());
+        pool.open_lane(lane);
+        assert!(pool.pump().is_some());
+    }
+
+    #[test]
+    fn a_removed_lane_leaves_its_index_and_nothing_else() {
+        let pool = pool(4);
+        let gone = add(&pool, 2);
+        let other = add(&pool, 2);
+        let old = granted(pool.admit(0, 0));
+        assert_eq!(old.lane, gone);
+        pool.remove_lane(gone);
+        assert!(!pool.holds(old));
+        assert_eq!(pool.in_flight(gone), 0);
+        pool.open_lane(gone);
+        assert_eq!(granted(pool.admit(0, 1)).lane, other);
+        assert_eq!(add(&pool, 2), gone);
+        let new = granted(pool.admit(0, 2));
+        assert_eq!((new.lane, new.slot), (old.lane, old.slot));
+        pool.release(old);
+        assert!(pool.holds(new));
+    }
+
+    #[test]
+    fn lanes_are_as_many_as_promised() {
+        let pool = pool(4);
+        for index in 0..MAX_LANES {
+            assert_eq!(add(&pool, 1), index);
+        }
+        let limits = LaneLimits {
+            slots: 1,
+            concurrency: 1,
+            window: 1,
+        };
+        assert_eq!(pool.add_lane(limits), None);
+        let mut lanes: Vec<_> = (0..1024)
+            .map(|exchange| granted(pool.admit(0, exchange)).lane)
+            .collect();
+        lanes.dedup();
+        assert_eq!(lanes.len(), 1024);
+        queued(pool.admit(0, 0));
+        pool.remove_lane(700);
+        assert_eq!(pool.add_lane(limits), Some(700));
+        for lane in [MAX_LANES, u16::MAX] {
+            pool.open_lane(lane);
+            pool.close_lane(lane);
+            pool.remove_lane(lane);
+            pool.mark_stalled(lane, true);
+            pool.finished(lane, 0, 1);
+            assert_eq!(pool.in_flight(lane), 0);
+        }
+    }
+
+    #[test]
+    fn room_beside_a_lane_is_room_elsewhere() {
+        let pool = pool(4);
+        let lane = add(&pool, 1);
+        assert!(!pool.has_room_beside(lane));
+        let other = add(&pool, 1);
+        assert!(pool.has_room_beside(lane));
+        pool.close_lane(other);
+        assert!(!pool.has_room_beside(lane));
+    }
+}

@@ -1,0 +1,411 @@
+//! The packets of the control socket: one packet each, `"TBCP" | kind u8 | 0 | length u16`, then the
+//! fields in order. Numbers are little-endian, texts carry a 16-bit length. Later minor versions
+//! append fields; what a decoder does not know it ignores.
+#![forbid(unsafe_code)]
+
+use super::DecodeError;
+use crate::bus::ABI;
+
+/// No control packet is longer.
+pub const MAX_CONTROL_PACKET: usize = 64 * 1024;
+/// Longer texts are cut when a packet is encoded.
+pub const MAX_CONTROL_TEXT: usize = 8 * 1024;
+
+const MAGIC: [u8; 4] = *b"TBCP";
+const HEADER: usize = 8;
+
+const HELLO: u8 = 1;
+const WELCOME: u8 = 2;
+const ERROR: u8 = 3;
+const READY: u8 = 4;
+const FAILED: u8 = 5;
+const DRAIN: u8 = 6;
+const DRAINING: u8 = 7;
+const DRAINED: u8 = 8;
+
+/// What a consumer says first.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Hello {
+    /// The oldest major version of the bus the consumer speaks.
+    pub abi_min: u16,
+    /// The newest one.
+    pub abi_max: u16,
+    /// Optional abilities, one bit each.
+    pub features: u64,
+    /// "python", "node", "c", ...
+    pub language: String,
+    /// What to call the consumer in logs.
+    pub name: String,
+    /// The pool it belongs to.
+    pub pool: String,
+    /// Which generation of workers it belongs to (counts reloads).
+    pub generation: u32,
+    /// What the supervisor gave it to prove who it is; 0 = none.
+    pub token: u64,
+    /// Exchanges that may exist at once.
+    pub slots: u16,
+    /// Exchanges the application may hold at once.
+    pub concurrency: u16,
+    /// Requests that may be sent but not yet started.
+    pub window: u16,
+    /// Its process id.
+    pub pid: u32,
+}
+
+/// The engine's answer to [`Hello`]. The descriptors of the lane come with it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Welcome {
+    /// The chosen major version and the engine's minor version of it.
+    pub abi: (u16, u16),
+    /// The abilities both sides have.
+    pub features: u64,
+    /// The lane's number.
+    pub lane_id: u64,
+    /// One pair of rings per loop.
+    pub rings: u16,
+    /// Exchanges that may exist at once.
+    pub slots: u16,
+    /// Bytes of a request ring.
+    pub request_capacity: u32,
+    /// Bytes of a response ring.
+    pub response_capacity: u32,
+}
+
+/// A packet of the control socket.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Control {
+    /// Consumer: this is who I am.
+    Hello(Hello),
+    /// Engine: here is your lane.
+    Welcome(Welcome),
+    /// Either side: why the conversation ends here.
+    Error(String),
+    /// Consumer: the application has started; dispatch may begin.
+    Ready,
+    /// Consumer: the application will not start.
+    Failed {
+        /// What happened, for a person to read.
+        reason: String,
+        /// Starting it again is of no use.
+        permanent: bool,
+    },
+    /// Engine: no new requests come; finish what there is and leave.
+    Drain,
+    /// Consumer: understood [`Control::Drain`].
+    Draining,
+    /// Consumer: everything is finished.
+    Drained,
+}
+
+/// The version both sides speak, chosen by the engine, or the text of the refusal.
+pub fn choose_abi(hello: &Hello) -> Result<(u16, u16), String> {
+    let ours = ABI.0;
+    if hello.abi_min <= ours && ours <= hello.abi_max {
+        return Ok(ABI);
+    }
+    let theirs = if hello.abi_min == hello.abi_max {
+        format!("{}", hello.abi_min)
+    } else {
+        format!("{} to {}", hello.abi_min, hello.abi_max)
+    };
+    let remedy = if hello.abi_max < ours {
+        "upgrade toolb in the worker's environment"
+    } else {
+        "upgrade toolb on the engine's side"
+    };
+    let release = env!("CARGO_PKG_VERSION");
+    Err(format!(
+        "the engine (toolb {release}) speaks bus ABI {ours}, the {} worker \"{}\" speaks bus ABI {theirs}: \
+         {remedy} and start it again",
+        hello.language, hello.name,
+    ))
+}
+
+impl Control {
+    /// The packet to send.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut packet = Vec::with_capacity(128);
+        packet.extend_from_slice(&MAGIC);
+        packet.extend_from_slice(&[self.kind(), 0, 0, 0]);
+        match self {
+            Self::Hello(hello) => encode_hello(&mut packet, hello),
+            Self::Welcome(welcome) => encode_welcome(&mut packet, welcome),
+            Self::Error(text) => put_text(&mut packet, text),
+            Self::Failed { reason, permanent } => {
+                packet.push(u8::from(*permanent));
+                put_text(&mut packet, reason);
+            }
+            Self::Ready | Self::Drain | Self::Draining | Self::Drained => {}
+        }
+        // Five texts of at most 8 KiB and a few numbers: always below 64 KiB.
+        let len = (packet.len() - HEADER) as u16;
+        packet[6..8].copy_from_slice(&len.to_le_bytes());
+        packet
+    }
+
+    /// Decodes one received packet.
+    pub fn decode(packet: &[u8]) -> Result<Self, DecodeError> {
+        let Some((header, body)) = packet.split_first_chunk::<HEADER>() else {
+            return Err(DecodeError::new(format!(
+                "a control packet of {} bytes is shorter than its header",
+                packet.len()
+            )));
+        };
+        if header[..4] != MAGIC {
+            return Err(DecodeError::new(
+                "a packet on the control socket is not toolB's: is another program using this descriptor?",
+            ));
+        }
+        let len = usize::from(u16::from_le_bytes([header[6], header[7]]));
+        if len != body.len() {
+            return Err(DecodeError::new(format!(
+                "a control packet announces {len} bytes and carries {}",
+                body.len()
+            )));
+        }
+        let mut cursor = Cursor { rest: body };
+        match header[4] {
+            HELLO => Ok(Self::Hello(decode_hello(&mut cursor)?)),
+            WELCOME => Ok(Self::Welcome(decode_welcome(&mut cursor)?)),
+            ERROR => Ok(Self::Error(cursor.text("text")?)),
+            READY => Ok(Self::Ready),
+            FAILED => Ok(Self::Failed {
+                permanent: cursor.number::<1>("permanence")? != [0],
+                reason: cursor.text("reason")?,
+            }),
+            DRAIN => Ok(Self::Drain),
+            DRAINING => Ok(Self::Draining),
+            DRAINED => Ok(Self::Drained),
+            kind => Err(DecodeError::new(format!(
+                "a control packet of the unknown kind {kind}"
+            ))),
+        }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => HELLO,
+            Self::Welcome(_) => WELCOME,
+            Self::Error(_) => ERROR,
+            Self::Ready => READY,
+            Self::Failed { .. } => FAILED,
+            Self::Drain => DRAIN,
+            Self::Draining => DRAINING,
+            Self::Drained => DRAINED,
+        }
+    }
+}
+
+fn encode_hello(packet: &mut Vec<u8>, hello: &Hello) {
+    packet.extend_from_slice(&hello.abi_min.to_le_bytes());
+    packet.extend_from_slice(&hello.abi_max.to_le_bytes());
+    packet.extend_from_slice(&hello.features.to_le_bytes());
+    packet.extend_from_slice(&hello.generation.to_le_bytes());
+    packet.extend_from_slice(&hello.token.to_le_bytes());
+    packet.extend_from_slice(&hello.slots.to_le_bytes());
+    packet.extend_from_slice(&hello.concurrency.to_le_bytes());
+    packet.extend_from_slice(&hello.window.to_le_bytes());
+    packet.extend_from_slice(&hello.pid.to_le_bytes());
+    put_text(packet, &hello.language);
+    put_text(packet, &hello.name);
+    put_text(packet, &hello.pool);
+}
+
+fn decode_hello(cursor: &mut Cursor<'_>) -> Result<Hello, DecodeError> {
+    Ok(Hello {
+        abi_min: u16::from_le_bytes(cursor.number("abi_min")?),
+        abi_max: u16::from_le_bytes(cursor.number("abi_max")?),
+        features: u64::from_le_bytes(cursor.number("features")?),
+        generation: u32::from_le_bytes(cursor.number("generation")?),
+        token: u64::from_le_bytes(cursor.number("token")?),
+        slots: u16::from_le_bytes(cursor.number("slots")?),
+        concurrency: u16::from_le_bytes(cursor.number("concurrency")?),
+        window: u16::from_le_bytes(cursor.number("window")?),
+        pid: u32::from_le_bytes(cursor.number("pid")?),
+        language: cursor.text("language")?,
+        name: cursor.text("name")?,
+        pool: cursor.text("pool")?,
+    })
+}
+
+fn encode_welcome(packet: &mut Vec<u8>, welcome: &Welcome) {
+    packet.extend_from_slice(&welcome.abi.0.to_le_bytes());
+    packet.extend_from_slice(&welcome.abi.1.to_le_bytes());
+    packet.extend_from_slice(&welcome.features.to_le_bytes());
+    packet.extend_from_slice(&welcome.lane_id.to_le_bytes());
+    packet.extend_from_slice(&welcome.rings.to_le_bytes());
+    packet.extend_from_slice(&welcome.slots.to_le_bytes());
+    packet.extend_from_slice(&welcome.request_capacity.to_le_bytes());
+    packet.extend_from_slice(&welcome.response_capacity.to_le_bytes());
+}
+
+fn decode_welcome(cursor: &mut Cursor<'_>) -> Result<Welcome, DecodeError> {
+    let major = u16::from_le_bytes(cursor.number("abi")?);
+    let minor = u16::from_le_bytes(cursor.number("abi")?);
+    Ok(Welcome {
+        abi: (major, minor),
+        features: u64::from_le_bytes(cursor.number("features")?),
+        lane_id: u64::from_le_bytes(cursor.number("lane_id")?),
+        rings: u16::from_le_bytes(cursor.number("rings")?),
+        slots: u16::from_le_bytes(cursor.number("slots")?),
+        request_capacity: u32::from_le_bytes(cursor.number("request_capacity")?),
+        response_capacity: u32::from_le_bytes(cursor.number("response_capacity")?),
+    })
+}
+
+fn put_text(packet: &mut Vec<u8>, text: &str) {
+    let mut end = text.len().min(MAX_CONTROL_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    packet.extend_from_slice(&(end as u16).to_le_bytes());
+    packet.extend_from_slice(&text.as_bytes()[..end]);
+}
+
+struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl Cursor<'_> {
+    fn number<const N: usize>(&mut self, what: &str) -> Result<[u8; N], DecodeError> {
+        let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
+            return Err(ends_before(what));
+        };
+        self.rest = rest;
+        Ok(*head)
+    }
+
+    fn text(&mut self, what: &str) -> Result<String, DecodeError> {
+        let len = usize::from(u16::from_le_bytes(self.number(what)?));
+        let Some((head, rest)) = self.rest.split_at_checked(len) else {
+            return Err(ends_before(what));
+        };
+        self.rest = rest;
+        match std::str::from_utf8(head) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(DecodeError::new(format!(
+                "\"{what}\" of a control packet is not UTF-8"
+            ))),
+        }
+    }
+}
+
+fn ends_before(what: &str) -> DecodeError {
+    DecodeError::new(format!("a control packet ends before its \"{what}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            abi_min: 1,
+            abi_max: 2,
+            features: 1 << 40,
+            language: "python".into(),
+            name: "wörker 1".into(),
+            pool: "main".into(),
+            generation: 3,
+            token: u64::MAX,
+            slots: 1024,
+            concurrency: 1000,
+            window: 16,
+            pid: 4711,
+        }
+    }
+
+    fn all() -> Vec<Control> {
+        vec![
+            Control::Hello(hello()),
+            Control::Welcome(Welcome {
+                abi: (1, 7),
+                features: 5,
+                lane_id: 9,
+                rings: 2,
+                slots: 64,
+                request_capacity: 1 << 18,
+                response_capacity: 1 << 17,
+            }),
+            Control::Error("no".into()),
+            Control::Ready,
+            Control::Failed {
+                reason: "ImportError".into(),
+                permanent: true,
+            },
+            Control::Drain,
+            Control::Draining,
+            Control::Drained,
+        ]
+    }
+
+    #[test]
+    fn packets_survive_the_way_and_tolerate_what_is_appended() {
+        for packet in all() {
+            let mut bytes = packet.encode();
+            assert_eq!(Control::decode(&bytes).as_ref(), Ok(&packet));
+            bytes.extend_from_slice(b"later");
+            let len = (bytes.len() - HEADER) as u16;
+            bytes[6..8].copy_from_slice(&len.to_le_bytes());
+            assert_eq!(Control::decode(&bytes), Ok(packet));
+        }
+    }
+
+    #[test]
+    fn cut_packets_are_refused_with_what_is_missing() {
+        for packet in all() {
+            let bytes = packet.encode();
+            for end in 0..bytes.len() {
+                let mut cut = bytes[..end].to_vec();
+                assert!(Control::decode(&cut).is_err());
+                if end >= HEADER {
+                    cut[6..8].copy_from_slice(&((end - HEADER) as u16).to_le_bytes());
+                    let error = Control::decode(&cut).unwrap_err().to_string();
+                    assert!(error.starts_with("a control packet ends before"), "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let reason = "ä".repeat(MAX_CONTROL_TEXT) + "x";
+        let packet = Control::Failed {
+            reason,
+            permanent: false,
+        };
+        let Ok(Control::Failed { reason, .. }) = Control::decode(&packet.encode()) else {
+            panic!("decodes");
+        };
+        assert_eq!(reason.len(), MAX_CONTROL_TEXT);
+    }
+
+    #[test]
+    fn a_refusal_names_both_versions_and_the_remedy() {
+        assert_eq!(choose_abi(&hello()), Ok(ABI));
+        let mut newer = hello();
+        newer.abi_min = 2;
+        newer.abi_max = 3;
+        let text = choose_abi(&newer).unwrap_err();
+        assert!(text.contains("speaks bus ABI 1") && text.contains("2 to 3"));
+        assert!(text.contains("upgrade toolb on the engine's side"));
+        newer.abi_min = 0;
+        newer.abi_max = 0;
+        let text = choose_abi(&newer).unwrap_err();
+        assert!(text.contains("worker's environment"), "{text}");
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(kind in 0u8..12, body in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let mut packet = MAGIC.to_vec();
+            packet.extend_from_slice(&[kind, 0]);
+            packet.extend_from_slice(&(body.len() as u16).to_le_bytes());
+            packet.extend_from_slice(&body);
+            let _ = Control::decode(&packet);
+            let _ = Control::decode(&body);
+        }
+    }
+}

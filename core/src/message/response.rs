@@ -1,0 +1,179 @@
+//! RESP_HEAD: status, header fields and the first bytes of a response's body.
+#![forbid(unsafe_code)]
+
+use super::{
+    DecodeError, Fields, MAX_PAYLOAD, TooLong,
+    fields::{ENTRY, Encoder, array_at, check_table, span, span_fits, u16_at},
+};
+
+const CONTENT_LENGTH: usize = 0;
+const STATUS: usize = 8;
+const COUNT: usize = 10;
+const TABLE: usize = 12;
+const BODY: usize = 16;
+const FIXED: usize = 24;
+
+/// Appends the payload of a RESP_HEAD record. `content_length` is -1 if it is not known; names
+/// keep their case.
+pub fn encode_response_head<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    content_length: i64,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    body: &[u8],
+) -> Result<(), TooLong> {
+    let mut encoder = encode(out, status, content_length, fields);
+    encoder.append(BODY, body);
+    encoder.finish()
+}
+
+/// Appends the payload of a RESP_HEAD record without its inline body, which the caller sends right
+/// behind it: see [`announce_body`].
+#[inline]
+pub(crate) fn encode_response_head_alone<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    content_length: i64,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Result<(), TooLong> {
+    encode(out, status, content_length, fields).finish()
+}
+
+/// Says in `head`, which [`encode_response_head_alone`] made, that `len` bytes of body follow it.
+/// Both together fit a record.
+#[inline]
+pub(crate) fn announce_body(head: &mut [u8], len: usize) {
+    let at = head.len() as u16;
+    head[BODY..BODY + 2].copy_from_slice(&at.to_le_bytes());
+    head[BODY + 2..BODY + 4].copy_from_slice(&(len as u16).to_le_bytes());
+}
+
+#[inline]
+fn encode<'o, 'a>(
+    out: &'o mut Vec<u8>,
+    status: u16,
+    content_length: i64,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Encoder<'o> {
+    let count = fields.clone().count();
+    let mut encoder = Encoder::new(out, FIXED, count);
+    encoder.put(CONTENT_LENGTH, content_length.to_le_bytes());
+    encoder.put(STATUS, status.to_le_bytes());
+    encoder.put(COUNT, (count as u16).to_le_bytes());
+    encoder.put(TABLE, (FIXED as u16).to_le_bytes());
+    for (index, (name, value)) in fields.enumerate().take(count) {
+        encoder.field(FIXED + index * ENTRY, name, value, false);
+    }
+    encoder
+}
+
+/// A response head, decoded from a private copy of its record. That its status, names and values
+/// are legal HTTP is for the engine to check.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHead<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> ResponseHead<'a> {
+    /// Validates the payload of a RESP_HEAD record.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let len = bytes.len();
+        if len > MAX_PAYLOAD {
+            return Err(DecodeError::new(format!(
+                "a response head of {len} bytes exceeds {MAX_PAYLOAD}"
+            )));
+        }
+        let Some(head) = bytes.first_chunk::<FIXED>() else {
+            return Err(DecodeError::new(format!(
+                "a response head of {len} bytes is shorter than its fixed part of {FIXED}"
+            )));
+        };
+        if !span_fits(head, BODY, len) {
+            return Err(DecodeError::new(
+                "the body of a response head lies outside of its record",
+            ));
+        }
+        let table_at = usize::from(u16_at(head, TABLE));
+        if table_at < FIXED {
+            return Err(DecodeError::new(
+                "the field table of a response head overlaps its fixed part",
+            ));
+        }
+        if i64::from_le_bytes(array_at(head, CONTENT_LENGTH)) < -1 {
+            return Err(DecodeError::new("the content length is negative"));
+        }
+        check_table(bytes, table_at, usize::from(u16_at(head, COUNT)))?;
+        Ok(Self { bytes })
+    }
+
+    /// The status code.
+    #[inline]
+    pub fn status(&self) -> u16 {
+        u16_at(self.bytes, STATUS)
+    }
+
+    /// The length of the whole body; -1 if it is not known.
+    #[inline]
+    pub fn content_length(&self) -> i64 {
+        i64::from_le_bytes(array_at(self.bytes, CONTENT_LENGTH))
+    }
+
+    /// The header fields in the order they were given.
+    #[inline]
+    pub fn fields(&self) -> Fields<'a> {
+        let table_at = usize::from(u16_at(self.bytes, TABLE));
+        let count = usize::from(u16_at(self.bytes, COUNT));
+        Fields::new(self.bytes, table_at, count)
+    }
+
+    /// The body, or the first bytes of it.
+    #[inline]
+    pub fn body(&self) -> &'a [u8] {
+        span(self.bytes, self.bytes, BODY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_response_survives_the_way() {
+        let fields: [(&[u8], &[u8]); 2] = [(b"Content-Type", b"text/plain"), (b"x", b"")];
+        let mut out = vec![9];
+        encode_response_head(&mut out, 404, -1, fields.into_iter(), b"gone").unwrap();
+        let head = ResponseHead::decode(&out[1..]).unwrap();
+        assert_eq!((head.status(), head.content_length()), (404, -1));
+        assert_eq!(head.fields().collect::<Vec<_>>(), fields);
+        assert_eq!(head.body(), b"gone");
+    }
+
+    #[test]
+    fn limits_and_nonsense_are_refused() {
+        let mut out = Vec::new();
+        let long = vec![0; MAX_PAYLOAD];
+        let refused = encode_response_head(&mut out, 200, 0, std::iter::empty(), &long);
+        assert_eq!(refused, Err(TooLong));
+        assert!(out.is_empty());
+        encode_response_head(&mut out, 200, -2, std::iter::empty(), b"").unwrap();
+        assert!(ResponseHead::decode(&out).is_err());
+        assert!(ResponseHead::decode(&out[..FIXED - 1]).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), sane: bool) {
+            if sane && bytes.len() >= FIXED {
+                bytes[7] = 0;
+                bytes[COUNT + 1] = 0;
+                bytes[TABLE..TABLE + 2].copy_from_slice(&(FIXED as u16).to_le_bytes());
+            }
+            if let Ok(head) = ResponseHead::decode(&bytes) {
+                let sum: usize = head.fields().map(|(n, v)| n.len() + v.len()).sum();
+                prop_assert!(sum + head.body().len() < 1 << 30);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Engine and consumers, from socket to socket through the rings.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::io::{Read, Write};
+
+use support::{Echo, Server, read_response};
+use toolb_core::config::EngineConfig;
+use toolb_core::consumer::ConsumerOptions;
+
+fn config(loops: usize) -> EngineConfig {
+    EngineConfig {
+        loops: Some(loops),
+        ..EngineConfig::default()
+    }
+}
+
+#[test]
+fn requests_are_answered_with_their_own_id_on_every_loop() {
+    let server = Server::start(config(3));
+    let mut workers: Vec<_> = (0..2)
+        .map(|_| server.attach(ConsumerOptions::default(), Echo::default()))
+        .collect();
+    std::thread::scope(|scope| {
+        for client in 0..24 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut stream = server.connect();
+                for turn in 0..50 {
+                    let size = turn * turn * 40;
+                    let body = vec![b'a' + (client % 26) as u8; size];
+                    write!(
+                        stream,
+                        "POST /a%20b?{client}-{turn} HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+                    )
+                    .unwrap();
+                    stream.write_all(&body).unwrap();
+                    let (status, answer) = read_response(&mut stream);
+                    let mut expected = format!("POST /a b?{client}-{turn} ").into_bytes();
+                    expected.extend_from_slice(&body);
+                    assert_eq!(status, 200);
+                    assert!(answer == expected, "client {client} turn {turn}");
+                }
+            });
+        }
+    });
+    for worker in &mut workers {
+        worker.kill(&server.engine);
+    }
+}
+
+#[test]
+fn a_long_response_comes_whole_through_its_window() {
+    let server = Server::start(config(1));
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET /stream?5000000 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let bytes = answer.iter().filter(|byte| **byte == b's').count();
+    let head_end = answer.windows(4).position(|w| w == b"\r\n\r\n").unwrap();
+    let in_head = answer[..head_end]
+        .iter()
+        .filter(|byte| **byte == b's')
+        .count();
+    assert_eq!(bytes - in_head, 5_000_000);
+    assert!(answer.ends_with(b"0\r\n\r\n"));
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = Server::start(config(1));
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    let mut stream = server.connect();
+    let mut requests = String::new();
+    for id in 0..100 {
+        requests += &format!("GET /{id} HTTP/1.1\r\nhost: x\r\n\r\n");
+    }
+    stream.write_all(requests.as_bytes()).unwrap();
+    for id in 0..100 {
+        let (status, body) = read_response(&mut stream);
+        assert_eq!((status, body), (200, format!("GET /{id}? ").into_bytes()));
+    }
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn requests_wait_for_the_first_consumer() {
+    let server = Server::start(config(1));
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET /early HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    assert_eq!(read_response(&mut stream).1, b"GET /early? ");
+    worker.kill(&server.engine);
+}

@@ -1,0 +1,185 @@
+//! What clients get when consumers stand still, die or are too slow, and consumers when clients do.
+#![forbid(unsafe_code)]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use support::{Echo, Fate, Server, Silent, Stuck, read_response};
+use toolb_core::config::{EngineConfig, Timeouts};
+use toolb_core::consumer::ConsumerOptions;
+use toolb_core::engine::ControlEvent;
+
+fn ask(server: &Server, path: &str) -> TcpStream {
+    let mut stream = server.connect();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    stream
+}
+
+fn short(timeouts: Timeouts) -> EngineConfig {
+    EngineConfig {
+        timeouts,
+        ..EngineConfig::default()
+    }
+}
+
+fn wait_for(server: &Server, wanted: impl Fn(&ControlEvent) -> bool) {
+    loop {
+        server.engine.control_events().drain();
+        while let Some(event) = server.engine.next_control_event() {
+            if wanted(&event) {
+                return;
+            }
+        }
+        server.engine.control_events().wait(None).unwrap();
+    }
+}
+
+#[test]
+fn what_waits_in_front_of_a_stuck_consumer_is_called_back() {
+    let server = Server::start(EngineConfig::default());
+    let (stuck, begun, fate) = Stuck::new();
+    let mut first = server.attach(ConsumerOptions::default(), stuck);
+    let mut held = ask(&server, "/stuck");
+    begun.recv().unwrap();
+    // They are sent to the only consumer there is, which does not look.
+    let mut waiting: Vec<_> = (0..20).map(|id| ask(&server, &format!("/{id}"))).collect();
+    let mut second = server.attach(ConsumerOptions::default(), Echo::default());
+    for (id, stream) in waiting.iter_mut().enumerate() {
+        assert_eq!(read_response(stream).1, format!("GET /{id}? ").into_bytes());
+    }
+    fate.send(Fate::Answer).unwrap();
+    assert_eq!(read_response(&mut held).1, b"GET /stuck? ");
+    // The slots of those called back are free again: the first consumer goes on alone.
+    second.kill(&server.engine);
+    wait_for(&server, |event| {
+        matches!(event, ControlEvent::Released { .. })
+    });
+    for id in 0..2000 {
+        let path = format!("/again/{id}");
+        let mut stream = ask(&server, &path);
+        assert_eq!(
+            read_response(&mut stream).1,
+            format!("GET {path}? ").into_bytes()
+        );
+    }
+    first.kill(&server.engine);
+}
+
+#[test]
+fn a_dead_consumers_begun_request_is_a_502_and_the_others_are_answered() {
+    let server = Server::start(EngineConfig::default());
+    let (stuck, begun, fate) = Stuck::new();
+    let mut first = server.attach(ConsumerOptions::default(), stuck);
+    let mut held = ask(&server, "/stuck");
+    begun.recv().unwrap();
+    let mut waiting: Vec<_> = (0..40).map(|id| ask(&server, &format!("/{id}"))).collect();
+    fate.send(Fate::Die).unwrap();
+    first.bury(&server.engine);
+    assert_eq!(read_response(&mut held).0, 502);
+    let mut second = server.attach(ConsumerOptions::default(), Echo::default());
+    for (id, stream) in waiting.iter_mut().enumerate() {
+        assert_eq!(read_response(stream).1, format!("GET /{id}? ").into_bytes());
+    }
+    second.kill(&server.engine);
+}
+
+#[test]
+fn an_overdue_response_is_a_504_and_the_consumer_is_told() {
+    let server = Server::start(short(Timeouts {
+        response: Duration::from_millis(50),
+        ..Timeouts::default()
+    }));
+    let (events, seen) = channel();
+    let mut worker = server.attach(ConsumerOptions::default(), Silent { events });
+    let mut stream = ask(&server, "/");
+    assert_eq!(read_response(&mut stream).0, 504);
+    assert_eq!(seen.recv(), Ok("request"));
+    assert_eq!(seen.recv(), Ok("disconnected"));
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn a_consumer_learns_that_its_client_has_left() {
+    let server = Server::start(EngineConfig::default());
+    let (events, seen) = channel();
+    let mut worker = server.attach(ConsumerOptions::default(), Silent { events });
+    let stream = ask(&server, "/");
+    assert_eq!(seen.recv(), Ok("request"));
+    drop(stream);
+    assert_eq!(seen.recv(), Ok("disconnected"));
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn without_a_consumer_requests_wait_for_a_while_and_a_few_only() {
+    let server = Server::start(EngineConfig {
+        queue_size: 2,
+        queue_timeout: Duration::from_millis(50),
+        ..EngineConfig::default()
+    });
+    let mut streams: Vec<_> = (0..3).map(|_| ask(&server, "/")).collect();
+    for stream in &mut streams {
+        assert_eq!(read_response(stream).0, 503);
+    }
+    let stats = server.engine.stats();
+    assert_eq!((stats.overloaded, stats.queue_timeouts), (1, 2));
+}
+
+#[test]
+fn a_request_that_does_not_come_whole_is_a_408() {
+    let server = Server::start(short(Timeouts {
+        request_header: Duration::from_millis(50),
+        request_body: Duration::from_millis(50),
+        ..Timeouts::default()
+    }));
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    for part in [
+        "GET / HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nabc",
+    ] {
+        let mut stream = server.connect();
+        stream.write_all(part.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{part:?} {answer:?}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let server = Server::start(short(Timeouts {
+        keep_alive: Duration::from_millis(50),
+        ..Timeouts::default()
+    }));
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    let mut stream = ask(&server, "/");
+    assert_eq!(read_response(&mut stream).0, 200);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn a_body_is_asked_for_only_when_the_application_wants_it() {
+    let server = Server::start(EngineConfig::default());
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    let mut stream = server.connect();
+    stream
+        .write_all(
+            b"POST /e HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n",
+        )
+        .unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"body").unwrap();
+    assert_eq!(read_response(&mut stream).1, b"POST /e? body");
+    worker.kill(&server.engine);
+}

@@ -1,0 +1,325 @@
+//! An engine with consumers in threads of the test.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use toolb_core::config::EngineConfig;
+use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Sent};
+use toolb_core::engine::{Engine, LaneHandle, Listen, Routes};
+use toolb_core::message::{Control, Request, Welcome};
+use toolb_core::sys::epoll::{self, Epoll, Events};
+use toolb_core::sys::seqpacket::Seqpacket;
+
+/// An engine that listens on a free port.
+pub struct Server {
+    pub engine: Engine,
+    pub address: String,
+}
+
+impl Server {
+    pub fn start(config: EngineConfig) -> Self {
+        let listen = Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let routes = Routes {
+            pool: true,
+            ..Routes::default()
+        };
+        let mut engine = Engine::bind(config, routes, &[listen]).unwrap();
+        engine.start().unwrap();
+        let address = engine.addresses()[0].replace("http://", "");
+        Self { engine, address }
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        stream
+    }
+
+    /// Attaches a consumer that answers by `serve`, on a thread of its own.
+    pub fn attach<H: Handle>(&self, options: ConsumerOptions, handler: H) -> Worker {
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        let (slots, concurrency, window) = (options.slots, options.concurrency, options.window);
+        let thread = std::thread::spawn(move || {
+            let consumer = Consumer::attach_to(theirs, &options).unwrap();
+            serve(consumer, handler);
+        });
+        let mut packet = vec![0; 4096];
+        ours.wait(None).unwrap();
+        let size = ours.recv(&mut packet, &mut Vec::new()).unwrap();
+        let hello = Control::decode(&packet[..size]).unwrap();
+        assert!(matches!(hello, Control::Hello(_)));
+        let lane = self.engine.new_lane(slots, concurrency, window).unwrap();
+        let geometry = lane.geometry();
+        let welcome = Control::Welcome(Welcome {
+            abi: toolb_core::bus::ABI,
+            features: 0,
+            lane_id: lane.lane_id(),
+            rings: geometry.rings,
+            slots: geometry.slots,
+            request_capacity: geometry.request_capacity,
+            response_capacity: geometry.response_capacity,
+        });
+        ours.send(&welcome.encode(), &lane.fds()).unwrap();
+        self.engine.lane_up(&lane);
+        Worker {
+            lane,
+            socket: Some(ours),
+            thread: Some(thread),
+        }
+    }
+}
+
+/// A consumer thread as its supervisor sees it.
+pub struct Worker {
+    pub lane: Arc<LaneHandle>,
+    socket: Option<Seqpacket>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// It has died by itself: waits until it has, and lets the engine know.
+    pub fn bury(&mut self, engine: &Engine) {
+        self.thread.take().unwrap().join().unwrap();
+        engine.lane_down(&self.lane);
+    }
+
+    /// Ends it by a hang-up.
+    pub fn kill(&mut self, engine: &Engine) {
+        self.socket = None;
+        self.thread.take().unwrap().join().unwrap();
+        engine.lane_down(&self.lane);
+    }
+}
+
+/// What a consumer does with requests. It may answer later.
+pub trait Handle: Send + 'static {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, more: bool);
+    fn body(&mut self, _: &mut Consumer, _: ExchangeId, _: Vec<u8>, _: bool) {}
+    fn writable(&mut self, _: &mut Consumer, _: ExchangeId) {}
+    fn disconnected(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        consumer.done(id);
+    }
+    /// False: it dies here, without another word.
+    fn lives(&self) -> bool {
+        true
+    }
+}
+
+fn serve<H: Handle>(mut consumer: Consumer, mut handler: H) {
+    let epoll = Epoll::new().unwrap();
+    let mut events = Events::with_capacity(8);
+    epoll
+        .add(&consumer.fd().as_raw_fd(), 1, epoll::IN | epoll::EDGE)
+        .unwrap();
+    epoll
+        .add(&consumer.control_fd().as_raw_fd(), 2, epoll::IN)
+        .unwrap();
+    let mut batch = Vec::new();
+    loop {
+        let timeout = match consumer.arm() {
+            true => None,
+            false => Some(Duration::ZERO),
+        };
+        epoll.wait(&mut events, timeout).unwrap();
+        consumer.disarm();
+        let control = events.iter().any(|(token, _)| token == 2);
+        if control && consumer.control().unwrap() == ControlEvent::HangUp {
+            return;
+        }
+        batch.clear();
+        consumer.poll(64, &mut batch).unwrap();
+        for event in batch.drain(..) {
+            match event {
+                Event::Request {
+                    id,
+                    request,
+                    more_body,
+                } => {
+                    if consumer.start(id) {
+                        handler.request(&mut consumer, id, request, more_body);
+                    }
+                    if !handler.lives() {
+                        return;
+                    }
+                }
+                Event::Body { id, data, end } => handler.body(&mut consumer, id, data, end),
+                Event::Writable { id } => handler.writable(&mut consumer, id),
+                Event::Disconnected { id } => handler.disconnected(&mut consumer, id),
+                Event::RequestAborted { .. } => {}
+            }
+        }
+        consumer.flush(false);
+    }
+}
+
+/// Stands still in the first request until it is told to go on; then dies, or answers as `Echo`.
+pub struct Stuck {
+    pub begun: Sender<()>,
+    pub go_on: Receiver<Fate>,
+    dead: bool,
+    echo: Echo,
+}
+
+/// What becomes of a stuck consumer.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Fate {
+    Answer,
+    Die,
+}
+
+impl Stuck {
+    /// With the ends by which the test waits for its first request and decides its fate.
+    pub fn new() -> (Self, Receiver<()>, Sender<Fate>) {
+        let (begun, has_begun) = channel();
+        let (fate, go_on) = channel();
+        let stuck = Self {
+            begun,
+            go_on,
+            dead: false,
+            echo: Echo::default(),
+        };
+        (stuck, has_begun, fate)
+    }
+}
+
+impl Handle for Stuck {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, more: bool) {
+        if request.path() == b"/stuck" {
+            self.begun.send(()).unwrap();
+            self.dead = self.go_on.recv().unwrap() == Fate::Die;
+        }
+        if !self.dead {
+            self.echo.request(consumer, id, request, more);
+        }
+    }
+
+    fn lives(&self) -> bool {
+        !self.dead
+    }
+}
+
+/// Never answers; tells of requests that came and of clients that left.
+pub struct Silent {
+    pub events: Sender<&'static str>,
+}
+
+impl Handle for Silent {
+    fn request(&mut self, _: &mut Consumer, _: ExchangeId, _: Request, _: bool) {
+        self.events.send("request").unwrap();
+    }
+
+    fn disconnected(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        self.events.send("disconnected").unwrap();
+        consumer.done(id);
+    }
+}
+
+/// Answers every request with its own method, path, query and body; `/stream` in parts.
+#[derive(Default)]
+pub struct Echo {
+    bodies: HashMap<ExchangeId, Vec<u8>>,
+    streams: HashMap<ExchangeId, usize>,
+}
+
+impl Echo {
+    const PART: [u8; 10_000] = [b's'; 10_000];
+
+    fn answer(consumer: &mut Consumer, id: ExchangeId, body: &[u8]) {
+        let fields = [(&b"content-type"[..], &b"application/octet-stream"[..])];
+        consumer
+            .respond_head(id, 200, -1, fields.into_iter(), body, true, true)
+            .unwrap();
+    }
+
+    fn stream(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        while let Some(left) = self.streams.get_mut(&id) {
+            let now = (*left).min(Self::PART.len());
+            *left -= now;
+            let end = *left == 0;
+            if end {
+                self.streams.remove(&id);
+            }
+            let sent = consumer.respond_body(id, &Self::PART[..now], end, end);
+            if sent.unwrap() == Sent::Above {
+                return;
+            }
+        }
+    }
+}
+
+impl Handle for Echo {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, more: bool) {
+        if request.path() == b"/stream" {
+            let len = std::str::from_utf8(request.query()).unwrap().parse();
+            self.streams.insert(id, len.unwrap());
+            let none = std::iter::empty();
+            consumer
+                .respond_head(id, 200, -1, none, b"", false, false)
+                .unwrap();
+            return self.stream(consumer, id);
+        }
+        let mut answer = request.method().to_vec();
+        for part in [&b" "[..], request.path(), b"?", request.query(), b" "] {
+            answer.extend_from_slice(part);
+        }
+        answer.extend_from_slice(request.body());
+        match more {
+            true => {
+                consumer.want_body(id);
+                self.bodies.insert(id, answer);
+            }
+            false => Self::answer(consumer, id, &answer),
+        }
+    }
+
+    fn body(&mut self, consumer: &mut Consumer, id: ExchangeId, data: Vec<u8>, end: bool) {
+        consumer.consumed(id, data.len());
+        let body = self.bodies.get_mut(&id).unwrap();
+        body.extend_from_slice(&data);
+        if end {
+            let body = self.bodies.remove(&id).unwrap();
+            Self::answer(consumer, id, &body);
+        }
+    }
+
+    fn writable(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        self.stream(consumer, id);
+    }
+
+    fn disconnected(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        self.bodies.remove(&id);
+        self.streams.remove(&id);
+        consumer.done(id);
+    }
+}
+
+/// Reads one response with a Content-Length: status and body.
+pub fn read_response(stream: &mut TcpStream) -> (u16, Vec<u8>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .unwrap_or_else(|| panic!("no content-length in {head}"));
+    let mut body = vec![0; length.parse().unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    (head[9..12].parse().unwrap(), body)
+}

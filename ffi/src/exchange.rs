@@ -1,0 +1,257 @@
+//! What a handler sees: the request, and the response it writes.
+
+use std::ffi::{c_char, c_int, c_void};
+
+use toolb_core::engine::{Request, Response, Step};
+
+use crate::guard::{bytes, entry, object, place, text};
+use crate::toolb_status;
+
+/// Bytes of somebody else; not NUL-terminated.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct toolb_slice {
+    /// The first byte; never NULL, but not to be read if `len` is 0.
+    pub data: *const c_char,
+    /// How many bytes.
+    pub len: usize,
+}
+
+/// The response is complete; the connection goes on as HTTP has it.
+pub const TOOLB_DONE: c_int = 0;
+/// The response is complete; the connection closes after it.
+pub const TOOLB_CLOSE: c_int = 1;
+
+/// A request, lent to a handler for the time of its call. All slices taken from it end with the
+/// call.
+pub struct toolb_request {
+    _opaque: [u8; 0],
+}
+
+/// The response a handler writes, lent to it for the time of its call. Content-Length, Date and
+/// Connection are the engine's to add.
+pub struct toolb_response {
+    _opaque: [u8; 0],
+}
+
+/// A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
+/// number closes the connection, too.
+///
+/// It is called on the loop thread of the request's connection: calls on different loops overlap,
+/// and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
+pub type toolb_handler = Option<
+    unsafe extern "C" fn(
+        user_data: *mut c_void,
+        request: *const toolb_request,
+        response: *mut toolb_response,
+    ) -> c_int,
+>;
+
+/// A handler with its data, as the engine calls it.
+pub(crate) struct CHandler {
+    pub(crate) call:
+        unsafe extern "C" fn(*mut c_void, *const toolb_request, *mut toolb_response) -> c_int,
+    pub(crate) user_data: *mut c_void,
+}
+
+// SAFETY: the documentation of `toolb_engine_route` makes the data's owner promise that it may be
+// used from all loop threads.
+unsafe impl Send for CHandler {}
+// SAFETY: as above.
+unsafe impl Sync for CHandler {}
+
+impl toolb_core::engine::Handler for CHandler {
+    fn handle(&self, request: &Request<'_>, response: &mut Response) -> Step {
+        let request: *const Request<'_> = request;
+        let response: *mut Response = response;
+        // SAFETY: both objects outlive the call, and C gets no other way to them than the functions
+        // below, which cast the pointers back.
+        let step = unsafe { (self.call)(self.user_data, request.cast(), response.cast()) };
+        match step {
+            TOOLB_DONE => Step::Done,
+            _ => Step::Close,
+        }
+    }
+}
+
+const EMPTY: toolb_slice = toolb_slice {
+    data: c"".as_ptr(),
+    len: 0,
+};
+
+fn slice(bytes: &[u8]) -> toolb_slice {
+    toolb_slice {
+        data: bytes.as_ptr().cast(),
+        len: bytes.len(),
+    }
+}
+
+/// Runs an accessor; NULL gives an empty slice.
+///
+/// # Safety
+/// `request` is NULL or the pointer a handler was called with, during that call.
+unsafe fn accessor(
+    request: *const toolb_request,
+    part: impl for<'a> FnOnce(&Request<'a>) -> &'a [u8],
+) -> toolb_slice {
+    // SAFETY: the caller's promise; the pointer was made from a `Request`.
+    match unsafe { object(request.cast::<Request<'_>>()) } {
+        Ok(request) => slice(part(request)),
+        Err(_) => EMPTY,
+    }
+}
+
+/// The method, as sent, such as "GET". Borrows from `request`.
+///
+/// # Safety
+/// `request` is what the handler was called with, during that call, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_method(request: *const toolb_request) -> toolb_slice {
+    // SAFETY: the caller's promise.
+    unsafe { accessor(request, |request| request.method()) }
+}
+
+/// The path, percent-decoded, without the query. Borrows from `request`.
+///
+/// # Safety
+/// `request` is what the handler was called with, during that call, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_path(request: *const toolb_request) -> toolb_slice {
+    // SAFETY: the caller's promise.
+    unsafe { accessor(request, |request| request.path()) }
+}
+
+/// The query, as sent, without its question mark. Borrows from `request`.
+///
+/// # Safety
+/// `request` is what the handler was called with, during that call, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_query(request: *const toolb_request) -> toolb_slice {
+    // SAFETY: the caller's promise.
+    unsafe { accessor(request, |request| request.query()) }
+}
+
+/// The whole body. Borrows from `request`.
+///
+/// # Safety
+/// `request` is what the handler was called with, during that call, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> toolb_slice {
+    // SAFETY: the caller's promise.
+    unsafe { accessor(request, |request| request.body()) }
+}
+
+/// Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
+/// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
+///
+/// # Safety
+/// `request` is what the handler was called with, during that call; `name` is NUL-terminated; `out`
+/// may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_param(
+    request: *const toolb_request,
+    name: *const c_char,
+    out: *mut toolb_slice,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from a `Request`.
+        let (request, name, out) = unsafe {
+            (
+                object(request.cast::<Request<'_>>())?,
+                text(name)?,
+                place(out)?,
+            )
+        };
+        let value = request.param(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
+        *out = slice(value.as_bytes());
+        Ok(())
+    })
+}
+
+/// Stores in `out` the value of the first field called `name`, in any case. TOOLB_NOT_FOUND if
+/// there is none.
+///
+/// # Safety
+/// As for toolb_request_param.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_field(
+    request: *const toolb_request,
+    name: *const c_char,
+    out: *mut toolb_slice,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from a `Request`.
+        let (request, name, out) = unsafe {
+            (
+                object(request.cast::<Request<'_>>())?,
+                text(name)?,
+                place(out)?,
+            )
+        };
+        let value = request.field(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
+        *out = slice(value);
+        Ok(())
+    })
+}
+
+/// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
+/// answer a 500.
+///
+/// # Safety
+/// `response` is what the handler was called with, during that call, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_response_status(
+    response: *mut toolb_response,
+    status: u16,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from a `Response`.
+        unsafe { place(response.cast::<Response>())? }.status(status);
+        Ok(())
+    })
+}
+
+/// Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
+/// answer a 500.
+///
+/// # Safety
+/// `response` is what the handler was called with, during that call; `name` and `value` are
+/// NUL-terminated. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_response_field(
+    response: *mut toolb_response,
+    name: *const c_char,
+    value: *const c_char,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from a `Response`.
+        let (response, name, value) = unsafe {
+            (
+                place(response.cast::<Response>())?,
+                text(name)?,
+                text(value)?,
+            )
+        };
+        response.field(name.as_bytes(), value.as_bytes());
+        Ok(())
+    })
+}
+
+/// Appends `len` bytes to the body of the response; they are copied.
+///
+/// # Safety
+/// `response` is what the handler was called with, during that call; `data` points to `len` bytes.
+/// Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT unless `len` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_response_write(
+    response: *mut toolb_response,
+    data: *const c_char,
+    len: usize,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from a `Response`.
+        let (response, data) = unsafe { (place(response.cast::<Response>())?, bytes(data, len)?) };
+        response.write(data);
+        Ok(())
+    })
+}

@@ -1,0 +1,92 @@
+//! What every entry point does first: check pointers, and keep panics from crossing into C.
+
+use std::ffi::{CStr, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::toolb_status;
+
+/// Runs an entry point; a panic becomes a status.
+pub(crate) fn entry(body: impl FnOnce() -> Result<(), toolb_status>) -> toolb_status {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => toolb_status::TOOLB_OK,
+        Ok(Err(status)) => status,
+        Err(_) => toolb_status::TOOLB_PANIC,
+    }
+}
+
+/// The object behind a pointer.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a live `T` that nobody changes meanwhile.
+pub(crate) unsafe fn object<'a, T>(pointer: *const T) -> Result<&'a T, toolb_status> {
+    // SAFETY: the caller's promise.
+    unsafe { pointer.as_ref() }.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)
+}
+
+/// The place behind a pointer, to be written to.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a `T` that nobody else uses meanwhile.
+pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut T, toolb_status> {
+    // SAFETY: the caller's promise.
+    unsafe { pointer.as_mut() }.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)
+}
+
+/// The text behind a pointer.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a NUL-terminated string that nobody changes meanwhile.
+pub(crate) unsafe fn text<'a>(pointer: *const c_char) -> Result<&'a str, toolb_status> {
+    if pointer.is_null() {
+        return Err(toolb_status::TOOLB_NULL_ARGUMENT);
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(pointer) };
+    text.to_str().map_err(|_| toolb_status::TOOLB_NOT_UTF8)
+}
+
+/// The bytes behind a pointer; NULL is allowed for none.
+///
+/// # Safety
+/// `pointer` points to `len` bytes that nobody changes meanwhile, or `len` is 0.
+pub(crate) unsafe fn bytes<'a>(
+    pointer: *const c_char,
+    len: usize,
+) -> Result<&'a [u8], toolb_status> {
+    if len == 0 {
+        return Ok(&[]);
+    }
+    if pointer.is_null() {
+        return Err(toolb_status::TOOLB_NULL_ARGUMENT);
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { std::slice::from_raw_parts(pointer.cast(), len) })
+}
+
+/// Copies `text` and a NUL to `buffer`; `needed`, if not NULL, gets the size with the NUL.
+///
+/// # Safety
+/// `buffer` has room for `capacity` bytes, or `capacity` is 0; `needed` may be written if not NULL.
+pub(crate) unsafe fn put_text(
+    text: &str,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> Result<(), toolb_status> {
+    // SAFETY: the caller's promise.
+    if let Some(needed) = unsafe { needed.as_mut() } {
+        *needed = text.len() + 1;
+    }
+    if capacity < text.len() + 1 {
+        return Err(toolb_status::TOOLB_BUFFER_TOO_SMALL);
+    }
+    if buffer.is_null() {
+        return Err(toolb_status::TOOLB_NULL_ARGUMENT);
+    }
+    // SAFETY: the buffer has room, and a text of ours does not lie in it.
+    unsafe {
+        std::ptr::copy_nonoverlapping(text.as_ptr().cast(), buffer, text.len());
+        buffer.add(text.len()).write(0);
+    }
+    Ok(())
+}

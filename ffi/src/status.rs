@@ -1,0 +1,48 @@
+//! What functions return.
+
+use std::ffi::c_char;
+
+/// What a function returns. Numbers are never reused; a program must expect ones it does not know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum toolb_status {
+    /// It worked.
+    TOOLB_OK = 0,
+    /// An argument that must not be NULL is NULL.
+    TOOLB_NULL_ARGUMENT = 100,
+    /// A text argument is not UTF-8.
+    TOOLB_NOT_UTF8 = 101,
+    /// `struct_size` is smaller than the first version of the struct.
+    TOOLB_BAD_STRUCT_SIZE = 102,
+    /// An option, address or route that cannot be meant; the engine's error text says why.
+    TOOLB_BAD_ARGUMENT = 103,
+    /// The buffer is too small; the size needed was stored.
+    TOOLB_BUFFER_TOO_SMALL = 104,
+    /// There is nothing by that name or index.
+    TOOLB_NOT_FOUND = 105,
+    /// Not in this state: configuring an engine that runs, or running one that has run.
+    TOOLB_BAD_STATE = 200,
+    /// The engine could not start; its error text says why and what to do.
+    TOOLB_CANNOT_START = 201,
+    /// A defect of the library; the engine's error text describes it.
+    TOOLB_PANIC = 900,
+}
+
+/// A line of text for a status; never NULL, never freed. Any thread, any time.
+#[unsafe(no_mangle)]
+pub extern "C" fn toolb_status_text(status: i32) -> *const c_char {
+    let text: &[u8] = match status {
+        0 => b"ok\0",
+        100 => b"an argument that must not be NULL is NULL\0",
+        101 => b"a text argument is not UTF-8\0",
+        102 => b"struct_size is too small: set it to sizeof the struct\0",
+        103 => b"an argument cannot be meant: see the engine's error text\0",
+        104 => b"the buffer is too small: see the size that was stored\0",
+        105 => b"there is nothing by that name or index\0",
+        200 => b"not in this state: configure an engine before it runs, and run it once\0",
+        201 => b"the engine could not start: see its error text\0",
+        900 => b"a defect of the library: see the engine's error text\0",
+        _ => b"a status this version does not know\0",
+    };
+    text.as_ptr().cast()
+}

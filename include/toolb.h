@@ -1,0 +1,366 @@
+/*
+ * toolB: an application server in a library.
+ *
+ * Conventions
+ *   Names       toolb_ for functions and types, TOOLB_ for constants.
+ *   Errors      Functions return a toolb_status; TOOLB_OK is 0. toolb_status_text explains a status,
+ *               toolb_engine_error tells what went wrong with an engine. NULL where an object is
+ *               needed is answered by TOOLB_NULL_ARGUMENT, never by a crash.
+ *   Arguments   The object first, then what goes in, then where results are stored. Texts that go in
+ *               are NUL-terminated UTF-8 unless a length goes with them.
+ *   Ownership   "owns": the caller frees it with the function named. "borrows": it belongs to
+ *               somebody else and ends with what the comment says. "copied": free yours at will.
+ *   Threads     Each function says which threads may call it; where none is said, one thread at a
+ *               time for one object.
+ *   Structs     One that goes in begins with struct_size: set it to sizeof the struct, and the rest
+ *               to zero, so that a newer library knows which fields you know.
+ *
+ * Generated from the crate in ffi/; `make header` writes it anew.
+ */
+
+
+#ifndef TOOLB_H
+#define TOOLB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define TOOLB_MUST_USE __attribute__((warn_unused_result))
+#else
+#define TOOLB_MUST_USE
+#endif
+
+
+/*
+ The version of the ABI this library speaks. Within one version structs only grow at their end
+ and functions are only added.
+ */
+#define TOOLB_ABI_VERSION 1
+
+/*
+ The response is complete; the connection goes on as HTTP has it.
+ */
+#define TOOLB_DONE 0
+
+/*
+ The response is complete; the connection closes after it.
+ */
+#define TOOLB_CLOSE 1
+
+/*
+ What a function returns. Numbers are never reused; a program must expect ones it does not know.
+ */
+typedef enum {
+    /*
+     It worked.
+     */
+    TOOLB_OK = 0,
+    /*
+     An argument that must not be NULL is NULL.
+     */
+    TOOLB_NULL_ARGUMENT = 100,
+    /*
+     A text argument is not UTF-8.
+     */
+    TOOLB_NOT_UTF8 = 101,
+    /*
+     `struct_size` is smaller than the first version of the struct.
+     */
+    TOOLB_BAD_STRUCT_SIZE = 102,
+    /*
+     An option, address or route that cannot be meant; the engine's error text says why.
+     */
+    TOOLB_BAD_ARGUMENT = 103,
+    /*
+     The buffer is too small; the size needed was stored.
+     */
+    TOOLB_BUFFER_TOO_SMALL = 104,
+    /*
+     There is nothing by that name or index.
+     */
+    TOOLB_NOT_FOUND = 105,
+    /*
+     Not in this state: configuring an engine that runs, or running one that has run.
+     */
+    TOOLB_BAD_STATE = 200,
+    /*
+     The engine could not start; its error text says why and what to do.
+     */
+    TOOLB_CANNOT_START = 201,
+    /*
+     A defect of the library; the engine's error text describes it.
+     */
+    TOOLB_PANIC = 900,
+} toolb_status;
+
+/*
+ An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
+ it runs; toolb_engine_stop and the functions that ask may be called by any thread.
+ */
+typedef struct toolb_engine toolb_engine;
+
+/*
+ A request, lent to a handler for the time of its call. All slices taken from it end with the
+ call.
+ */
+typedef struct toolb_request toolb_request;
+
+/*
+ The response a handler writes, lent to it for the time of its call. Content-Length, Date and
+ Connection are the engine's to add.
+ */
+typedef struct toolb_response toolb_response;
+
+/*
+ Settings of an engine; 0 leaves a setting at its default. Set `struct_size` first.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_options)`.
+     */
+    size_t struct_size;
+    /*
+     I/O threads; 1 by default.
+     */
+    uint32_t loops;
+    /*
+     Connections the kernel may hold before they are accepted; 2048 by default.
+     */
+    uint32_t backlog;
+    /*
+     Bytes of a request's body, at most; 100 MiB by default.
+     */
+    uint64_t limit_request_body;
+    /*
+     Milliseconds that a kept-alive connection may be idle; 5000 by default.
+     */
+    uint32_t timeout_keep_alive_ms;
+    /*
+     Milliseconds for what was accepted to end after a stop; 30000 by default.
+     */
+    uint32_t timeout_graceful_shutdown_ms;
+} toolb_options;
+
+/*
+ A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
+ number closes the connection, too.
+
+ It is called on the loop thread of the request's connection: calls on different loops overlap,
+ and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
+ */
+typedef int (*toolb_handler)(void *user_data, const toolb_request *request, toolb_response *response);
+
+/*
+ Bytes of somebody else; not NUL-terminated.
+ */
+typedef struct {
+    /*
+     The first byte; never NULL, but not to be read if `len` is 0.
+     */
+    const char *data;
+    /*
+     How many bytes.
+     */
+    size_t len;
+} toolb_slice;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/*
+ The version of the ABI that the loaded library speaks. A program compares it with the
+ `TOOLB_ABI_VERSION` it was compiled with. Any thread, any time.
+ */
+uint32_t toolb_abi_version(void);
+
+/*
+ The release of the loaded library, such as "0.1.0". Never freed. Any thread, any time.
+ */
+const char *toolb_version(void);
+
+/*
+ Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
+ caller then owns.
+
+ # Safety
+ `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
+ */
+toolb_status toolb_engine_new(const toolb_options *options, toolb_engine **out);
+
+/*
+ Adds an address to listen on: a host name or address, and a port (0: a free one is picked, see
+ toolb_engine_address). The address is bound when the engine starts. The text is copied.
+
+ # Safety
+ `engine` is a live engine; `host` is NUL-terminated. Each may be NULL.
+ */
+toolb_status toolb_engine_listen(toolb_engine *engine, const char *host, uint16_t port);
+
+/*
+ Adds a route: requests with this method ("GET", or "*" for all) and a path that fits the pattern
+ ("/", "/user/{id}", "/files/{*rest}") are answered by `handler`, which gets `user_data`. A HEAD
+ is answered by the handler of GET. The texts are copied; `user_data` is borrowed until the engine
+ is freed and used from all loop threads at once.
+
+ # Safety
+ `engine` is a live engine; the texts are NUL-terminated; `handler` is a function of that type.
+ Each may be NULL.
+ */
+toolb_status toolb_engine_route(toolb_engine *engine,
+                                const char *method,
+                                const char *pattern,
+                                toolb_handler handler,
+                                void *user_data);
+
+/*
+ Binds the addresses and starts the loops; returns when it accepts connections. The caller then
+ calls toolb_engine_run, or goes on and calls toolb_engine_stop later.
+
+ # Safety
+ `engine` is a live engine or NULL.
+ */
+toolb_status toolb_engine_start(toolb_engine *engine);
+
+/*
+ Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
+ what was accepted end, at most for the grace time.
+
+ # Safety
+ `engine` is a live engine or NULL, not to be freed before this returns.
+ */
+toolb_status toolb_engine_run(toolb_engine *engine);
+
+/*
+ Makes toolb_engine_run return. Any thread, any number of times, and from signal handlers.
+
+ # Safety
+ `engine` is a live engine or NULL.
+ */
+toolb_status toolb_engine_stop(toolb_engine *engine);
+
+/*
+ Copies the address number `index` that a running engine listens on, such as
+ "http://127.0.0.1:8080", to `buffer`. `needed`, if not NULL, gets the size it takes.
+
+ # Safety
+ `engine` is a live engine or NULL; `buffer` has room for `capacity` bytes; `needed` may be
+ written or is NULL.
+ */
+toolb_status toolb_engine_address(const toolb_engine *engine,
+                                  size_t index,
+                                  char *buffer,
+                                  size_t capacity,
+                                  size_t *needed);
+
+/*
+ Copies the text of the engine's last error, one line that says what to do, to `buffer`; empty if
+ there was none. `needed`, if not NULL, gets the size it takes.
+
+ # Safety
+ As for toolb_engine_address.
+ */
+toolb_status toolb_engine_error(const toolb_engine *engine,
+                                char *buffer,
+                                size_t capacity,
+                                size_t *needed);
+
+/*
+ Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
+ toolb_engine_run runs, and not from a handler.
+
+ # Safety
+ `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
+ */
+void toolb_engine_free(toolb_engine *engine);
+
+/*
+ The method, as sent, such as "GET". Borrows from `request`.
+
+ # Safety
+ `request` is what the handler was called with, during that call, or NULL.
+ */
+toolb_slice toolb_request_method(const toolb_request *request);
+
+/*
+ The path, percent-decoded, without the query. Borrows from `request`.
+
+ # Safety
+ `request` is what the handler was called with, during that call, or NULL.
+ */
+toolb_slice toolb_request_path(const toolb_request *request);
+
+/*
+ The query, as sent, without its question mark. Borrows from `request`.
+
+ # Safety
+ `request` is what the handler was called with, during that call, or NULL.
+ */
+toolb_slice toolb_request_query(const toolb_request *request);
+
+/*
+ The whole body. Borrows from `request`.
+
+ # Safety
+ `request` is what the handler was called with, during that call, or NULL.
+ */
+toolb_slice toolb_request_body(const toolb_request *request);
+
+/*
+ Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
+ the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
+
+ # Safety
+ `request` is what the handler was called with, during that call; `name` is NUL-terminated; `out`
+ may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_request_param(const toolb_request *request, const char *name, toolb_slice *out);
+
+/*
+ Stores in `out` the value of the first field called `name`, in any case. TOOLB_NOT_FOUND if
+ there is none.
+
+ # Safety
+ As for toolb_request_param.
+ */
+toolb_status toolb_request_field(const toolb_request *request, const char *name, toolb_slice *out);
+
+/*
+ Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
+ answer a 500.
+
+ # Safety
+ `response` is what the handler was called with, during that call, or NULL.
+ */
+toolb_status toolb_response_status(toolb_response *response, uint16_t status);
+
+/*
+ Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
+ answer a 500.
+
+ # Safety
+ `response` is what the handler was called with, during that call; `name` and `value` are
+ NUL-terminated. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_response_field(toolb_response *response, const char *name, const char *value);
+
+/*
+ Appends `len` bytes to the body of the response; they are copied.
+
+ # Safety
+ `response` is what the handler was called with, during that call; `data` points to `len` bytes.
+ Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT unless `len` is 0.
+ */
+toolb_status toolb_response_write(toolb_response *response, const char *data, size_t len);
+
+/*
+ A line of text for a status; never NULL, never freed. Any thread, any time.
+ */
+const char *toolb_status_text(int32_t status);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* TOOLB_H */

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# bench.sh [ARGUMENTS OF bench/run.py]...
+#
+# Gets the servers to compare with, in a virtual environment of their own with toolB beside them,
+# and runs the comparison. `make build` has been done before.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ ! -f bench/run.py ]]; then
+    echo "bench/run.py is missing: there is nothing to run." >&2
+    exit 1
+fi
+PATH=$PATH:/usr/sbin # where Debian keeps nginx
+scripts/need.sh wrk wrk "make load" nginx nginx-light "be compared with" cc gcc "build the bare C server"
+
+venv=$PWD/build/bench-venv
+if [[ ! -e "$venv/installed.ok" || bench/requirements.txt -nt "$venv/installed.ok" ]]; then
+    scripts/venv.sh "$venv" bench/requirements.txt
+    touch "$venv/installed.ok"
+fi
+if [[ ! -x "$venv/bin/toolb" || .venv/bin/toolb -nt "$venv/bin/toolb" ]]; then
+    VIRTUAL_ENV=$venv .venv/bin/maturin develop --quiet --release --locked \
+        --manifest-path bindings/python/Cargo.toml
+    touch "$venv/bin/toolb"
+fi
+
+exec "$venv/bin/python" bench/run.py "$@"
