@@ -138,24 +138,28 @@ def test_an_address_that_is_not_here(servers: Servers, host: str, words: list[st
 def test_a_signal_lets_what_was_accepted_finish(servers: Servers, number: signal.Signals) -> None:
     server = servers.start(workers=2)
     tree = descendants(server.pid)
-    connections = [server.connect() for _ in range(6)]
-    slow, streaming, idle = connections[:4], connections[4], connections[5]
+    connections = [server.connect() for _ in range(7)]
+    slow, (streaming, idle, silent) = connections[:4], connections[4:]
     assert idle.ask("/id").status == 200
+    assert silent.ask("/id").status == 200
     for n, connection in enumerate(slow):
         connection.send(request("/sleep?ms=1000", headers={"X-Id": f"slow{n}"}))
     streaming.send(request("/stream?size=100000&parts=10&gap=100", headers={"X-Id": "stream"}))
-    wait_until("all of them began", lambda: len(server.began()) >= 6)
+    wait_until("all of them began", lambda: len(server.began()) >= 7)
     began = time.monotonic()
     server.process.send_signal(number)
-    # An idle connection has nothing to wait for.
-    assert idle.until_closed() == b""
-    assert time.monotonic() - began < 0.9, "the idle connection was kept until the others ended"
     # The door is closed while the others are served.
     wait_until("nobody is accepted", lambda: refused(server.address), patience=0.9)
+    # A request that was on its way meanwhile is the last on its connection.
+    last = idle.ask("/id", headers={"X-Id": "last"})
+    assert (last.status, last.closes) == (200, True)
+    assert idle.until_closed() == b""
     for n, connection in enumerate(slow):
         answer = connection.receive()
         assert (answer.status, answer.body) == (200, f"slow{n}".encode())
     assert streaming.receive().body == marked("stream", 100_000)
+    assert silent.until_closed() == b""
+    assert time.monotonic() - began < 5, "an idle connection held up the end"
     assert server.process.wait(10) == 0, server.said()
     assert time.monotonic() - began < 8
     assert not alive(tree)
