@@ -178,8 +178,10 @@ class Server:
         (directory / "tmp").mkdir(exist_ok=True)
         if events:
             own["ROBUST_DIR"] = str(directory)
-        command = [*wrapper, toolb(), "run", application, "--port", "0", "--workers", str(workers)]
-        command += ["--loop", loop, "--no-access-log", *flags]
+        command = [*wrapper, toolb(), "run", application, "--no-access-log", *flags]
+        for name, value in (("--port", "0"), ("--workers", str(workers)), ("--loop", loop)):
+            if name not in flags:
+                command += [name, value]
         self.process = subprocess.Popen(
             command,
             cwd=HERE,

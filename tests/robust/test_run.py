@@ -1,0 +1,266 @@
+"""Starting, stopping and mistakes of the person who runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+from .harness import Server, Servers, alive, children, descendants, wait_until
+from .http1 import request
+from .payload import marked
+
+
+def ended(server: Server, patience: float = 15.0) -> int:
+    """The exit code of a server that is expected to end by itself."""
+    try:
+        return server.process.wait(patience)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"it goes on after {patience:.0f} s:\n{server.said()}")
+    finally:
+        server.kill()
+
+
+def one_clear_line(server: Server, *words: str) -> None:
+    """What is to be read is one line, which names what is wrong, without anybody's insides."""
+    said = [line for line in server.lines if line.strip()]
+    telling = [line for line in said if all(re.search(w, line, re.IGNORECASE) for w in words)]
+    assert len(telling) == 1, f"{len(telling)} lines tell of {words}:\n{server.said()}"
+    assert not re.search(r"panicked|RUST_BACKTRACE|src/\w+\.rs", server.said()), server.said()
+    assert not any("serving" in line for line in said), server.said()
+
+
+# Mistakes.
+
+
+def test_a_port_that_is_taken(servers: Servers) -> None:
+    for sharing in (False, True):
+        with socket.socket() as other:
+            if sharing:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            port = str(other.getsockname()[1])
+            server = servers.start_only(flags=["--port", port])
+            assert ended(server) == 3
+            one_clear_line(server, port, "in use|taken")
+            assert len(server.lines) == 1, server.said()
+            assert not server.events(), "the application was started for nothing"
+
+
+def test_a_second_server_on_the_port_of_the_first(servers: Servers) -> None:
+    first = servers.start()
+    second = servers.start_only(flags=["--port", str(first.address[1])])
+    assert ended(second) == 3
+    one_clear_line(second, str(first.address[1]), "in use|taken")
+    with first.connect() as connection:
+        assert connection.ask("/pid").status == 200
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize(
+    ("application", "words"),
+    [
+        ("nowhere:app", ["nowhere"]),
+        ("app:nothing", ["nothing"]),
+        ("app:ROUTES", ["ROUTES"]),
+        ("broken:app", ["broken", "on purpose"]),
+    ],
+)
+def test_an_application_that_cannot_be_had(
+    servers: Servers, application: str, words: list[str], workers: int
+) -> None:
+    began = time.monotonic()
+    server = servers.start_only(application, workers=workers)
+    assert ended(server) == 3
+    # Nothing was tried again: once for each worker is the most.
+    assert len([e for e in server.events() if e == ["IMPORT"]]) <= workers
+    assert time.monotonic() - began < 10
+    for word in words:
+        assert word in server.said(), server.said()
+    final = [line for line in server.lines if line.startswith("toolb")]
+    assert len(final) == 1, f"one line of ours:\n{server.said()}"
+    assert not re.search(r"panicked|src/\w+\.rs", server.said())
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_application_that_refuses_to_start(servers: Servers, workers: int) -> None:
+    server = servers.start_only("app:refuses_to_start", workers=workers)
+    assert ended(server) == 3
+    one_clear_line(server, "no database today")
+    assert 1 <= len(server.began("REFUSED")) <= workers
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--no-such-flag"], ["--no-such-flag"]),
+        (["--workers", "0"], ["workers", "0"]),
+        (["--workers", "many"], ["workers", "many"]),
+        (["--workers", "-1"], ["workers|-1"]),
+        (["--port", "99999"], ["port", "99999"]),
+        (["--port", "http"], ["port", "http"]),
+        (["--loop", "libevent"], ["loop", "libevent"]),
+        (["--timeout-keep-alive", "soon"], ["timeout-keep-alive", "soon"]),
+        (["--timeout-keep-alive", "-1"], ["timeout-keep-alive|-1"]),
+        (["--limit-request-body", "lots"], ["limit-request-body", "lots"]),
+        (["--log-level", "loud"], ["log-level", "loud"]),
+    ],
+    ids=lambda value: " ".join(value) if "--" in value[0] else "",
+)
+def test_a_flag_that_cannot_be_meant(servers: Servers, flags: list[str], words: list[str]) -> None:
+    server = servers.start_only(flags=flags)
+    # Wrong usage is 2, as with every other program; what goes wrong later is 3.
+    assert ended(server, 5) == 2
+    one_clear_line(server, *words)
+    assert not server.events()
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("203.0.113.7", ["203.0.113.7"]), ("no-such-host.invalid", ["no-such-host.invalid"])],
+)
+def test_an_address_that_is_not_here(servers: Servers, host: str, words: list[str]) -> None:
+    server = servers.start_only(flags=["--host", host])
+    assert ended(server, 30) == 3
+    one_clear_line(server, *words)
+
+
+# The end.
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+def test_a_signal_lets_what_was_accepted_finish(servers: Servers, number: signal.Signals) -> None:
+    server = servers.start(workers=2)
+    tree = descendants(server.pid)
+    connections = [server.connect() for _ in range(7)]
+    slow, (streaming, idle, silent) = connections[:4], connections[4:]
+    assert idle.ask("/id").status == 200
+    assert silent.ask("/id").status == 200
+    for n, connection in enumerate(slow):
+        connection.send(request("/sleep?ms=1000", headers={"X-Id": f"slow{n}"}))
+    streaming.send(request("/stream?size=100000&parts=10&gap=100", headers={"X-Id": "stream"}))
+    wait_until("all of them began", lambda: len(server.began()) >= 7)
+    began = time.monotonic()
+    server.process.send_signal(number)
+    # The door is closed while the others are served.
+    wait_until("nobody is accepted", lambda: refused(server.address), patience=0.9)
+    # A request that was on its way meanwhile is the last on its connection.
+    last = idle.ask("/id", headers={"X-Id": "last"})
+    assert (last.status, last.closes) == (200, True)
+    assert idle.until_closed() == b""
+    for n, connection in enumerate(slow):
+        answer = connection.receive()
+        assert (answer.status, answer.body) == (200, f"slow{n}".encode())
+    assert streaming.receive().body == marked("stream", 100_000)
+    assert silent.until_closed() == b""
+    assert time.monotonic() - began < 5, "an idle connection held up the end"
+    assert server.process.wait(10) == 0, server.said()
+    assert time.monotonic() - began < 8
+    assert not alive(tree)
+    assert len(server.began("SHUTDOWN")) == 2, "a lifespan was not shut down"
+    for connection in connections:
+        connection.socket.close()
+
+
+def refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
+@pytest.mark.parametrize("way", ["sleep", "block"])
+def test_a_second_signal_forces(servers: Servers, number: signal.Signals, way: str) -> None:
+    server = servers.start(workers=2)
+    tree = descendants(server.pid)
+    with server.connect() as connection:
+        connection.send(request(f"/{way}?ms=20000", headers={"X-Id": "long"}))
+        wait_until("it began", lambda: "long" in server.began())
+        server.process.send_signal(number)
+        wait_until("nobody is accepted", lambda: refused(server.address), patience=5)
+        assert server.process.poll() is None, "it did not wait for the request"
+        began = time.monotonic()
+        server.process.send_signal(number)
+        assert server.process.wait(5) == 128 + number, server.said()
+        assert time.monotonic() - began < 3
+        assert not connection.until_closed().startswith(b"HTTP/1.1 200")
+    wait_until("the workers were gone", lambda: not alive(tree), patience=5)
+
+
+def test_the_grace_time_has_an_end(servers: Servers) -> None:
+    server = servers.start(workers=2, flags=["--timeout-graceful-shutdown", "1"])
+    tree = descendants(server.pid)
+    with server.connect() as connection:
+        connection.send(request("/sleep?ms=20000", headers={"X-Id": "long"}))
+        wait_until("it began", lambda: "long" in server.began())
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        server.process.wait(10)
+        assert 0.8 < time.monotonic() - began < 6
+    wait_until("the workers were gone", lambda: not alive(tree), patience=5)
+
+
+def test_an_endless_stream_does_not_hold_up_the_end(servers: Servers) -> None:
+    server = servers.start(flags=["--timeout-graceful-shutdown", "10"])
+    with server.connect() as connection:
+        connection.send(request("/sse", headers={"X-Id": "sse"}))
+        while b"hello" not in connection.socket.recv(1000):
+            pass
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 0, server.said()
+        assert time.monotonic() - began < 16
+
+
+def test_workers_end_with_a_server_that_was_killed(servers: Servers) -> None:
+    server = servers.start(workers=3)
+    tree = children(server.pid)
+    assert len(tree) == 3
+    os.kill(server.pid, signal.SIGKILL)
+    wait_until("the workers had gone, too", lambda: not alive(tree), patience=10)
+
+
+# Workers.
+
+
+def test_a_killed_worker_is_replaced(servers: Servers) -> None:
+    server = servers.start(workers=2)
+    before = set(server.worker_pids())
+    assert len(before) == 2
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    wait_until(
+        "another took its place",
+        lambda: len(server.worker_pids()) == 2 and victim not in server.worker_pids(),
+    )
+    (fresh,) = set(server.worker_pids()) - before
+    wait_until("it had started", lambda: str(fresh) in server.began("STARTUP"))
+
+    def serves() -> bool:
+        # Two at once, so that both workers have something to do.
+        with server.connect() as a, server.connect() as b:
+            for c in (a, b):
+                c.send(request("/sleep?ms=100"))
+            return str(fresh).encode() in {c.receive().get(b"x-pid") for c in (a, b)}
+
+    wait_until("it serves", serves)
+    assert str(victim) in server.said(), "nobody was told"
+
+
+def test_a_worker_that_cannot_be_replaced_at_once_is_waited_for(servers: Servers) -> None:
+    """The only worker dies: requests wait for the next instead of failing."""
+    server = servers.start(workers=1)
+    (victim,) = server.worker_pids()
+    os.kill(victim, signal.SIGKILL)
+    with server.connect() as connection:
+        answer = connection.ask("/pid")
+        assert answer.status == 200
+        assert int(answer.body) != victim
