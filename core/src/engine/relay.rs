@@ -125,6 +125,7 @@ impl Loop {
         };
         exchange.received = 0;
         exchange.granted = window;
+        let more_body = !exchange.body_done;
         lane.slots[usize::from(slot)] = Held {
             generation,
             in_use: true,
@@ -141,6 +142,10 @@ impl Loop {
         });
         lane.head_waiters.push_back(key);
         self.send_heads(index);
+        if more_body {
+            // It waits for this lane's grants from now on, not for those of one it was on before.
+            self.mark_ready(key);
+        }
     }
 
     /// Writes the heads that wait for their lane's ring, in order.
