@@ -125,6 +125,7 @@ impl Loop {
         };
         exchange.received = 0;
         exchange.granted = window;
+        let more_body = !exchange.body_done;
         lane.slots[usize::from(slot)] = Held {
             generation,
             in_use: true,
@@ -141,12 +142,17 @@ impl Loop {
         });
         lane.head_waiters.push_back(key);
         self.send_heads(index);
+<<<<<<< HEAD
         // A body that waited in the queue with its head now waits for the consumer's window.
         if self
             .conns
             .get_mut(key)
             .is_some_and(|conn| conn.phase == Phase::Body)
         {
+=======
+        if more_body {
+            // It waits for this lane's grants from now on, not for those of one it was on before.
+>>>>>>> house
             self.mark_ready(key);
         }
     }
