@@ -10,6 +10,8 @@ mod consumer_lane;
 #[cfg(not(loom))]
 mod lane;
 mod layout;
+#[cfg(all(test, loom))]
+mod models;
 mod record;
 mod ring;
 mod slots;

@@ -14,6 +14,18 @@ const WANTS_SPACE: u32 = 1;
 /// Bit of the want word: the producer wants to hear when an exchange starts.
 const WANTS_STARTS: u32 = 2;
 
+/// How a tail is stored: after the records before it.
+#[cfg(not(mutant = "no_publish_release"))]
+const PUBLISH: Ordering = Ordering::Release;
+#[cfg(mutant = "no_publish_release")]
+const PUBLISH: Ordering = Ordering::Relaxed;
+
+/// How a head is stored: after the last read of the records before it.
+#[cfg(not(mutant = "no_head_release"))]
+const FREE: Ordering = Ordering::Release;
+#[cfg(mutant = "no_head_release")]
+const FREE: Ordering = Ordering::Relaxed;
+
 /// The peer wrote something into shared memory that it may not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation(pub &'static str);
@@ -95,10 +107,7 @@ impl Producer {
         if self.tail == self.published {
             return false;
         }
-        #[cfg(not(mutant = "no_publish_release"))]
-        self.tail_word.store(self.tail, Ordering::Release);
-        #[cfg(mutant = "no_publish_release")]
-        self.tail_word.store(self.tail, Ordering::Relaxed);
+        self.tail_word.store(self.tail, PUBLISH);
         self.published = self.tail;
         true
     }
@@ -207,6 +216,7 @@ impl Producer {
     fn reload_head(&mut self) {
         let head = self.head_word.load(Ordering::Relaxed);
         // What the reader read before it moved its head may be overwritten only after this.
+        #[cfg(not(mutant = "no_reload_acquire"))]
         fence(Ordering::Acquire);
         let moved = head.wrapping_sub(self.head);
         if moved > self.published - self.head || !head.is_multiple_of(HEADER as u64) {
@@ -282,10 +292,7 @@ impl Reader {
         if self.head == self.released {
             return false;
         }
-        #[cfg(not(mutant = "no_head_release"))]
-        self.head_word.store(self.head, Ordering::Release);
-        #[cfg(mutant = "no_head_release")]
-        self.head_word.store(self.head, Ordering::Relaxed);
+        self.head_word.store(self.head, FREE);
         self.released = self.head;
         true
     }

@@ -10,6 +10,12 @@ use crate::bus::sync::{Ordering, Table, Word32, fence};
 const GENERATION: usize = offset_of!(SlotEntry, generation);
 const GRANTED: usize = offset_of!(SlotEntry, granted);
 
+/// How a start is stored: whoever sees it sees the first grant.
+#[cfg(not(mutant = "no_start_release"))]
+const START: Ordering = Ordering::Release;
+#[cfg(mutant = "no_start_release")]
+const START: Ordering = Ordering::Relaxed;
+
 /// The engine's side, for the exchanges that one loop owns. Every method panics if the slot is not
 /// one of the lane's; records that a [`Reader`](crate::bus::Reader) hands out name none such.
 pub struct EngineSlots {
@@ -68,9 +74,7 @@ pub(super) struct ConsumerSlots {
 impl ConsumerSlots {
     #[inline]
     pub(super) fn start(&self, slot: u16, generation: u32) -> bool {
-        // Release: whoever sees the start sees the first grant.
-        self.own
-            .store32(slot, GENERATION, generation, Ordering::Release);
+        self.own.store32(slot, GENERATION, generation, START);
         #[cfg(not(mutant = "no_start_fence"))]
         fence(Ordering::SeqCst);
         !self.cancelled(slot, generation)

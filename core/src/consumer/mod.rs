@@ -1,2 +1,334 @@
-//! Floor 4: the consumer's end of the bus.
+//! Floor 4: the consumer's end of the bus: attach, receive, start, respond, stream.
+//!
+//! A turn of a consumer's loop: [`poll`](Consumer::poll) fills a list of events; each request is
+//! [`start`](Consumer::start)ed just before the application takes it; responses go out with
+//! `respond_head`, `respond_body`, `done` or `abort`; [`flush`](Consumer::flush) ends the turn. Before
+//! the loop blocks on [`fd`](Consumer::fd), it [`arm`](Consumer::arm)s.
+//!
+//! Nothing here blocks. What the engine has no room for is kept per exchange and sent by later polls;
+//! the answer to a response call says when the application should wait for [`Event::Writable`].
 #![forbid(unsafe_code)]
+
+mod attach;
+mod exchange;
+mod kick;
+mod receive;
+mod respond;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    error::Error,
+    fmt, io,
+    os::fd::{AsRawFd, RawFd},
+};
+
+use self::{
+    exchange::{Exchange, bit},
+    kick::Line,
+};
+use crate::{
+    bus::{ConsumerLane, Violation},
+    message::{Control, MAX_CONTROL_PACKET, Request},
+    sys::seqpacket::Seqpacket,
+};
+
+pub use self::attach::{AttachError, ConsumerOptions};
+
+/// An exchange: a slot of the lane, and which use of it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct ExchangeId {
+    /// The slot, below the lane's number of slots.
+    pub slot: u16,
+    /// The use of the slot; never 0.
+    pub generation: u32,
+}
+
+impl fmt::Display for ExchangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.slot, self.generation)
+    }
+}
+
+/// What [`Consumer::poll`] found.
+#[derive(Debug)]
+pub enum Event {
+    /// A request came. It is to be [`start`](Consumer::start)ed before the application sees it.
+    Request {
+        /// The exchange.
+        id: ExchangeId,
+        /// The request and the first bytes of its body.
+        request: Request,
+        /// The body goes on in [`Event::Body`].
+        more_body: bool,
+    },
+    /// More of a request's body.
+    Body {
+        /// The exchange.
+        id: ExchangeId,
+        /// The bytes; none if only the end was missing.
+        data: Vec<u8>,
+        /// The body is complete.
+        end: bool,
+    },
+    /// The client has gone, the deadline has passed, or the engine is leaving. Nothing can be
+    /// answered any more, but the exchange still ends with `done` (or a `done` response, or `abort`).
+    Disconnected {
+        /// The exchange.
+        id: ExchangeId,
+    },
+    /// An exchange that was told [`Sent::Above`] may send on.
+    Writable {
+        /// The exchange.
+        id: ExchangeId,
+    },
+    /// The body will not be completed; a response is still welcome.
+    RequestAborted {
+        /// The exchange.
+        id: ExchangeId,
+    },
+}
+
+/// What [`Consumer::control`] found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ControlEvent {
+    /// Nothing.
+    None,
+    /// The engine sends no more requests: finish those there are, say
+    /// [`drained`](Consumer::drained) and leave.
+    Drain,
+    /// The engine says what it holds against this consumer; a hang-up follows.
+    Error(String),
+    /// The engine is gone. The next poll reports every exchange as disconnected.
+    HangUp,
+}
+
+/// How far the engine lags behind what was sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sent {
+    /// Send on.
+    Below,
+    /// Much is still kept here: wait for [`Event::Writable`] before sending more.
+    Above,
+}
+
+/// Why a part of a response was not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RespondError {
+    /// There is no such exchange, or no longer, or it was not started.
+    Unknown,
+    /// [`Event::Disconnected`] was or is about to be reported.
+    Disconnected,
+    /// Names and values of the head do not fit one record.
+    HeadTooLong,
+    /// The exchange has a response head already.
+    HeadAlreadySent,
+    /// A body before its head.
+    HeadNotSent,
+    /// The response was ended before.
+    AlreadyEnded,
+}
+
+impl fmt::Display for RespondError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "the exchange is unknown, finished or not started",
+            Self::Disconnected => "the client has disconnected",
+            Self::HeadTooLong => "the header fields of the response are longer than 64 KiB",
+            Self::HeadAlreadySent => "the response head was sent before",
+            Self::HeadNotSent => "the response head was not sent yet",
+            Self::AlreadyEnded => "the response was ended before",
+        })
+    }
+}
+
+impl Error for RespondError {}
+
+/// The engine broke the rules of the bus. The consumer cannot go on: the text was sent to the
+/// engine, the process should say it too and exit.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BusError(String);
+
+impl fmt::Display for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the bus is broken: {}", self.0)
+    }
+}
+
+impl Error for BusError {}
+
+impl From<Violation> for BusError {
+    fn from(violation: Violation) -> Self {
+        Self(violation.to_string())
+    }
+}
+
+/// The consumer's end of a lane and everything it knows about its exchanges.
+pub struct Consumer {
+    lane: ConsumerLane,
+    socket: Seqpacket,
+    /// One per slot.
+    exchanges: Vec<Exchange>,
+    /// One per ring.
+    lines: Vec<Line>,
+    in_flight: usize,
+    /// Exchanges that may send on, to be reported by the next poll.
+    writable: Vec<ExchangeId>,
+    pace: kick::Pace,
+    /// Encoded response heads, one at a time.
+    scratch: Vec<u8>,
+    /// Slots that a pass over the blocked ones works on.
+    pass: Vec<u16>,
+    /// Emptied buffers for records to come.
+    spare: Vec<Vec<u8>>,
+    /// The ring a poll begins with.
+    turn: u16,
+    hung_up: bool,
+    /// The hang-up is still to be reported to the exchanges.
+    hang_up_is_news: bool,
+}
+
+/// No more emptied buffers than this are kept.
+const MAX_SPARE: usize = 64;
+
+impl Consumer {
+    /// The doorbell: becomes readable when something came after [`arm`](Self::arm). Register it
+    /// edge-triggered and never read it, or call [`clear_doorbell`](Self::clear_doorbell) on waking.
+    pub fn fd(&self) -> RawFd {
+        self.lane.doorbell().as_raw_fd()
+    }
+
+    /// Makes the doorbell unreadable, for those who watch it level-triggered.
+    pub fn clear_doorbell(&self) {
+        self.lane.doorbell().drain();
+    }
+
+    /// The control socket: readable when [`control`](Self::control) has something to say.
+    pub fn control_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// Takes the next packet of the control socket. To be called until there is none.
+    pub fn control(&mut self) -> Result<ControlEvent, BusError> {
+        let mut packet = vec![0; MAX_CONTROL_PACKET];
+        loop {
+            let len = match self.socket.recv(&mut packet, &mut Vec::new()) {
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(ControlEvent::None);
+                }
+                Err(error) => return Err(BusError(format!("the control socket fails: {error}"))),
+            };
+            if len == 0 {
+                self.hang_up_is_news |= !self.hung_up;
+                self.hung_up = true;
+                return Ok(ControlEvent::HangUp);
+            }
+            match Control::decode(&packet[..len]) {
+                Ok(Control::Drain) => {
+                    self.tell(&Control::Draining);
+                    return Ok(ControlEvent::Drain);
+                }
+                Ok(Control::Error(text)) => return Ok(ControlEvent::Error(text)),
+                // What a consumer need not know.
+                Ok(_) => {}
+                Err(error) => return Err(BusError(error.to_string())),
+            }
+        }
+    }
+
+    /// The application has started: requests may come.
+    pub fn ready(&self) {
+        self.tell(&Control::Ready);
+    }
+
+    /// The application does not start. `permanent`: nor would it if tried again.
+    pub fn fail(&self, reason: &str, permanent: bool) {
+        self.tell(&Control::Failed {
+            reason: reason.to_owned(),
+            permanent,
+        });
+    }
+
+    /// Everything is finished after [`ControlEvent::Drain`].
+    pub fn drained(&self) {
+        self.tell(&Control::Drained);
+    }
+
+    /// Exchanges that came and are not done, started or not.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// How many slots the lane has: each [`ExchangeId::slot`] is below.
+    pub fn slots(&self) -> u16 {
+        self.lane.geometry().slots
+    }
+
+    /// Takes back a buffer of a request or a body, to be filled again.
+    pub fn recycle(&mut self, mut buffer: Vec<u8>) {
+        if self.spare.len() < MAX_SPARE && buffer.capacity() > 0 {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
+    }
+
+    /// Announces that the loop is about to block on [`fd`](Self::fd). False: it must not, there is
+    /// something to [`poll`](Self::poll). Kicks everything unkicked.
+    pub fn arm(&mut self) -> bool {
+        if self.hang_up_is_news || !self.writable.is_empty() {
+            return false;
+        }
+        if !self.wait_for_room() {
+            self.flush(true);
+            return false;
+        }
+        self.flush(true);
+        self.lane.arm()
+    }
+
+    /// Announces that the loop runs again. [`poll`](Self::poll) does it by itself.
+    pub fn disarm(&mut self) {
+        self.lane.sleeper().disarm();
+    }
+
+    /// A packet that the engine can miss: if it has gone, the hang-up says so.
+    fn tell(&self, packet: &Control) {
+        let _ = self.socket.send(&packet.encode(), &[]);
+    }
+
+    /// The slot of an exchange that the application has.
+    #[inline]
+    fn started(&self, id: ExchangeId) -> Option<usize> {
+        let slot = usize::from(id.slot);
+        let exchange = self.exchanges.get(slot)?;
+        (exchange.generation == id.generation && exchange.has(bit::STARTED)).then_some(slot)
+    }
+
+    /// The exchange is over.
+    #[inline]
+    fn finish(&mut self, slot: usize) {
+        let exchange = &mut self.exchanges[slot];
+        let line = &mut self.lines[usize::from(exchange.owner)];
+        if exchange.has(bit::QUEUED) {
+            line.blocked.retain(|&other| usize::from(other) != slot);
+        }
+        exchange.bits = 0;
+        exchange.backlog = None;
+        let place = exchange.place as usize;
+        line.active.swap_remove(place);
+        if let Some(&moved) = line.active.get(place) {
+            self.exchanges[usize::from(moved)].place = place as u32;
+        }
+        self.in_flight -= 1;
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("lane", &self.lane)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}

@@ -4,11 +4,8 @@
 #![forbid(unsafe_code)]
 
 use super::DecodeError;
+use crate::bus::ABI;
 
-/// The generation of the bus layout this library speaks. Equal or no conversation.
-pub const ABI_MAJOR: u16 = 1;
-/// What was appended to [`ABI_MAJOR`] so far.
-pub const ABI_MINOR: u16 = 0;
 /// No control packet is longer.
 pub const MAX_CONTROL_PACKET: usize = 64 * 1024;
 /// Longer texts are cut when a packet is encoded.
@@ -29,7 +26,7 @@ const DRAINED: u8 = 8;
 /// What a consumer says first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hello {
-    /// The oldest [`ABI_MAJOR`] the consumer speaks.
+    /// The oldest major version of the bus the consumer speaks.
     pub abi_min: u16,
     /// The newest one.
     pub abi_max: u16,
@@ -102,22 +99,23 @@ pub enum Control {
 
 /// The version both sides speak, chosen by the engine, or the text of the refusal.
 pub fn choose_abi(hello: &Hello) -> Result<(u16, u16), String> {
-    if hello.abi_min <= ABI_MAJOR && ABI_MAJOR <= hello.abi_max {
-        return Ok((ABI_MAJOR, ABI_MINOR));
+    let ours = ABI.0;
+    if hello.abi_min <= ours && ours <= hello.abi_max {
+        return Ok(ABI);
     }
     let theirs = if hello.abi_min == hello.abi_max {
         format!("{}", hello.abi_min)
     } else {
         format!("{} to {}", hello.abi_min, hello.abi_max)
     };
-    let remedy = if hello.abi_max < ABI_MAJOR {
+    let remedy = if hello.abi_max < ours {
         "upgrade toolb in the worker's environment"
     } else {
         "upgrade toolb on the engine's side"
     };
     let release = env!("CARGO_PKG_VERSION");
     Err(format!(
-        "the engine (toolb {release}) speaks bus ABI {ABI_MAJOR}, the {} worker \"{}\" speaks bus ABI {theirs}: \
+        "the engine (toolb {release}) speaks bus ABI {ours}, the {} worker \"{}\" speaks bus ABI {theirs}: \
          {remedy} and start it again",
         hello.language, hello.name,
     ))
@@ -386,7 +384,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_both_versions_and_the_remedy() {
-        assert_eq!(choose_abi(&hello()), Ok((ABI_MAJOR, ABI_MINOR)));
+        assert_eq!(choose_abi(&hello()), Ok(ABI));
         let mut newer = hello();
         newer.abi_min = 2;
         newer.abi_max = 3;

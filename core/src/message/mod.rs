@@ -10,12 +10,11 @@ mod response;
 
 use std::{borrow::Cow, error::Error, fmt};
 
-pub use control::{
-    ABI_MAJOR, ABI_MINOR, Control, Hello, MAX_CONTROL_PACKET, MAX_CONTROL_TEXT, Welcome, choose_abi,
-};
+pub use control::{Control, Hello, MAX_CONTROL_PACKET, MAX_CONTROL_TEXT, Welcome, choose_abi};
 pub use fields::Fields;
 pub use request::{Request, RequestHeadParts, encode_request_head};
 pub use response::{ResponseHead, encode_response_head};
+pub(crate) use response::{announce_body, encode_response_head_alone};
 
 /// The largest payload of one record: 64 KiB without the record's own header, so that every
 /// offset into it fits 16 bits.

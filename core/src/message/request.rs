@@ -37,9 +37,9 @@ const EXPECTS_CONTINUE: u8 = 1;
 pub struct RequestHeadParts<'a> {
     /// CLOCK_MONOTONIC nanoseconds by which the response head must have been sent; 0 = none.
     pub deadline: u64,
-    /// Request body bytes the engine may send before it is granted more.
+    /// Request body bytes, inline ones included, the engine may send before it is granted more.
     pub request_window: u32,
-    /// Response body bytes the consumer may send before it is granted more.
+    /// Response body bytes, inline ones included, the consumer may send before it is granted more.
     pub response_window: u32,
     /// 10, 11 or 20.
     pub version: u8,
@@ -227,13 +227,13 @@ impl Request {
         self.bytes[BITS] & EXPECTS_CONTINUE != 0
     }
 
-    /// Request body bytes the engine may send after the inline ones before it is granted more.
+    /// Request body bytes, inline ones included, the engine may send before it is granted more.
     #[inline]
     pub fn request_window(&self) -> u32 {
         u32::from_le_bytes(array_at(&self.bytes, REQUEST_WINDOW))
     }
 
-    /// Response body bytes the consumer may send before it is granted more.
+    /// Response body bytes, inline ones included, the consumer may send before it is granted more.
     #[inline]
     pub fn response_window(&self) -> u32 {
         u32::from_le_bytes(array_at(&self.bytes, RESPONSE_WINDOW))

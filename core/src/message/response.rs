@@ -22,6 +22,39 @@ pub fn encode_response_head<'a>(
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     body: &[u8],
 ) -> Result<(), TooLong> {
+    let mut encoder = encode(out, status, content_length, fields);
+    encoder.append(BODY, body);
+    encoder.finish()
+}
+
+/// Appends the payload of a RESP_HEAD record without its inline body, which the caller sends right
+/// behind it: see [`announce_body`].
+#[inline]
+pub(crate) fn encode_response_head_alone<'a>(
+    out: &mut Vec<u8>,
+    status: u16,
+    content_length: i64,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Result<(), TooLong> {
+    encode(out, status, content_length, fields).finish()
+}
+
+/// Says in `head`, which [`encode_response_head_alone`] made, that `len` bytes of body follow it.
+/// Both together fit a record.
+#[inline]
+pub(crate) fn announce_body(head: &mut [u8], len: usize) {
+    let at = head.len() as u16;
+    head[BODY..BODY + 2].copy_from_slice(&at.to_le_bytes());
+    head[BODY + 2..BODY + 4].copy_from_slice(&(len as u16).to_le_bytes());
+}
+
+#[inline]
+fn encode<'o, 'a>(
+    out: &'o mut Vec<u8>,
+    status: u16,
+    content_length: i64,
+    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+) -> Encoder<'o> {
     let count = fields.clone().count();
     let mut encoder = Encoder::new(out, FIXED, count);
     encoder.put(CONTENT_LENGTH, content_length.to_le_bytes());
@@ -31,8 +64,7 @@ pub fn encode_response_head<'a>(
     for (index, (name, value)) in fields.enumerate().take(count) {
         encoder.field(FIXED + index * ENTRY, name, value, false);
     }
-    encoder.append(BODY, body);
-    encoder.finish()
+    encoder
 }
 
 /// A response head, decoded from a private copy of its record. That its status, names and values

@@ -1,8 +1,12 @@
 //! Floor 0: the only module that makes system calls.
 
+pub mod clock;
+pub mod epoll;
 pub mod eventfd;
+pub mod inherited;
 pub mod memory;
 pub mod seqpacket;
+pub mod socket;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -1,0 +1,363 @@
+//! Stream sockets: listening, accepting, receiving and sending without blocking.
+
+use std::fs;
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+
+/// A listening socket, non-blocking and closed on exec.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    tcp: bool,
+}
+
+impl Listener {
+    /// Binds `count` sockets to one TCP address, among which the kernel shares out connections.
+    ///
+    /// The first is bound without `SO_REUSEPORT`, so that a second server on the address is refused
+    /// instead of silently taking half of its connections. Port 0 is picked once for all.
+    pub fn tcp(address: SocketAddr, count: usize, backlog: u32) -> io::Result<Vec<Self>> {
+        let first = Self::bind_tcp(address, false)?;
+        let address = match address.port() {
+            0 => first.local_tcp()?,
+            _ => address,
+        };
+        // The kernel compares this option of the sockets bound already, so it can follow the bind.
+        set_option(&first.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        let mut listeners = vec![first];
+        for _ in 1..count {
+            listeners.push(Self::bind_tcp(address, true)?);
+        }
+        for listener in &listeners {
+            listener.listen(backlog)?;
+        }
+        Ok(listeners)
+    }
+
+    /// Binds one Unix stream socket to `path` with the given permissions.
+    ///
+    /// A socket file that nobody listens on any more is replaced; a live one, or a file of another
+    /// kind, is an error.
+    pub fn unix(path: &Path, permissions: Option<u32>, backlog: u32) -> io::Result<Self> {
+        let fd = new_socket(libc::AF_UNIX)?;
+        let (address, length) = unix_address(path)?;
+        if let Err(error) = bind(&fd, &address, length) {
+            if error.raw_os_error() != Some(libc::EADDRINUSE) || !is_stale(path) {
+                return Err(error);
+            }
+            fs::remove_file(path)?;
+            bind(&fd, &address, length)?;
+        }
+        if let Some(mode) = permissions {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        }
+        let listener = Self { fd, tcp: false };
+        listener.listen(backlog)?;
+        Ok(listener)
+    }
+
+    /// Another descriptor of the same socket, for another loop.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            tcp: self.tcp,
+        })
+    }
+
+    /// Takes the next connection, `None` when there is none now.
+    pub fn accept(&self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
+        let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // SAFETY: the storage is large enough for any address and its length is given.
+        let fd = unsafe {
+            libc::accept4(
+                self.fd.as_raw_fd(),
+                storage.as_mut_ptr().cast(),
+                &mut length,
+                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+            )
+        };
+        if fd < 0 {
+            let error = io::Error::last_os_error();
+            return match error.raw_os_error() {
+                // The peer may have given up meanwhile: that is not our error.
+                Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) => Ok(None),
+                _ => Err(error),
+            };
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        let socket = Socket(unsafe { OwnedFd::from_raw_fd(fd) });
+        if !self.tcp {
+            return Ok(Some((socket, None)));
+        }
+        let _ = set_option(&socket.0, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        // SAFETY: zeroed first, then filled by the kernel: always initialised.
+        let peer = socket_address(unsafe { storage.assume_init_ref() });
+        Ok(Some((socket, peer)))
+    }
+
+    /// The address a TCP listener is bound to.
+    pub fn local_tcp(&self) -> io::Result<SocketAddr> {
+        let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        // SAFETY: the storage is large enough for any address and its length is given.
+        let result = unsafe {
+            libc::getsockname(
+                self.fd.as_raw_fd(),
+                storage.as_mut_ptr().cast(),
+                &mut length,
+            )
+        };
+        check(result)?;
+        // SAFETY: zeroed first, then filled by the kernel: always initialised.
+        socket_address(unsafe { storage.assume_init_ref() })
+            .ok_or_else(|| io::Error::other("not a TCP address"))
+    }
+
+    fn bind_tcp(address: SocketAddr, shared: bool) -> io::Result<Self> {
+        let family = match address {
+            SocketAddr::V4(_) => libc::AF_INET,
+            SocketAddr::V6(_) => libc::AF_INET6,
+        };
+        let fd = new_socket(family)?;
+        // Restarting while old connections linger in TIME_WAIT must work.
+        set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        if shared {
+            set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        }
+        let (storage, length) = tcp_address(address);
+        bind(&fd, &storage, length)?;
+        Ok(Self { fd, tcp: true })
+    }
+
+    fn listen(&self, backlog: u32) -> io::Result<()> {
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        // SAFETY: no pointers.
+        check(unsafe { libc::listen(self.fd.as_raw_fd(), backlog) })
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// A connected stream socket, non-blocking and closed on exec.
+#[derive(Debug)]
+pub struct Socket(OwnedFd);
+
+impl Socket {
+    /// Receives what is there into the spare capacity of `buffer`; 0 is the end of the stream.
+    #[inline]
+    pub fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let spare = buffer.spare_capacity_mut();
+        // SAFETY: the kernel writes at most `spare.len()` bytes into memory that we own.
+        let count = unsafe {
+            libc::recv(
+                self.0.as_raw_fd(),
+                spare.as_mut_ptr().cast(),
+                spare.len(),
+                0,
+            )
+        };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let count = count as usize;
+        // SAFETY: the kernel has initialised `count` bytes after the old length.
+        unsafe { buffer.set_len(buffer.len() + count) };
+        Ok(count)
+    }
+
+    /// Sends as much of `bytes` as the socket takes now; a closed peer is an error, not a signal.
+    #[inline]
+    pub fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the slice is valid for the call.
+        let count = unsafe {
+            libc::send(
+                self.0.as_raw_fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_NOSIGNAL,
+            )
+        };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(count as usize)
+    }
+
+    /// Ends our direction: the peer reads the end of the stream after what was sent.
+    pub fn shutdown_write(&self) {
+        // SAFETY: no pointers. A peer that has gone makes this fail, which is as good.
+        unsafe { libc::shutdown(self.0.as_raw_fd(), libc::SHUT_WR) };
+    }
+
+    /// Makes closing the socket reset the connection, so that the peer cannot mistake a cut
+    /// response for a whole one.
+    pub fn reset_on_close(&self) {
+        let linger = libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        // SAFETY: the option value lives for the call and its size is given.
+        unsafe {
+            libc::setsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_LINGER,
+                (&raw const linger).cast(),
+                size_of::<libc::linger>() as libc::socklen_t,
+            )
+        };
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+}
+
+fn new_socket(family: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked.
+    let fd = unsafe {
+        libc::socket(
+            family,
+            libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
+            0,
+        )
+    };
+    check(fd)?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the value lives for the call and its size is given.
+    check(unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    })
+}
+
+fn bind(fd: &OwnedFd, address: &libc::sockaddr_storage, length: libc::socklen_t) -> io::Result<()> {
+    // SAFETY: `address` is a whole sockaddr_storage of which `length` bytes are meant.
+    check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const *address).cast(), length) })
+}
+
+fn check(result: i32) -> io::Result<()> {
+    match result {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Nobody answers on the socket file: its server was killed before it could remove it.
+fn is_stale(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    is_socket
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_storage, libc::socklen_t)> {
+    let bytes = path.as_os_str().as_bytes();
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    // SAFETY: sockaddr_storage is made to be viewed as any sockaddr_*.
+    let address = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_un>() };
+    if bytes.is_empty() || bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "a Unix socket path has 1 to {} bytes, this one has {}",
+                address.sun_path.len() - 1,
+                bytes.len()
+            ),
+        ));
+    }
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    let length = mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1;
+    Ok((storage, length as libc::socklen_t))
+}
+
+fn tcp_address(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
+    // SAFETY: all-zero is a valid value of this plain C struct.
+    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+    let length = match address {
+        SocketAddr::V4(v4) => {
+            // SAFETY: sockaddr_storage is made to be viewed as any sockaddr_*.
+            let to = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
+            to.sin_family = libc::AF_INET as libc::sa_family_t;
+            to.sin_port = v4.port().to_be();
+            to.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+            size_of::<libc::sockaddr_in>()
+        }
+        SocketAddr::V6(v6) => {
+            // SAFETY: sockaddr_storage is made to be viewed as any sockaddr_*.
+            let to = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
+            to.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            to.sin6_port = v6.port().to_be();
+            to.sin6_addr.s6_addr = v6.ip().octets();
+            to.sin6_scope_id = v6.scope_id();
+            size_of::<libc::sockaddr_in6>()
+        }
+    };
+    (storage, length as libc::socklen_t)
+}
+
+fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says which struct the storage holds.
+            let from = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
+            let ip = Ipv4Addr::from(from.sin_addr.s_addr.to_ne_bytes());
+            Some(SocketAddrV4::new(ip, u16::from_be(from.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            // SAFETY: the family says which struct the storage holds.
+            let from = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
+            let ip = Ipv6Addr::from(from.sin6_addr.s6_addr);
+            let port = u16::from_be(from.sin6_port);
+            Some(SocketAddrV6::new(ip, port, from.sin6_flowinfo, from.sin6_scope_id).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_server_on_the_address_is_refused() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let first = Listener::tcp(any, 2, 16).unwrap();
+        let address = first[0].local_tcp().unwrap();
+        assert_eq!(first[1].local_tcp().unwrap(), address);
+        let error = Listener::tcp(address, 2, 16).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_long_unix_path_is_named() {
+        let path = "x".repeat(200);
+        let error = Listener::unix(Path::new(&path), None, 16).unwrap_err();
+        assert!(error.to_string().contains("has 200"), "{error}");
+    }
+}
