@@ -1,0 +1,7 @@
+"""`python -m toolb` is the `toolb` program."""
+
+import sys
+
+from ._cli import main
+
+sys.exit(main())

@@ -1,0 +1,93 @@
+"""The native half. Nothing here is for applications, except what `toolb` itself exports."""
+
+from asyncio import AbstractEventLoop, Task
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+__version__: str
+
+class ClientDisconnected(OSError):
+    """The client has gone: nothing more can be sent."""
+
+class AttachError(ConnectionError):
+    """The worker could not attach to its engine."""
+
+class BusError(ConnectionError):
+    """The engine broke the rules of the bus."""
+
+@final
+class Exchange:
+    """A request and its response: exchange() receives a message, exchange(message) sends one."""
+
+@final
+class Answer:
+    """What receive() and send() return: await it."""
+
+@final
+class Worker:
+    """This process as the engine sees it."""
+
+    def __new__(
+        cls,
+        bus: str,
+        *,
+        name: str,
+        pool: str,
+        generation: int,
+        token: int,
+        slots: int,
+        concurrency: int,
+        window: int,
+        timeout: float,
+    ) -> Worker: ...
+    @property
+    def fd(self) -> int:
+        """The doorbell."""
+    @property
+    def control_fd(self) -> int:
+        """Readable when `control` has something to say."""
+    @property
+    def in_flight(self) -> int:
+        """Requests that came and are not done."""
+    @property
+    def served(self) -> int:
+        """Requests started so far."""
+    def control(self) -> tuple[str, str] | None:
+        """The next word of the engine, None if there is none."""
+    def ready(self) -> None:
+        """Says that the application has started."""
+    def fail(self, reason: str, permanent: bool) -> None:
+        """Says that the application does not start."""
+    def drained(self) -> None:
+        """Says that everything is finished."""
+    def serve(
+        self,
+        app: Callable[..., Any],
+        event_loop: AbstractEventLoop,
+        report: Callable[[str, BaseException | None], None],
+        *,
+        root_path: str,
+        state: dict[str, Any] | None,
+    ) -> None:
+        """Prepares for requests: what to call, on which loop."""
+    def drain(self) -> int:
+        """Serves what has come. Returns how many events that were."""
+    def before_poll(self, timeout: float | None) -> float | None:
+        """Serves what has come. Returns how long the loop may block, None if it need not poll."""
+    def after_poll(self, found: int) -> None:
+        """Serves what the loop was woken for."""
+    def arm(self) -> bool:
+        """Announces that the loop is about to block. False: it must not."""
+    def disarm(self) -> None:
+        """Announces that the loop runs again."""
+    def flush(self, idle: bool) -> None:
+        """Tells the engine's loops what they were not told of."""
+    def clear_doorbell(self) -> None:
+        """Makes the doorbell unreadable."""
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Has `callback` called from the loop, once, when nothing is in flight."""
+    def tasks(self) -> tuple[Task[None], ...]:
+        """The tasks of the requests in flight."""
+
+def run_cli(args: Sequence[str], executable: str) -> int:
+    """Runs the `toolb` program and returns its exit code."""

@@ -1,0 +1,188 @@
+"""A worker process: attaches to the engine that started it and serves one application.
+
+`toolb run` starts it; run by hand it has nothing to attach to.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from ._app import AppError, load
+from ._lifespan import Lifespan, LifespanError
+from ._loops import Bridge, LoopError, new_loop
+from ._toolb import AttachError, BusError, Worker
+
+logger = logging.getLogger("toolb.error")
+
+START_UP_FAILED = 3
+"""Nothing is gained by starting this worker again."""
+
+ENGINE_GONE = 1
+"""The engine hung up or broke the rules of the bus."""
+
+HANG_UP_GRACE = 1.0
+"""Seconds that handlers get to notice that the engine has gone, before they are cancelled."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a worker and returns its exit code."""
+    args = _parse(argv)
+    _log_to_stderr(args.log_level)
+    # Ctrl-C reaches the whole process group; the supervisor decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    bus = os.environ.pop("TOOLB_BUS", "")
+    if not bus:
+        print("toolb.worker: TOOLB_BUS is not set: start the application with `toolb run`", file=sys.stderr)
+        return START_UP_FAILED
+    try:
+        worker = _attach(bus)
+    except AttachError as error:
+        print(f"toolb.worker: {error}", file=sys.stderr)
+        return ENGINE_GONE
+    try:
+        loop, bridge = new_loop(args.loop)
+    except LoopError as error:
+        worker.fail(str(error), True)
+        return START_UP_FAILED
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(_Service(worker, bridge, args).run())
+    except BusError as error:
+        print(f"toolb.worker: {error}", file=sys.stderr)
+        return ENGINE_GONE
+    finally:
+        _close(loop)
+
+
+class _Service:
+    """What a worker does from its start to its end."""
+
+    def __init__(self, worker: Worker, bridge: Bridge, args: argparse.Namespace) -> None:
+        self._worker = worker
+        self._bridge = bridge
+        self._args = args
+        self._stop = asyncio.Event()
+        self._hung_up = asyncio.Event()
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_reader(self._worker.control_fd, self._on_control)
+        args = self._args
+        try:
+            app = load(args.app, factory=args.factory, app_dir=args.app_dir)
+            lifespan = Lifespan(app, args.lifespan)
+            state = await lifespan.startup()
+        except (AppError, LifespanError) as error:
+            self._worker.fail(str(error), True)
+            return START_UP_FAILED
+        # Whatever was started is shut down, even if the word to stop came while it started.
+        try:
+            if not self._stop.is_set():
+                self._worker.serve(app, loop, _report, root_path=args.root_path, state=state)
+                self._bridge.attach(self._worker)
+                self._worker.ready()
+                await self._stop.wait()
+                await self._finish()
+        finally:
+            await lifespan.shutdown()
+        if self._hung_up.is_set():
+            return ENGINE_GONE
+        self._worker.drained()
+        return 0
+
+    async def _finish(self) -> None:
+        """Waits for the requests in flight."""
+        idle = asyncio.Event()
+        self._worker.when_idle(idle.set)
+        waits = [asyncio.ensure_future(event.wait()) for event in (idle, self._hung_up)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not idle.is_set():
+            # Handlers have been told that their clients are gone: they get a moment to see it.
+            await asyncio.wait(waits[:1], timeout=HANG_UP_GRACE)
+            tasks = self._worker.tasks()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=HANG_UP_GRACE)
+        for wait in waits:
+            wait.cancel()
+        self._worker.flush(True)
+        self._bridge.detach()
+
+    def _on_control(self) -> None:
+        while (word := self._worker.control()) is not None:
+            kind, text = word
+            if kind == "error":
+                logger.error("the engine says: %s", text)
+            elif kind == "hang-up":
+                asyncio.get_running_loop().remove_reader(self._worker.control_fd)
+                self._hung_up.set()
+                self._stop.set()
+                break
+            else:
+                self._stop.set()
+
+
+def _attach(bus: str) -> Worker:
+    return Worker(
+        bus,
+        name=f"python-{os.getpid()}",
+        pool="main",
+        generation=0,
+        token=0,
+        slots=1024,
+        concurrency=1024,
+        window=16,
+        timeout=10.0,
+    )
+
+
+def _report(text: str, error: BaseException | None) -> None:
+    logger.error(text, exc_info=error)
+
+
+def _log_to_stderr(level: str) -> None:
+    """Sends what this package logs to stderr, whatever the application does with the root logger."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s"))
+    package = logging.getLogger("toolb")
+    package.addHandler(handler)
+    package.propagate = False
+    package.setLevel({"trace": logging.DEBUG}.get(level, level.upper()))
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends a loop as `asyncio.run` does."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m toolb.worker", description=__doc__)
+    parser.add_argument("app", metavar="MODULE:ATTR", help="the application")
+    parser.add_argument("--loop", choices=["auto", "asyncio", "uvloop"], default="auto")
+    parser.add_argument("--lifespan", choices=["auto", "on", "off"], default="auto")
+    parser.add_argument("--factory", action="store_true", help="MODULE:ATTR makes the application when called")
+    parser.add_argument("--app-dir", default="", help="where to look for the module (default: here)")
+    parser.add_argument("--root-path", default="", help="the prefix the application is mounted at")
+    levels = ["critical", "error", "warning", "info", "debug", "trace"]
+    parser.add_argument("--log-level", choices=levels, default="info")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+//! What PyO3 has no safe form for: type slots, contexts and libuv. The only place of this crate
+//! where `unsafe` is allowed; everything it exports is safe to call.
+
+mod calls;
+mod native;
+
+pub(crate) use calls::{run_in_context, send_into};
+pub(crate) use native::{Args, Instance, Kept, Native, Step, Visitor, register};
