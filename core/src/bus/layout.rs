@@ -96,7 +96,8 @@ pub(super) struct RingEntry {
 #[repr(C)]
 pub(super) struct SlotEntry {
     pub(super) generation: u32,
-    reserved: u32,
+    /// Of the engine's table: the generation that was called back.
+    pub(super) recalled: u32,
     pub(super) granted: u64,
     rest: [u8; 0x30],
 }
@@ -257,6 +258,7 @@ mod tests {
         assert_eq!(offset_of!(RingEntry, head), 128);
         assert_eq!(size_of::<RingEntry>(), 256);
         assert_eq!(offset_of!(SlotEntry, generation), 0);
+        assert_eq!(offset_of!(SlotEntry, recalled), 4);
         assert_eq!(offset_of!(SlotEntry, granted), 8);
         assert_eq!(size_of::<SlotEntry>(), 64);
     }

@@ -10,8 +10,6 @@ mod consumer_lane;
 #[cfg(not(loom))]
 mod lane;
 mod layout;
-#[cfg(all(test, loom))]
-mod models;
 mod record;
 mod ring;
 mod slots;

@@ -14,18 +14,6 @@ const WANTS_SPACE: u32 = 1;
 /// Bit of the want word: the producer wants to hear when an exchange starts.
 const WANTS_STARTS: u32 = 2;
 
-/// How a tail is stored: after the records before it.
-#[cfg(not(mutant = "no_publish_release"))]
-const PUBLISH: Ordering = Ordering::Release;
-#[cfg(mutant = "no_publish_release")]
-const PUBLISH: Ordering = Ordering::Relaxed;
-
-/// How a head is stored: after the last read of the records before it.
-#[cfg(not(mutant = "no_head_release"))]
-const FREE: Ordering = Ordering::Release;
-#[cfg(mutant = "no_head_release")]
-const FREE: Ordering = Ordering::Relaxed;
-
 /// The peer wrote something into shared memory that it may not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Violation(pub &'static str);
@@ -107,7 +95,10 @@ impl Producer {
         if self.tail == self.published {
             return false;
         }
-        self.tail_word.store(self.tail, PUBLISH);
+        #[cfg(not(mutant = "no_publish_release"))]
+        self.tail_word.store(self.tail, Ordering::Release);
+        #[cfg(mutant = "no_publish_release")]
+        self.tail_word.store(self.tail, Ordering::Relaxed);
         self.published = self.tail;
         true
     }
@@ -216,7 +207,6 @@ impl Producer {
     fn reload_head(&mut self) {
         let head = self.head_word.load(Ordering::Relaxed);
         // What the reader read before it moved its head may be overwritten only after this.
-        #[cfg(not(mutant = "no_reload_acquire"))]
         fence(Ordering::Acquire);
         let moved = head.wrapping_sub(self.head);
         if moved > self.published - self.head || !head.is_multiple_of(HEADER as u64) {
@@ -292,7 +282,10 @@ impl Reader {
         if self.head == self.released {
             return false;
         }
-        self.head_word.store(self.head, FREE);
+        #[cfg(not(mutant = "no_head_release"))]
+        self.head_word.store(self.head, Ordering::Release);
+        #[cfg(mutant = "no_head_release")]
+        self.head_word.store(self.head, Ordering::Relaxed);
         self.released = self.head;
         true
     }

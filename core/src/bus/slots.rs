@@ -8,13 +8,8 @@ use crate::bus::layout::SlotEntry;
 use crate::bus::sync::{Ordering, Table, Word32, fence};
 
 const GENERATION: usize = offset_of!(SlotEntry, generation);
+const RECALLED: usize = offset_of!(SlotEntry, recalled);
 const GRANTED: usize = offset_of!(SlotEntry, granted);
-
-/// How a start is stored: whoever sees it sees the first grant.
-#[cfg(not(mutant = "no_start_release"))]
-const START: Ordering = Ordering::Release;
-#[cfg(mutant = "no_start_release")]
-const START: Ordering = Ordering::Relaxed;
 
 /// The engine's side, for the exchanges that one loop owns. Every method panics if the slot is not
 /// one of the lane's; records that a [`Reader`](crate::bus::Reader) hands out name none such.
@@ -25,12 +20,21 @@ pub struct EngineSlots {
 }
 
 impl EngineSlots {
-    /// Cancels or recalls an exchange. The caller then calls [`fence`](crate::bus::fence()) and
+    /// Cancels an exchange: if it runs already, the application is told. The caller then calls [`fence`](crate::bus::fence()) and
     /// looks at [`started`](Self::started): if that is another generation, it will never run.
     #[inline]
     pub fn cancel(&self, slot: u16, generation: u32) {
         self.own
             .store32(slot, GENERATION, generation, Ordering::Relaxed);
+    }
+
+    /// Calls an exchange back unless it has started; if it has, it goes on as if nothing had been
+    /// said. The caller fences and looks at [`started`](Self::started), as for `cancel`; if it is
+    /// this generation, the consumer either runs it or answers that it did not.
+    #[inline]
+    pub fn recall(&self, slot: u16, generation: u32) {
+        self.own
+            .store32(slot, RECALLED, generation, Ordering::Relaxed);
     }
 
     /// The generation of the slot that was started last.
@@ -74,10 +78,13 @@ pub(super) struct ConsumerSlots {
 impl ConsumerSlots {
     #[inline]
     pub(super) fn start(&self, slot: u16, generation: u32) -> bool {
-        self.own.store32(slot, GENERATION, generation, START);
+        // Release: whoever sees the start sees the first grant.
+        self.own
+            .store32(slot, GENERATION, generation, Ordering::Release);
         #[cfg(not(mutant = "no_start_fence"))]
         fence(Ordering::SeqCst);
         !self.cancelled(slot, generation)
+            && self.peer.load32(slot, RECALLED, Ordering::Relaxed) != generation
     }
 
     #[inline]

@@ -7,12 +7,6 @@ use std::io;
 
 use crate::bus::sync::{self, Bell, Ordering, Word32};
 
-/// How a notice is stored: after the words of slots that it is about.
-#[cfg(not(mutant = "no_notice_release"))]
-const TELL: Ordering = Ordering::Release;
-#[cfg(mutant = "no_notice_release")]
-const TELL: Ordering = Ordering::Relaxed;
-
 /// The fence between publishing and looking whether the other side sleeps. Once per flush, for all
 /// lanes touched: one per record would halve the throughput of small messages.
 #[inline]
@@ -118,7 +112,7 @@ impl Notice {
     #[inline]
     pub fn bump(&mut self) {
         self.told = self.told.wrapping_add(1);
-        self.own.store(self.told, TELL);
+        self.own.store(self.told, Ordering::Release);
     }
 
     /// Whether the other side has told something since the last call.

@@ -1,2 +1,248 @@
-//! Floor 5: loops and connections.
+//! Floor 5: loops and connections, and everything that turns the floors below into a server.
+//!
+//! A [`Loop`](event_loop) is a thread that owns connections and its ends of every lane. It is one
+//! struct whose methods are told by direction: `intake` reads clients, `relay` writes to consumers,
+//! `reply` reads consumers, `output` writes to clients, `serve_inline` runs handlers on the spot.
 #![forbid(unsafe_code)]
+
+mod conn;
+mod encode;
+mod event_loop;
+mod inline;
+mod intake;
+mod lane;
+mod listen;
+mod mailbox;
+mod output;
+mod relay;
+mod reply;
+mod serve_inline;
+mod shared;
+mod slab;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
+use crate::config::EngineConfig;
+use crate::dispatch::{LaneLimits, Pool, PoolLimits};
+use crate::log;
+use crate::log::access::AccessLog;
+use crate::stats::{LoopStats, Snapshot};
+use crate::sys::clock;
+use crate::sys::eventfd::EventFd;
+use crate::sys::socket::Listener;
+
+pub use inline::{Handler, Request, Response, Step};
+pub use lane::LaneHandle;
+pub use listen::{Listen, StartError};
+pub use shared::{ControlEvent, Routes};
+
+use event_loop::Loop;
+use listen::Bound;
+use mailbox::{Letter, Mailbox};
+use shared::Shared;
+
+/// An engine: listening sockets and the loops that serve them.
+pub struct Engine {
+    shared: Arc<Shared>,
+    bound: Vec<Bound>,
+    threads: Vec<JoinHandle<()>>,
+    next_lane: AtomicU64,
+    files: Vec<PathBuf>,
+    urls: Vec<String>,
+}
+
+impl Engine {
+    /// Binds every address; nothing is accepted before `start`.
+    pub fn bind(
+        config: EngineConfig,
+        routes: Routes,
+        listeners: &[Listen],
+    ) -> Result<Self, StartError> {
+        config
+            .validate()
+            .map_err(|error| StartError(error.to_string()))?;
+        let loops = config.loops.unwrap_or(1).clamp(1, usize::from(MAX_LOOPS));
+        let bound = listeners
+            .iter()
+            .map(|listen| Bound::new(listen, loops, config.backlog))
+            .collect::<Result<Vec<_>, _>>()?;
+        let cannot = |error: io::Error| {
+            StartError(format!(
+                "cannot start: {error}; raise the limits on open files and memory (ulimit -n)"
+            ))
+        };
+        let shared = Shared {
+            pool: Pool::new(PoolLimits {
+                queue_size: config.queue_size,
+                limit_concurrency: config.limit_concurrency,
+            }),
+            page: StatusPage::create(loops as u16, clock::now()).map_err(cannot)?,
+            mailboxes: (0..loops)
+                .map(|_| Mailbox::new())
+                .collect::<io::Result<_>>()
+                .map_err(cannot)?,
+            stats: (0..loops).map(|_| LoopStats::default()).collect(),
+            access: config.access_log.then(AccessLog::start),
+            servers: bound.iter().map(|bound| bound.name.clone()).collect(),
+            wants_starts: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            busy_loops: AtomicUsize::new(loops),
+            events: Mutex::new(VecDeque::new()),
+            event_bell: EventFd::new().map_err(cannot)?,
+            routes,
+            config,
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            threads: Vec::new(),
+            next_lane: AtomicU64::new(1),
+            files: bound
+                .iter()
+                .filter_map(|bound| bound.file.clone())
+                .collect(),
+            urls: bound.iter().map(|bound| bound.url.clone()).collect(),
+            bound,
+        })
+    }
+
+    /// The addresses it listens on, as a person writes them: `http://127.0.0.1:8000`, `unix:/x`.
+    pub fn addresses(&self) -> Vec<String> {
+        self.urls.clone()
+    }
+
+    /// How many loops there are.
+    pub fn loops(&self) -> usize {
+        self.shared.mailboxes.len()
+    }
+
+    /// Starts the loops, each on a thread of its own.
+    pub fn start(&mut self) -> io::Result<()> {
+        let mut sockets: Vec<Vec<Listener>> = (0..self.loops()).map(|_| Vec::new()).collect();
+        for bound in self.bound.drain(..) {
+            for (of_loop, socket) in sockets.iter_mut().zip(bound.sockets) {
+                of_loop.push(socket);
+            }
+        }
+        for (index, listeners) in sockets.into_iter().enumerate() {
+            let one = Loop::new(index as u16, self.shared.clone(), listeners)?;
+            let thread = std::thread::Builder::new()
+                .name(format!("toolb-loop-{index}"))
+                .spawn(move || abort_on_panic(|| one.run()))?;
+            self.threads.push(thread);
+        }
+        Ok(())
+    }
+
+    /// Makes a lane for a consumer that announced these numbers; it gets no work before `lane_up`.
+    pub fn new_lane(
+        &self,
+        slots: u16,
+        concurrency: u16,
+        window: u16,
+    ) -> io::Result<Arc<LaneHandle>> {
+        let limits = LaneLimits {
+            slots,
+            concurrency,
+            window,
+        };
+        let full = || io::Error::other("the pool has no room for another consumer");
+        let index = self.shared.pool.add_lane(limits).ok_or_else(full)?;
+        let id = self.next_lane.fetch_add(1, Ordering::Relaxed);
+        let rings = self.loops() as u16;
+        match LaneHandle::new(id, index, &limits, rings, &self.shared.page) {
+            Ok(handle) => Ok(Arc::new(handle)),
+            Err(error) => {
+                self.shared.pool.remove_lane(index);
+                Err(error)
+            }
+        }
+    }
+
+    /// The consumer is ready: every loop takes the lane up, the last one opens it for dispatch.
+    pub fn lane_up(&self, lane: &Arc<LaneHandle>) {
+        lane.arriving.store(self.loops(), Ordering::Release);
+        self.shared.broadcast(None, || Letter::LaneUp(lane.clone()));
+    }
+
+    /// No new exchanges for this consumer; those it has go on.
+    pub fn lane_draining(&self, lane: &Arc<LaneHandle>) {
+        lane.set_state(LaneState::Draining);
+        self.shared.pool.close_lane(lane.index);
+    }
+
+    /// The consumer has died or left: loops drain what it published and settle the rest, then
+    /// `ControlEvent::Released` tells that nothing of it is left.
+    ///
+    /// To be called once for every lane that `new_lane` made, whether it ever came up or not.
+    pub fn lane_down(&self, lane: &Arc<LaneHandle>) {
+        self.shared.pool.close_lane(lane.index);
+        lane.set_state(LaneState::Closed);
+        // The letters that take a lane up come before these, as mailboxes keep their order.
+        let loops = self.loops();
+        lane.leaving.store(loops, Ordering::Release);
+        self.shared
+            .broadcast(None, || Letter::LaneDown(lane.clone()));
+    }
+
+    /// Rings when `next_control_event` has something to tell.
+    pub fn control_events(&self) -> &EventFd {
+        &self.shared.event_bell
+    }
+
+    /// The next thing the supervisor should know.
+    pub fn next_control_event(&self) -> Option<ControlEvent> {
+        // A panic on a loop ends the process, so nobody can see a poisoned queue.
+        let mut events = self.shared.events.lock().unwrap_or_else(|p| p.into_inner());
+        events.pop_front()
+    }
+
+    /// Counters, summed over the loops.
+    pub fn stats(&self) -> Snapshot {
+        LoopStats::sum(&self.shared.stats)
+    }
+
+    /// Stops accepting and ends every connection after what it is doing now;
+    /// `ControlEvent::Idle` tells when none is left.
+    pub fn drain(&self) {
+        if !self.shared.draining.swap(true, Ordering::Relaxed) {
+            self.shared.broadcast(None, || Letter::Drain);
+        }
+    }
+
+    /// Ends the loops now; connections that are left are closed.
+    pub fn stop(&mut self) {
+        self.shared.broadcast(None, || Letter::Stop);
+        for thread in self.threads.drain(..) {
+            // A loop that panicked has ended the process already.
+            let _ = thread.join();
+        }
+        self.bound.clear();
+        for file in self.files.drain(..) {
+            let _ = fs::remove_file(file);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A loop holds connections of many clients in a state that nobody can vouch for after a panic.
+fn abort_on_panic(run: impl FnOnce()) {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    if outcome.is_err() {
+        log::error(format_args!(
+            "a loop panicked; the process ends, as no state can be trusted"
+        ));
+        std::process::abort();
+    }
+}

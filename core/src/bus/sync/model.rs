@@ -1,17 +1,12 @@
-//! The same types over loom's, for the models: a word is made when first asked for, and every clone
-//! of a `Memory` finds the same one at the same offset. Record bytes are no atomics, so loom reports
-//! every access to them that the control words do not order.
+//! The same types over loom's atomics, for the models: a word is made when first asked for, and
+//! every clone of a `Memory` finds the same one at the same offset.
 
 use std::collections::HashMap;
 use std::io;
-use std::mem::{offset_of, take};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use loom::sync::{Condvar as LoomCondvar, Mutex as LoomMutex};
-
-use crate::bus::layout::SlotEntry;
 
 /// Shared memory of a model.
 #[derive(Clone, Default)]
@@ -21,15 +16,7 @@ pub(crate) struct Memory(Arc<Mutex<Words>>);
 struct Words {
     short: HashMap<usize, Word32>,
     long: HashMap<usize, Word64>,
-    bytes: HashMap<usize, Arc<Cell>>,
 }
-
-struct Cell(UnsafeCell<u64>);
-
-// SAFETY: loom runs one thread at a time, and fails the model if two accesses are not ordered.
-unsafe impl Send for Cell {}
-// SAFETY: as above.
-unsafe impl Sync for Cell {}
 
 /// A control word.
 #[derive(Clone)]
@@ -48,7 +35,7 @@ pub(crate) struct Table {
 }
 
 /// The record area of a ring.
-pub(crate) struct Bytes(Vec<Arc<Cell>>);
+pub(crate) struct Bytes(Vec<Word64>);
 
 /// Wakes the other side.
 #[derive(Clone)]
@@ -66,19 +53,11 @@ impl Memory {
     }
 
     pub(crate) fn bytes(&self, offset: usize, capacity: usize) -> Bytes {
-        let new = || Arc::new(Cell(UnsafeCell::new(0)));
-        let mut words = self.words();
-        let offsets = (offset..offset + capacity).step_by(8);
-        let cell = |offset| words.bytes.entry(offset).or_insert_with(new).clone();
-        Bytes(offsets.map(cell).collect())
+        let words = (offset..offset + capacity).step_by(8);
+        Bytes(words.map(|offset| self.word64(offset)).collect())
     }
 
-    /// Makes the words of slots at once: a thread that did it later would race with the others.
-    pub(crate) fn table(&self, offset: usize, stride: usize, rows: u16) -> Table {
-        for row in (0..rows).map(|row| offset + usize::from(row) * stride) {
-            self.word32(row + offset_of!(SlotEntry, generation));
-            self.word64(row + offset_of!(SlotEntry, granted));
-        }
+    pub(crate) fn table(&self, offset: usize, stride: usize, _rows: u16) -> Table {
         Table {
             memory: self.clone(),
             offset,
@@ -141,14 +120,11 @@ impl Bytes {
     }
 
     pub(crate) fn load(&self, position: u64) -> u64 {
-        // SAFETY: loom checks that nobody writes meanwhile.
-        self.word(position).with(|word| unsafe { *word })
+        self.word(position).load(Ordering::Relaxed)
     }
 
     pub(crate) fn store(&self, position: u64, value: u64) {
-        // SAFETY: loom checks that nobody reads or writes meanwhile.
-        self.word(position)
-            .with_mut(|word| unsafe { *word = value });
+        self.word(position).store(value, Ordering::Relaxed);
     }
 
     pub(crate) fn write(&self, position: u64, bytes: &[u8]) {
@@ -167,8 +143,8 @@ impl Bytes {
         into.truncate(end);
     }
 
-    fn word(&self, position: u64) -> &UnsafeCell<u64> {
-        &self.0[position as usize / 8 % self.0.len()].0
+    fn word(&self, position: u64) -> &Word64 {
+        &self.0[position as usize / 8 % self.0.len()]
     }
 }
 
@@ -193,7 +169,7 @@ impl Bell {
                 .wait(count)
                 .unwrap_or_else(|poison| poison.into_inner());
         }
-        take(&mut *count)
+        std::mem::take(&mut *count)
     }
 }
 

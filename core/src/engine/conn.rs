@@ -1,0 +1,181 @@
+//! A connection and the exchange on it.
+
+use std::sync::Arc;
+
+use crate::dispatch::Ticket;
+use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
+use crate::sys::socket::Socket;
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Phase {
+    /// Waiting for a request or in the middle of its head.
+    Head,
+    /// Passing the body of a request on to its handler.
+    Body,
+    /// The whole request has been passed on; its response is being made.
+    Response,
+    /// The response is out, the rest of the request's body is thrown away.
+    Discard,
+    /// Sending what is left, then ending.
+    Closing,
+    /// Our side has ended; reading until the client has seen it.
+    Linger,
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub(super) socket: Socket,
+    /// The client's address and port; `None` on a Unix socket.
+    pub(super) peer: Option<(Box<str>, u16)>,
+    /// Which of the engine's addresses it came to.
+    pub(super) address: u16,
+    pub(super) phase: Phase,
+    /// The socket may have something to read, be it the end of the stream.
+    pub(super) can_read: bool,
+    /// The socket may take something.
+    pub(super) can_write: bool,
+    /// The client has ended its side or reset the connection.
+    pub(super) hung_up: bool,
+    /// It stands in the list of connections to send for.
+    pub(super) dirty: bool,
+    /// It stands in the list of connections to go on with.
+    pub(super) ready: bool,
+    /// At least one request has been answered.
+    pub(super) served: bool,
+    /// The connection ends by a reset, as a response was cut short.
+    pub(super) broken: bool,
+    pub(super) input: Vec<u8>,
+    /// How much of `input` has been used up.
+    pub(super) consumed: usize,
+    pub(super) output: Vec<u8>,
+    /// How much of `output` has been sent.
+    pub(super) sent: usize,
+    /// Of the request at hand.
+    pub(super) body: BodyReader,
+    pub(super) exchange: Option<Box<Exchange>>,
+    /// When the phase began.
+    pub(super) since: u64,
+    /// When the client last moved: sent a part of a body we wait for, or took output.
+    pub(super) moved: u64,
+    /// The earliest deadline that stands in the loop's heap for this connection.
+    pub(super) timer: u64,
+    /// Bytes of the body read since `since`, for the minimum rate.
+    pub(super) body_read: u64,
+    /// The next part of the body is wanted, so the client's clock runs.
+    pub(super) wants_body: bool,
+}
+
+/// One request and its response.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) place: Place,
+    /// The encoded request, until it is known to have started.
+    pub(super) record: Vec<u8>,
+    pub(super) record_flags: u8,
+    /// How often the request was sent to a consumer that never started it.
+    pub(super) attempts: u8,
+    /// The whole body of the request has been passed on.
+    pub(super) body_done: bool,
+    /// Body bytes sent after the record.
+    pub(super) body_sent: u64,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(super) wants_continue: bool,
+    pub(super) facts: ResponseFacts,
+    /// Once the response's head is out.
+    pub(super) writer: Option<ResponseWriter>,
+    /// Body bytes of the response that came from the consumer, and how many it was allowed.
+    pub(super) received: u64,
+    pub(super) granted: u64,
+    /// When the client gets a 504 unless the response's head has come; `u64::MAX` for never.
+    pub(super) deadline: u64,
+    pub(super) begun_at: u64,
+    /// Collected for an inline handler.
+    pub(super) collected: Vec<u8>,
+    /// An inline handler waits for the whole body.
+    pub(super) collects: bool,
+    /// For the access log; empty when there is none.
+    pub(super) line: String,
+    pub(super) status: u16,
+}
+
+/// Where an exchange is.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Nowhere yet, or answered by the engine itself.
+    Here,
+    /// In the pool's queue; 503 at the given time.
+    Queued(Arc<Ticket>, u64),
+    /// On a lane.
+    Lane {
+        /// Its place in the pool.
+        lane: u16,
+        /// The slot held there.
+        slot: u16,
+        /// The slot's generation.
+        generation: u32,
+    },
+}
+
+impl Conn {
+    pub(super) fn new(
+        socket: Socket,
+        peer: Option<(Box<str>, u16)>,
+        address: u16,
+        now: u64,
+    ) -> Self {
+        Self {
+            socket,
+            peer,
+            address,
+            phase: Phase::Head,
+            // The client may have spoken before the socket was watched: then an edge is reported.
+            can_read: false,
+            can_write: true,
+            hung_up: false,
+            dirty: false,
+            ready: false,
+            served: false,
+            broken: false,
+            input: Vec::new(),
+            consumed: 0,
+            output: Vec::new(),
+            sent: 0,
+            body: BodyReader::default(),
+            exchange: None,
+            since: now,
+            moved: now,
+            timer: u64::MAX,
+            body_read: 0,
+            wants_body: true,
+        }
+    }
+
+    pub(super) fn enter(&mut self, phase: Phase, now: u64) {
+        self.phase = phase;
+        self.since = now;
+        self.moved = now;
+        self.body_read = 0;
+        self.wants_body = true;
+    }
+
+    /// What has been read and not been used.
+    #[inline]
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.input[self.consumed..]
+    }
+
+    /// What has not been sent.
+    #[inline]
+    pub(super) fn unsent(&self) -> usize {
+        self.output.len() - self.sent
+    }
+
+    /// Whether the response's head has been written.
+    pub(super) fn has_answered(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.writer.is_some())
+    }
+}

@@ -1,0 +1,344 @@
+//! One loop: a thread that owns connections and its ends of every lane.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::bus::{self, Sleeper};
+use crate::http::{Extras, Head};
+use crate::sys::clock;
+use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::socket::Listener;
+use crate::time::{Deadlines, http_date};
+
+use super::conn::Conn;
+use super::inline::Response;
+use super::lane::LaneEnd;
+use super::mailbox::Letter;
+use super::shared::Shared;
+use super::slab::Slab;
+
+/// Read at most this much from one connection before the others have had their turn.
+pub(super) const TURN_BUDGET: usize = 256 * 1024;
+/// The buffer that a loop lends to the connection it reads from.
+pub(super) const READ_BUFFER: usize = 64 * 1024;
+/// A record that has not started after this long is called back if another lane has room.
+pub(super) const RECALL_AFTER: u64 = 2_000_000;
+/// How long a loop may sleep while a consumer that is awake may be holding back its kick.
+const COALESCING_NAP: u64 = 1_000_000;
+/// Accepting rests this long after the process ran out of descriptors.
+const ACCEPT_PAUSE: u64 = 100_000_000;
+
+const TAG: u64 = 0xF000_0000_0000_0000;
+const TAG_CONN: u64 = 0;
+const TAG_LISTENER: u64 = 0x1000_0000_0000_0000;
+const TAG_BELL: u64 = 0x2000_0000_0000_0000;
+const TAG_LANE: u64 = 0x3000_0000_0000_0000;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Timer {
+    Conn(u64),
+    Lane(u16),
+    Accept,
+    Drain,
+}
+
+/// Everything a loop thread owns.
+pub(super) struct Loop {
+    pub(super) index: u16,
+    pub(super) shared: Arc<Shared>,
+    pub(super) epoll: Epoll,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) accepting: bool,
+    sleeper: Sleeper,
+    /// The time of this turn.
+    pub(super) now: u64,
+    date_until: u64,
+    pub(super) date: [u8; 29],
+    pub(super) conns: Slab<Conn>,
+    pub(super) lanes: Vec<Option<Box<LaneEnd>>>,
+    pub(super) deadlines: Deadlines<Timer>,
+    /// Connections to go on with though the kernel has nothing new to say of them.
+    pub(super) ready: VecDeque<u64>,
+    /// Connections with output to send.
+    pub(super) dirty: Vec<u64>,
+    pub(super) head: Head,
+    /// Lent to the connection that is being read from.
+    pub(super) read_buffer: Vec<u8>,
+    /// Spare output buffers.
+    pub(super) spares: Vec<Vec<u8>>,
+    pub(super) scratch: Vec<u8>,
+    pub(super) path: Vec<u8>,
+    pub(super) inline_response: Response,
+    /// Words for consumers were moved after this turn's flush.
+    pub(super) lanes_dirty: bool,
+    pub(super) draining: bool,
+    pub(super) reported_idle: bool,
+    /// The connection that `advance` is at: it need not be marked as ready.
+    pub(super) at: u64,
+    stopped: bool,
+}
+
+impl Loop {
+    pub(super) fn new(
+        index: u16,
+        shared: Arc<Shared>,
+        listeners: Vec<Listener>,
+    ) -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        for (address, listener) in listeners.iter().enumerate() {
+            epoll.add(listener, TAG_LISTENER | address as u64, epoll::IN)?;
+        }
+        let bell = shared.mailboxes[usize::from(index)].bell();
+        epoll.add(bell, TAG_BELL, epoll::IN | epoll::EDGE)?;
+        Ok(Self {
+            index,
+            sleeper: shared.page.sleeper(index),
+            shared,
+            epoll,
+            listeners,
+            accepting: true,
+            now: clock::now(),
+            date_until: 0,
+            date: http_date(clock::unix_seconds()),
+            conns: Slab::new(),
+            lanes: Vec::new(),
+            deadlines: Deadlines::new(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            head: Head::default(),
+            read_buffer: Vec::with_capacity(READ_BUFFER),
+            spares: Vec::new(),
+            scratch: Vec::new(),
+            path: Vec::new(),
+            inline_response: Response::default(),
+            lanes_dirty: false,
+            draining: false,
+            reported_idle: false,
+            at: u64::MAX,
+            stopped: false,
+        })
+    }
+
+    /// Turns until it is told to stop.
+    pub(super) fn run(mut self) {
+        let mut events = Events::with_capacity(512);
+        while !self.stopped {
+            let timeout = self.lie_down();
+            let woken = self.epoll.wait(&mut events, timeout);
+            self.sleeper.disarm();
+            self.mailbox().disarm();
+            if let Err(error) = woken {
+                panic!("loop {}: epoll_wait failed: {error}", self.index);
+            }
+            self.look_at_the_clock();
+            for index in 0..events.len() {
+                let (token, flags) = events.at(index);
+                self.take_event(token, flags);
+            }
+            self.read_mail();
+            self.drain_lanes();
+            self.go_on_with_ready();
+            self.fire_deadlines();
+            self.pump();
+            self.flush_lanes();
+            self.flush_conns();
+            if std::mem::take(&mut self.lanes_dirty) {
+                self.flush_lanes();
+            }
+        }
+    }
+
+    /// Decides how long to sleep, and announces sleep if it is for longer than a moment.
+    fn lie_down(&mut self) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.mailbox().arm();
+        self.sleeper.arm();
+        if !self.mailbox().is_empty() || self.lanes_have_news() {
+            self.sleeper.disarm();
+            return Some(Duration::ZERO);
+        }
+        let mut until = self.deadlines.next().unwrap_or(u64::MAX);
+        for lane in self.lanes.iter().flatten() {
+            if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
+                until = until.min(self.now + COALESCING_NAP);
+            }
+            if let Some(oldest) = lane.unstarted.front().filter(|_| self.lanes.len() > 1) {
+                until = until.min((oldest.sent_at + RECALL_AFTER).max(self.now + 1));
+            }
+        }
+        match until {
+            u64::MAX => None,
+            _ => Some(Duration::from_nanos(until.saturating_sub(clock::now()))),
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        self.now = clock::now();
+        if self.now >= self.date_until {
+            self.date = http_date(clock::unix_seconds());
+            self.date_until = self.now + 200_000_000;
+        }
+    }
+
+    #[inline]
+    fn take_event(&mut self, token: u64, flags: u32) {
+        match token & TAG {
+            TAG_CONN => self.conn_event(token, flags),
+            TAG_LISTENER => self.accept((token & !TAG) as usize),
+            // Lanes and mail are looked at in every turn; their bells only end the sleep.
+            TAG_LANE | TAG_BELL => {}
+            tag => unreachable!("no descriptor has the tag {tag:#x}"),
+        }
+    }
+
+    fn read_mail(&mut self) {
+        for letter in self.mailbox().take() {
+            match letter {
+                Letter::Granted(ticket, reservation) => self.granted(&ticket, reservation),
+                Letter::LaneUp(handle) => self.lane_up(handle),
+                Letter::LaneDown(handle) => self.lane_down(&handle),
+                Letter::Pump => {}
+                Letter::Drain => self.drain(),
+                Letter::Stop => self.stopped = true,
+            }
+        }
+    }
+
+    fn go_on_with_ready(&mut self) {
+        // What is added meanwhile has its turn next time, after the kernel's news.
+        for _ in 0..self.ready.len() {
+            let Some(key) = self.ready.pop_front() else {
+                return;
+            };
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.ready = false;
+                self.advance(key);
+            }
+        }
+    }
+
+    fn fire_deadlines(&mut self) {
+        while let Some(timer) = self.deadlines.pop_due(self.now) {
+            match timer {
+                Timer::Conn(key) => self.conn_deadline(key),
+                Timer::Lane(lane) => self.lane_deadline(lane),
+                Timer::Accept => self.resume_accepting(),
+                Timer::Drain => self.drain_deadline(),
+            }
+        }
+        self.recall_overdue();
+    }
+
+    /// Shares out room to exchanges that wait for it, whichever loop they belong to.
+    pub(super) fn pump(&mut self) {
+        if self.shared.pool.waiting() == 0 {
+            return;
+        }
+        while let Some((ticket, reservation)) = self.shared.pool.pump() {
+            match ticket.owner() == self.index {
+                true => self.granted(&ticket, reservation),
+                false => self.shared.mailboxes[usize::from(ticket.owner())]
+                    .post(Letter::Granted(ticket, reservation)),
+            }
+        }
+    }
+
+    /// Publishes what this turn wrote for consumers and wakes those that sleep.
+    pub(super) fn flush_lanes(&mut self) {
+        let wants_starts = self.want_starts();
+        let mut any = false;
+        for lane in self.lanes.iter_mut().flatten() {
+            if lane.wants_starts != wants_starts {
+                lane.wants_starts = wants_starts;
+                lane.ends.requests.want_starts(wants_starts);
+            }
+            lane.touched |= lane.ends.requests.publish();
+            lane.ends.responses.release();
+            any |= lane.touched;
+        }
+        bus::fence();
+        if !any && !wants_starts {
+            return self.kick_for_space();
+        }
+        for lane in self.lanes.iter_mut().flatten() {
+            if std::mem::take(&mut lane.touched) || lane.ends.responses.peer_wants_space() {
+                // A bell that cannot be rung belongs to a dead consumer.
+                let _ = lane.ends.waker.kick();
+            }
+        }
+    }
+
+    fn kick_for_space(&mut self) {
+        for lane in self.lanes.iter_mut().flatten() {
+            if lane.ends.responses.peer_wants_space() {
+                let _ = lane.ends.waker.kick();
+            }
+        }
+    }
+
+    /// Whether consumers are to tell of starts, which give the queue room.
+    fn want_starts(&self) -> bool {
+        let waiting = self.shared.pool.waiting() > 0;
+        if !waiting && self.shared.wants_starts.load(Ordering::Relaxed) {
+            self.shared.wants_starts.store(false, Ordering::Relaxed);
+        }
+        waiting
+    }
+
+    pub(super) fn mailbox(&self) -> &super::mailbox::Mailbox {
+        &self.shared.mailboxes[usize::from(self.index)]
+    }
+
+    pub(super) fn stats(&self) -> &crate::stats::LoopStats {
+        &self.shared.stats[usize::from(self.index)]
+    }
+
+    /// Watches the bell that the consumer of `lane` rings for this loop.
+    pub(super) fn watch_lane(&self, lane: &LaneEnd) -> io::Result<()> {
+        let bell = lane.handle.lane.doorbell_of_loop(self.index);
+        let token = TAG_LANE | u64::from(lane.handle.index);
+        self.epoll.add(bell, token, epoll::IN | epoll::EDGE)
+    }
+
+    pub(super) fn unwatch_lane(&self, lane: &LaneEnd) {
+        // The eventfd outlives this loop's interest in it, so closing does not remove it.
+        let _ = self
+            .epoll
+            .delete(lane.handle.lane.doorbell_of_loop(self.index));
+    }
+
+    pub(super) fn pause_accepting(&mut self) {
+        if !std::mem::replace(&mut self.accepting, false) {
+            return;
+        }
+        for listener in &self.listeners {
+            let _ = self.epoll.delete(listener);
+        }
+        self.deadlines
+            .insert(self.now + ACCEPT_PAUSE, Timer::Accept);
+    }
+
+    fn resume_accepting(&mut self) {
+        if std::mem::replace(&mut self.accepting, true) {
+            return;
+        }
+        for (address, listener) in self.listeners.iter().enumerate() {
+            let token = TAG_LISTENER | address as u64;
+            let _ = self.epoll.add(listener, token, epoll::IN);
+        }
+    }
+}
+
+/// The fields that the engine adds to responses.
+pub(super) fn extras<'a>(date: &'a [u8; 29], shared: &'a Shared) -> Extras<'a> {
+    Extras {
+        date: shared.config.date_header.then_some(date),
+        server: shared.config.server_header.as_deref(),
+    }
+}

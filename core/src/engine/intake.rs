@@ -1,0 +1,579 @@
+//! The client's side inwards: accepting, reading, and what comes of what was read.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use crate::bus::{Kind, RecordHeader, flags};
+use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
+use crate::sys::epoll;
+
+use super::conn::{Conn, Exchange, Phase, Place};
+use super::event_loop::{Loop, READ_BUFFER, TURN_BUDGET};
+
+/// Accept at most this many connections before others have had their turn.
+const ACCEPT_BATCH: usize = 64;
+/// A record carries at most this much of a body along with the head.
+pub(super) const INLINE_BODY: usize = 16 * 1024;
+/// Body parts are sent in records of at most this much.
+const BODY_PART: usize = 32 * 1024;
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+impl Loop {
+    pub(super) fn accept(&mut self, address: usize) {
+        for _ in 0..ACCEPT_BATCH {
+            let (socket, peer) = match self.listeners[address].accept() {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return,
+                // Out of descriptors or memory: the listener stays readable, so look away a while.
+                Err(_) => return self.pause_accepting(),
+            };
+            let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
+            let key = self
+                .conns
+                .insert(Conn::new(socket, peer, address as u16, self.now));
+            let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
+            // The key was just handed out, so the connection is there.
+            let Some(conn) = self.conns.get_mut(key) else {
+                return;
+            };
+            if self.epoll.add(&conn.socket, key, flags).is_err() {
+                self.conns.remove(key);
+                return self.pause_accepting();
+            }
+            self.stats().accepted.add(1);
+            self.set_timer(key);
+        }
+    }
+
+    pub(super) fn conn_event(&mut self, key: u64, flags: u32) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.can_read |= flags & (epoll::IN | epoll::RDHUP) != 0;
+        conn.hung_up |= flags & (epoll::RDHUP | epoll::HUP | epoll::ERR) != 0;
+        if flags & epoll::OUT != 0 {
+            conn.can_write = true;
+            if conn.unsent() > 0 {
+                self.mark_dirty(key);
+            }
+        }
+        if flags & (epoll::HUP | epoll::ERR) != 0 {
+            return self.drop_conn(key);
+        }
+        self.advance(key);
+    }
+
+    /// Goes on with a connection as far as its input, its handler and its budget allow.
+    pub(super) fn advance(&mut self, key: u64) {
+        let mut budget = TURN_BUDGET;
+        self.at = key;
+        loop {
+            let Some(conn) = self.conns.get_mut(key) else {
+                return;
+            };
+            let more = match conn.phase {
+                Phase::Head => self.advance_head(key, &mut budget),
+                Phase::Body => self.advance_body(key, &mut budget),
+                Phase::Response => self.watch_for_hang_up(key),
+                Phase::Discard => self.discard_body(key, &mut budget),
+                Phase::Linger => self.linger(key, &mut budget),
+                Phase::Closing => false,
+            };
+            if !more {
+                break;
+            }
+            if budget == 0 {
+                self.at = u64::MAX;
+                self.mark_ready(key);
+                break;
+            }
+        }
+        self.at = u64::MAX;
+        self.stow_input(key);
+        self.set_timer(key);
+    }
+
+    pub(super) fn mark_ready(&mut self, key: u64) {
+        if key == self.at {
+            return;
+        }
+        if let Some(conn) = self.conns.get_mut(key)
+            && !std::mem::replace(&mut conn.ready, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    /// Reads once. False: nothing came, now or ever; the connection may be gone.
+    pub(super) fn fill(&mut self, key: u64, budget: &mut usize) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        if !conn.can_read {
+            return false;
+        }
+        if conn.input.capacity() == 0 {
+            conn.input = std::mem::take(&mut self.read_buffer);
+        }
+        if conn.consumed > 0 {
+            conn.input.drain(..conn.consumed);
+            conn.consumed = 0;
+        }
+        if conn.input.capacity() - conn.input.len() < 4096 {
+            conn.input.reserve(READ_BUFFER - 4096);
+        }
+        let room = conn.input.capacity() - conn.input.len();
+        match conn.socket.recv(&mut conn.input) {
+            Ok(0) => {
+                self.end_of_input(key);
+                false
+            }
+            Ok(count) => {
+                // A short read has emptied the socket: the next byte will be a new edge. Behind a
+                // hang-up there is no next edge, so its end of stream must be read for.
+                conn.can_read = count == room || conn.hung_up;
+                if conn.phase == Phase::Head && conn.input.len() == count {
+                    conn.since = self.now;
+                }
+                conn.moved = self.now;
+                *budget = budget.saturating_sub(count);
+                self.stats().bytes_in.add(count as u64);
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                conn.can_read = false;
+                false
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(_) => {
+                self.drop_conn(key);
+                false
+            }
+        }
+    }
+
+    /// The client has ended its side.
+    fn end_of_input(&mut self, key: u64) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.can_read = false;
+        match conn.phase {
+            // What was answered already may still be on its way out.
+            Phase::Head | Phase::Discard if conn.unsent() > 0 => {
+                conn.enter(Phase::Closing, self.now)
+            }
+            Phase::Closing => {}
+            // Whoever ends its side before the answer has come has left: a client that went away
+            // looks the same, and work for it must stop.
+            _ => self.drop_conn(key),
+        }
+    }
+
+    /// Gives the loop its buffer back, so that a connection that waits holds only what it must.
+    fn stow_input(&mut self, key: u64) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        if conn.input.capacity() == 0 {
+            return;
+        }
+        let rest = match conn.unread() {
+            [] => Vec::new(),
+            _ if conn.consumed == 0 && self.read_buffer.capacity() >= READ_BUFFER => return,
+            rest => rest.to_vec(),
+        };
+        let mut buffer = std::mem::replace(&mut conn.input, rest);
+        conn.consumed = 0;
+        if self.read_buffer.capacity() == 0 {
+            buffer.clear();
+            self.read_buffer = buffer;
+        }
+    }
+
+    fn advance_head(&mut self, key: u64, budget: &mut usize) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        if !conn.unread().is_empty() {
+            let unread = &conn.input[conn.consumed..];
+            match self.head.parse(unread, &self.shared.config.limits) {
+                Ok(true) => {
+                    self.begin(key);
+                    return true;
+                }
+                Ok(false) => {}
+                Err(reject) => {
+                    self.refuse(key, reject);
+                    return false;
+                }
+            }
+        }
+        self.fill(key, budget)
+    }
+
+    /// A head has come whole: finds who answers it and passes it on.
+    fn begin(&mut self, key: u64) {
+        self.stats().requests.add(1);
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let shared = &self.shared;
+        let head = &self.head;
+        let input = &conn.input[conn.consumed..];
+        let response_timeout = shared.config.timeouts.response.as_nanos() as u64;
+        let mut exchange = Box::new(Exchange {
+            place: Place::Here,
+            record: Vec::new(),
+            record_flags: 0,
+            attempts: 0,
+            body_done: false,
+            body_sent: 0,
+            wants_continue: head.expect_continue,
+            facts: ResponseFacts {
+                version: head.version,
+                head_request: head.method.of(input) == b"HEAD",
+                keep_alive: head.keep_alive && !shared.draining.load(Ordering::Relaxed),
+            },
+            writer: None,
+            received: 0,
+            granted: 0,
+            deadline: match response_timeout {
+                0 => u64::MAX,
+                timeout => self.now + timeout,
+            },
+            begun_at: self.now,
+            collected: Vec::new(),
+            collects: false,
+            line: String::new(),
+            status: 0,
+        });
+        if shared.access.is_some() {
+            exchange.line =
+                request_line(head.method.of(input), head.target.of(input), head.version);
+        }
+        conn.body = BodyReader::new(head.framing, shared.config.limits.body);
+        conn.exchange = Some(exchange);
+        conn.enter(Phase::Body, self.now);
+        if self.begin_inline(key) {
+            return;
+        }
+        if self.shared.routes.pool {
+            return self.begin_pooled(key);
+        }
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.consumed += self.head.len;
+        }
+        self.answer_simply(key, 404, "Not Found\n", &[]);
+    }
+
+    /// Encodes the request with what is here of its body, and asks the pool for room.
+    fn begin_pooled(&mut self, key: u64) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Some(exchange) = conn.exchange.as_deref_mut() else {
+            return;
+        };
+        let head_start = conn.consumed;
+        let mut at = head_start + self.head.len;
+        let room = super::encode::body_room(&self.head, INLINE_BODY);
+        self.scratch.clear();
+        let rejected = loop {
+            match conn
+                .body
+                .next_up_to(&conn.input[at..], room - self.scratch.len())
+            {
+                Ok(BodyStep::Data {
+                    start,
+                    len,
+                    consumed,
+                }) => {
+                    self.scratch
+                        .extend_from_slice(&conn.input[at + start..at + start + len]);
+                    at += consumed;
+                    exchange.body_done = conn.body.is_done();
+                    if self.scratch.len() == room || exchange.body_done {
+                        break None;
+                    }
+                }
+                Ok(BodyStep::End { consumed }) => {
+                    at += consumed;
+                    exchange.body_done = true;
+                    break None;
+                }
+                Ok(BodyStep::NeedMore { consumed }) => {
+                    at += consumed;
+                    break None;
+                }
+                Err(reject) => break Some(reject),
+            }
+        };
+        if let Some(reject) = rejected {
+            return self.refuse(key, reject);
+        }
+        conn.body_read = 0;
+        // A client that sends the body unasked does not wait to be asked.
+        exchange.wants_continue &= self.scratch.is_empty() && !exchange.body_done;
+        exchange.record = self.spares.pop().unwrap_or_default();
+        exchange.record.clear();
+        exchange.record_flags = if exchange.body_done { flags::END } else { 0 };
+        if exchange.body_done {
+            conn.phase = Phase::Response;
+        }
+        let input = &conn.input[head_start..];
+        let encoded = super::encode::request(
+            &mut exchange.record,
+            &self.head,
+            input,
+            &super::encode::Surroundings {
+                peer: conn.peer.as_ref().map(|(host, port)| (&**host, *port)),
+                server: &self.shared.servers[usize::from(conn.address)],
+                deadline: exchange.deadline,
+                wants_continue: exchange.wants_continue,
+                body: &self.scratch,
+                config: &self.shared.config,
+            },
+            &mut self.path,
+        );
+        conn.consumed = at;
+        if encoded.is_err() {
+            return self.refuse(
+                key,
+                Reject {
+                    status: 431,
+                    reason: "the request head is too large",
+                },
+            );
+        }
+        self.admit(key);
+    }
+
+    /// Passes on what comes of a request's body. True: there may be more to do at once.
+    fn advance_body(&mut self, key: u64, budget: &mut usize) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        match conn.exchange.as_deref().map(|exchange| &exchange.place) {
+            Some(Place::Lane {
+                lane,
+                slot,
+                generation,
+            }) => {
+                let place = (*lane, *slot, *generation);
+                self.send_body(key, place, budget)
+            }
+            Some(Place::Here) if conn.collects() => self.collect_body(key, budget),
+            _ => self.watch_for_hang_up(key),
+        }
+    }
+
+    /// Sends body parts to the consumer as far as its window and the ring have room.
+    fn send_body(&mut self, key: u64, place: (u16, u16, u32), budget: &mut usize) -> bool {
+        let (lane_index, slot, generation) = place;
+        loop {
+            let (Some(conn), Some(lane)) = (
+                self.conns.get_mut(key),
+                self.lanes[usize::from(lane_index)].as_deref_mut(),
+            ) else {
+                return false;
+            };
+            let Some(exchange) = conn.exchange.as_deref_mut() else {
+                return false;
+            };
+            let granted = match lane.ends.slots.started(slot) == generation {
+                true => lane.ends.slots.request_granted(slot),
+                false => 0,
+            };
+            let window = granted.saturating_sub(exchange.body_sent) as usize;
+            if window == 0 {
+                if !lane.body_waiters.contains(&key) {
+                    lane.body_waiters.push(key);
+                }
+                // The client's clock runs only while we want its bytes.
+                conn.wants_body = false;
+                return self.watch_for_hang_up(key);
+            }
+            if !std::mem::replace(&mut conn.wants_body, true) {
+                conn.since = self.now;
+                conn.moved = self.now;
+                conn.body_read = 0;
+            }
+            if std::mem::take(&mut exchange.wants_continue) && exchange.writer.is_none() {
+                conn.output.extend_from_slice(CONTINUE);
+                self.mark_dirty(key);
+                continue;
+            }
+            let unread = conn.input.len() - conn.consumed;
+            if unread == 0 {
+                return self.fill(key, budget);
+            }
+            let part = window.min(BODY_PART);
+            if !lane.room_for(part.min(unread)) {
+                if !lane.body_waiters.contains(&key) {
+                    lane.body_waiters.push(key);
+                }
+                return false;
+            }
+            let at = conn.consumed;
+            let (data, ended) = match conn.body.next_up_to(&conn.input[at..], part) {
+                Ok(BodyStep::Data {
+                    start,
+                    len,
+                    consumed,
+                }) => {
+                    conn.consumed += consumed;
+                    (at + start..at + start + len, conn.body.is_done())
+                }
+                Ok(BodyStep::End { consumed }) => {
+                    conn.consumed += consumed;
+                    (0..0, true)
+                }
+                Ok(BodyStep::NeedMore { consumed }) => {
+                    conn.consumed += consumed;
+                    return self.fill(key, budget);
+                }
+                Err(reject) => {
+                    self.refuse(key, reject);
+                    return false;
+                }
+            };
+            let header = RecordHeader {
+                kind: Kind::RequestBody as u8,
+                flags: if ended { flags::END } else { 0 },
+                aux: 0,
+                owner: self.index,
+                slot,
+                generation,
+                len: 0,
+            };
+            exchange.body_sent += data.len() as u64;
+            conn.body_read += data.len() as u64;
+            let pushed = lane.ends.requests.push(header, &[&conn.input[data]]);
+            debug_assert!(pushed, "the ring had room for the part");
+            lane.touched = true;
+            if ended {
+                exchange.body_done = true;
+                conn.enter(Phase::Response, self.now);
+                return true;
+            }
+            if *budget == 0 {
+                return true;
+            }
+        }
+    }
+
+    /// Throws away the rest of a request's body after its response.
+    fn discard_body(&mut self, key: u64, budget: &mut usize) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        if conn.unread().is_empty() {
+            return self.fill(key, budget);
+        }
+        let step = conn.body.next(&conn.input[conn.consumed..]);
+        match step {
+            Ok(BodyStep::Data { consumed, .. }) => {
+                conn.consumed += consumed;
+                conn.body_read += consumed as u64;
+                true
+            }
+            Ok(BodyStep::End { consumed }) => {
+                conn.consumed += consumed;
+                conn.enter(Phase::Head, self.now);
+                true
+            }
+            Ok(BodyStep::NeedMore { consumed }) => {
+                conn.consumed += consumed;
+                self.fill(key, budget)
+            }
+            Err(_) => {
+                // Its response is out; there is nobody left to tell.
+                self.close_after_output(key);
+                false
+            }
+        }
+    }
+
+    /// Reads and forgets until the client has closed, so that it can read our last answer.
+    fn linger(&mut self, key: u64, budget: &mut usize) -> bool {
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.consumed = conn.input.len();
+        }
+        self.fill(key, budget)
+    }
+
+    /// While the answer is being made nothing is read, but a client that leaves is noticed.
+    fn watch_for_hang_up(&mut self, key: u64) -> bool {
+        if self.conns.get_mut(key).is_some_and(|conn| conn.hung_up) {
+            self.drop_conn(key);
+        }
+        false
+    }
+
+    /// Answers what cannot be accepted, and closes.
+    pub(super) fn refuse(&mut self, key: u64, reject: Reject) {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.consumed = conn.input.len();
+        if conn.has_answered() {
+            // The response is on its way: all that can be said is that it ends here.
+            return self.reset(key);
+        }
+        self.abandon(key);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.exchange = Some(Box::new(Exchange::refused(self.now)));
+        }
+        let text = format!("{}\n", reject.reason);
+        self.answer_simply(key, reject.status, &text, &[]);
+    }
+}
+
+impl Conn {
+    /// Whether the body is collected for an inline handler.
+    fn collects(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(|exchange| exchange.collects)
+    }
+}
+
+impl Exchange {
+    /// Stands for a request that never became one.
+    fn refused(now: u64) -> Self {
+        Self {
+            place: Place::Here,
+            record: Vec::new(),
+            record_flags: 0,
+            attempts: 0,
+            body_done: false,
+            body_sent: 0,
+            wants_continue: false,
+            facts: ResponseFacts {
+                version: Version::Http11,
+                head_request: false,
+                keep_alive: false,
+            },
+            writer: None,
+            received: 0,
+            granted: 0,
+            deadline: u64::MAX,
+            begun_at: now,
+            collected: Vec::new(),
+            collects: false,
+            line: String::new(),
+            status: 0,
+        }
+    }
+}
+
+fn request_line(method: &[u8], target: &[u8], version: Version) -> String {
+    let version = match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+    };
+    let method = String::from_utf8_lossy(method);
+    let target = target.escape_ascii();
+    format!("{method} {target} {version}")
+}

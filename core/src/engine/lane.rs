@@ -1,0 +1,174 @@
+//! What a loop knows of a consumer: its ends of the lane and who waits for what on it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
+use crate::dispatch::LaneLimits;
+
+/// No connection: the client has left, or has its answer, and only the slot is still held.
+pub(super) const NOBODY: u64 = u64::MAX;
+
+/// A consumer as the engine and its supervisor hold it.
+pub struct LaneHandle {
+    pub(super) lane: EngineLane,
+    pub(super) id: u64,
+    pub(super) geometry: Geometry,
+    /// Its place in the pool.
+    pub(super) index: u16,
+    /// Loops that have yet to take it up.
+    pub(super) arriving: AtomicUsize,
+    /// Loops that have yet to let go of it.
+    pub(super) leaving: AtomicUsize,
+    pub(super) poisoned: AtomicBool,
+}
+
+impl LaneHandle {
+    pub(super) fn new(
+        id: u64,
+        index: u16,
+        limits: &LaneLimits,
+        rings: u16,
+        page: &StatusPage,
+    ) -> io::Result<Self> {
+        let geometry = Geometry {
+            rings,
+            slots: limits.slots,
+            ..Geometry::default()
+        };
+        Ok(Self {
+            lane: EngineLane::create(id, &geometry, page)?,
+            id,
+            geometry,
+            index,
+            arriving: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
+            poisoned: AtomicBool::new(false),
+        })
+    }
+
+    /// Names the lane for as long as the engine lives.
+    pub fn lane_id(&self) -> u64 {
+        self.id
+    }
+
+    /// The sizes a consumer is told of.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The descriptors a consumer is handed, in the order it expects them.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.lane.fds()
+    }
+
+    pub(super) fn set_state(&self, state: LaneState) {
+        self.lane.set_state(state);
+    }
+}
+
+/// One loop's ends of a lane.
+pub(super) struct LaneEnd {
+    pub(super) handle: Arc<LaneHandle>,
+    pub(super) ends: LoopEnds,
+    /// By slot; only the entries of exchanges that this loop owns are in use.
+    pub(super) slots: Vec<Held>,
+    /// Sent and not known to have started, oldest first.
+    pub(super) unstarted: VecDeque<Unstarted>,
+    /// Connections whose request body waits for a grant or for room in the ring.
+    pub(super) body_waiters: Vec<u64>,
+    /// Exchanges whose head waits for room in the ring.
+    pub(super) head_waiters: VecDeque<u64>,
+    /// Something was written for the consumer since the last flush.
+    pub(super) touched: bool,
+    /// A record violated the contract: nothing more is read.
+    pub(super) poisoned: bool,
+    /// It is known to the pool as stalled.
+    pub(super) stalled: bool,
+    pub(super) wants_starts: bool,
+    /// Slots in use here.
+    pub(super) held: usize,
+    /// Since an exchange overran its deadline: the tick then, and when to look again.
+    pub(super) suspicion: Option<(u32, u64)>,
+}
+
+/// A slot in use by an exchange of this loop.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) generation: u32,
+    pub(super) in_use: bool,
+    /// Known to have started; its record need not be kept.
+    pub(super) started: bool,
+    /// The message has ended; only DONE is missing.
+    pub(super) ended: bool,
+    /// The connection, or `NOBODY`.
+    pub(super) conn: u64,
+}
+
+/// A record on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unstarted {
+    pub(super) slot: u16,
+    pub(super) generation: u32,
+    pub(super) sent_at: u64,
+}
+
+impl LaneEnd {
+    pub(super) fn new(handle: Arc<LaneHandle>, loop_index: u16) -> Self {
+        let empty = Held {
+            generation: 0,
+            in_use: false,
+            started: false,
+            ended: false,
+            conn: NOBODY,
+        };
+        Self {
+            ends: handle.lane.ends(loop_index),
+            slots: vec![empty; usize::from(handle.geometry.slots)],
+            handle,
+            unstarted: VecDeque::new(),
+            body_waiters: Vec::new(),
+            head_waiters: VecDeque::new(),
+            touched: false,
+            poisoned: false,
+            stalled: false,
+            wants_starts: false,
+            held: 0,
+            suspicion: None,
+        }
+    }
+
+    /// The slot a record speaks of, if an exchange of this loop holds it in that generation.
+    #[inline]
+    pub(super) fn held(&mut self, slot: u16, generation: u32) -> Option<&mut Held> {
+        self.slots
+            .get_mut(usize::from(slot))
+            .filter(|held| held.in_use && held.generation == generation)
+    }
+
+    /// Whether the consumer has begun the exchange; if not, and it has been cancelled and a fence
+    /// stands between, it never will.
+    pub(super) fn has_started(&self, slot: u16, generation: u32) -> bool {
+        self.ends.slots.started(slot) == generation
+    }
+
+    /// Tells the consumer that nobody wants this exchange any more.
+    pub(super) fn cancel(&mut self, slot: u16, generation: u32) {
+        self.ends.slots.cancel(slot, generation);
+        self.ends.notice.bump();
+        self.touched = true;
+    }
+
+    /// Whether the ring has room for a record with `len` bytes; if not, the consumer is asked to
+    /// tell when it has.
+    pub(super) fn room_for(&mut self, len: usize) -> bool {
+        if self.ends.requests.has_room(len) {
+            return true;
+        }
+        self.ends.requests.want_space();
+        self.ends.requests.has_room(len)
+    }
+}

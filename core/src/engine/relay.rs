@@ -1,0 +1,443 @@
+//! The consumers' side outwards: finding room, sending requests, recalling them, and what is done
+//! when a consumer comes or goes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::bus::{self, Kind, LaneState, RecordHeader};
+use crate::dispatch::{Admission, Reservation, Ticket};
+
+use super::conn::Place;
+use super::event_loop::{Loop, RECALL_AFTER, Timer};
+use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted};
+use super::mailbox::Letter;
+use super::shared::ControlEvent;
+
+/// A request that no consumer started is sent at most this often.
+const ATTEMPTS: u8 = 3;
+
+impl Loop {
+    /// Asks the pool for room for an encoded request.
+    pub(super) fn admit(&mut self, key: u64) {
+        match self.shared.pool.admit(self.index, key) {
+            Admission::Granted(reservation) => self.send(key, reservation),
+            Admission::Queued(ticket) => self.enqueue(key, ticket),
+            Admission::Full | Admission::Limit => {
+                self.stats().overloaded.add(1);
+                self.answer_simply(
+                    key,
+                    503,
+                    "the server is busy, try again soon\n",
+                    &[("retry-after", "1")],
+                );
+            }
+        }
+    }
+
+    /// Sends again what no consumer has started, ahead of what waits.
+    pub(super) fn readmit(&mut self, key: u64) {
+        let Some(exchange) = self
+            .conns
+            .get_mut(key)
+            .and_then(|c| c.exchange.as_deref_mut())
+        else {
+            return;
+        };
+        exchange.place = Place::Here;
+        exchange.attempts += 1;
+        if exchange.attempts >= ATTEMPTS {
+            self.shared.pool.leave();
+            return self.answer_simply(key, 502, "the application's worker died\n", &[]);
+        }
+        self.stats().redispatched.add(1);
+        match self.shared.pool.readmit(self.index, key) {
+            Admission::Granted(reservation) => self.send(key, reservation),
+            Admission::Queued(ticket) => self.enqueue(key, ticket),
+            Admission::Full | Admission::Limit => unreachable!("a return is always taken in"),
+        }
+    }
+
+    /// Waits for room.
+    fn enqueue(&mut self, key: u64, ticket: Arc<Ticket>) {
+        let until = self.now + self.shared.config.queue_timeout.as_nanos() as u64;
+        if let Some(exchange) = self
+            .conns
+            .get_mut(key)
+            .and_then(|c| c.exchange.as_deref_mut())
+        {
+            exchange.place = Place::Queued(ticket, until);
+        }
+        self.set_timer(key);
+        // Room may come free on rings of loops that sleep: let them ask to be told.
+        if !self.shared.wants_starts.swap(true, Ordering::Relaxed) {
+            self.shared.broadcast(Some(self.index), || Letter::Pump);
+        }
+    }
+
+    /// A ticket of this loop has got room.
+    pub(super) fn granted(&mut self, ticket: &Ticket, reservation: Reservation) {
+        let key = ticket.exchange();
+        let waits = self
+            .conns
+            .get_mut(key)
+            .and_then(|conn| conn.exchange.as_deref())
+            .is_some_and(|exchange| {
+                matches!(&exchange.place, Place::Queued(own, _) if std::ptr::eq(&**own, ticket))
+            });
+        match waits {
+            true => self.send(key, reservation),
+            // The client has left meanwhile.
+            false => self.shared.pool.release(reservation),
+        }
+    }
+
+    /// Writes the request into the lane that has room for it.
+    fn send(&mut self, key: u64, reservation: Reservation) {
+        let Reservation {
+            lane: index,
+            slot,
+            generation,
+        } = reservation;
+        let now = self.now;
+        let window = u64::from(self.shared.config.response_window);
+        let Some(exchange) = self
+            .conns
+            .get_mut(key)
+            .and_then(|c| c.exchange.as_deref_mut())
+        else {
+            return self.shared.pool.release(reservation);
+        };
+        let lane = self
+            .lanes
+            .get_mut(usize::from(index))
+            .and_then(|lane| lane.as_deref_mut());
+        let Some(lane) = lane.filter(|lane| !lane.poisoned) else {
+            // The consumer has died between the grant and now.
+            self.shared.pool.release(reservation);
+            return self.readmit(key);
+        };
+        exchange.place = Place::Lane {
+            lane: index,
+            slot,
+            generation,
+        };
+        exchange.received = 0;
+        exchange.granted = window;
+        lane.slots[usize::from(slot)] = Held {
+            generation,
+            in_use: true,
+            started: false,
+            ended: false,
+            conn: key,
+        };
+        lane.held += 1;
+        lane.ends.slots.grant_response(slot, window);
+        lane.unstarted.push_back(Unstarted {
+            slot,
+            generation,
+            sent_at: now,
+        });
+        lane.head_waiters.push_back(key);
+        self.send_heads(index);
+    }
+
+    /// Writes the heads that wait for their lane's ring, in order.
+    fn send_heads(&mut self, index: u16) {
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return;
+        };
+        while let Some(key) = lane.head_waiters.front().copied() {
+            let exchange = self.conns.get_mut(key).and_then(|c| c.exchange.as_deref());
+            if let Some(exchange) = exchange
+                && let Place::Lane {
+                    lane: place,
+                    slot,
+                    generation,
+                } = exchange.place
+                && place == index
+            {
+                let header = RecordHeader {
+                    kind: Kind::RequestHead as u8,
+                    flags: exchange.record_flags,
+                    aux: 0,
+                    owner: self.index,
+                    slot,
+                    generation,
+                    len: 0,
+                };
+                if !lane.room_for(exchange.record.len()) {
+                    return;
+                }
+                let pushed = lane.ends.requests.push(header, &[&exchange.record]);
+                debug_assert!(pushed, "the ring had room for the head");
+                lane.touched = true;
+            }
+            lane.head_waiters.pop_front();
+        }
+    }
+
+    /// Goes on with bodies and heads that waited for a grant or for room on this lane.
+    pub(super) fn wake_waiters(&mut self, index: u16) {
+        self.send_heads(index);
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return;
+        };
+        for key in std::mem::take(&mut lane.body_waiters) {
+            self.mark_ready(key);
+        }
+    }
+
+    /// Takes note of which records have started: their window is free, their copies can go.
+    pub(super) fn note_starts(&mut self, index: u16) {
+        loop {
+            let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+                return;
+            };
+            let Some(&Unstarted {
+                slot, generation, ..
+            }) = lane.unstarted.front()
+            else {
+                if std::mem::take(&mut lane.stalled) {
+                    self.shared.pool.mark_stalled(index, false);
+                }
+                return;
+            };
+            let held = lane.slots[usize::from(slot)];
+            let waits = held.in_use && held.generation == generation && !held.started;
+            if waits && !lane.has_started(slot, generation) {
+                return;
+            }
+            lane.unstarted.pop_front();
+            if waits {
+                self.note_start(index, slot);
+            }
+        }
+    }
+
+    /// One exchange is known to have started.
+    pub(super) fn note_start(&mut self, index: u16, slot: u16) {
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return;
+        };
+        let held = &mut lane.slots[usize::from(slot)];
+        if std::mem::replace(&mut held.started, true) {
+            return;
+        }
+        let (key, generation) = (held.conn, held.generation);
+        self.shared.pool.started(index, slot, generation);
+        if let Some(exchange) = self
+            .conns
+            .get_mut(key)
+            .and_then(|c| c.exchange.as_deref_mut())
+        {
+            let record = std::mem::take(&mut exchange.record);
+            self.spare(record);
+        }
+    }
+
+    /// Calls back what has waited too long in front of a busy consumer while others have room.
+    pub(super) fn recall_overdue(&mut self) {
+        if self.lanes.len() < 2 {
+            return;
+        }
+        for index in 0..self.lanes.len() as u16 {
+            self.note_starts(index);
+            while let Some((slot, generation)) = self.overdue(index) {
+                let Some(reservation) = self.shared.pool.reserve_elsewhere(index) else {
+                    break;
+                };
+                self.recall(index, slot, generation, reservation);
+            }
+        }
+    }
+
+    /// The oldest record of a lane that has waited too long to be started.
+    fn overdue(&mut self, index: u16) -> Option<(u16, u32)> {
+        let lane = self.lanes[usize::from(index)].as_deref_mut()?;
+        let oldest = *lane.unstarted.front()?;
+        if self.now < oldest.sent_at + RECALL_AFTER {
+            return None;
+        }
+        if !std::mem::replace(&mut lane.stalled, true) {
+            self.shared.pool.mark_stalled(index, true);
+        }
+        Some((oldest.slot, oldest.generation))
+    }
+
+    fn recall(&mut self, index: u16, slot: u16, generation: u32, elsewhere: Reservation) {
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return self.shared.pool.release(elsewhere);
+        };
+        lane.unstarted.pop_front();
+        let key = match lane.held(slot, generation) {
+            Some(held) if held.conn != NOBODY => held.conn,
+            _ => return self.shared.pool.release(elsewhere),
+        };
+        lane.ends.slots.recall(slot, generation);
+        bus::fence();
+        if lane.has_started(slot, generation) {
+            // It was being started meanwhile. Either it runs, or the consumer saw the recall and
+            // will say that it did not run: the copy of the record is kept for that.
+            if let Some(held) = lane.held(slot, generation) {
+                held.started = true;
+            }
+            self.shared.pool.started(index, slot, generation);
+            return self.shared.pool.release(elsewhere);
+        }
+        if let Some(held) = lane.held(slot, generation) {
+            held.conn = NOBODY;
+        }
+        self.stats().recalled.add(1);
+        self.send(key, elsewhere);
+    }
+
+    /// A consumer is ready: takes up this loop's ends of its lane.
+    pub(super) fn lane_up(&mut self, handle: Arc<LaneHandle>) {
+        let index = handle.index;
+        let lane = Box::new(LaneEnd::new(handle, self.index));
+        if let Err(error) = self.watch_lane(&lane) {
+            self.shared.tell(ControlEvent::Poisoned {
+                lane_id: lane.handle.id,
+                reason: format!("the loop cannot watch it: {error}"),
+            });
+        }
+        let handle = lane.handle.clone();
+        let place = usize::from(index);
+        if self.lanes.len() <= place {
+            self.lanes.resize_with(place + 1, || None);
+        }
+        self.lanes[place] = Some(lane);
+        if handle.arriving.fetch_sub(1, Ordering::AcqRel) == 1 {
+            handle.set_state(LaneState::Active);
+            self.shared.pool.open_lane(index);
+        }
+    }
+
+    /// A consumer has died or left: drains what it published, then settles what it left undone.
+    pub(super) fn lane_down(&mut self, handle: &Arc<LaneHandle>) {
+        let index = handle.index;
+        let place = usize::from(index);
+        let ours = self.lanes.get(place).and_then(|lane| lane.as_deref());
+        if ours.is_some_and(|lane| Arc::ptr_eq(&lane.handle, handle)) {
+            while self.drain_lane(index) {}
+            if let Some(lane) = self.lanes[place].take() {
+                self.unwatch_lane(&lane);
+                self.settle(&lane);
+            }
+        }
+        if handle.leaving.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.pool.remove_lane(index);
+            self.shared
+                .tell(ControlEvent::Released { lane_id: handle.id });
+        }
+    }
+
+    /// Each exchange a dead consumer held: dispatched again if it never began, else 502, or a reset
+    /// if its response had begun.
+    fn settle(&mut self, lane: &LaneEnd) {
+        for (slot, held) in lane.slots.iter().enumerate() {
+            if !held.in_use || held.conn == NOBODY {
+                continue;
+            }
+            let key = held.conn;
+            let begun = held.started || lane.has_started(slot as u16, held.generation);
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
+            if conn.has_answered() {
+                self.detach(key);
+                self.reset(key);
+            } else if begun {
+                self.detach(key);
+                self.stats().worker_died.add(1);
+                self.answer_simply(key, 502, "the application's worker died\n", &[]);
+            } else {
+                self.readmit(key);
+            }
+        }
+    }
+
+    /// Forgets where an exchange was; its place in the pool is given back.
+    fn detach(&mut self, key: u64) {
+        if let Some(exchange) = self
+            .conns
+            .get_mut(key)
+            .and_then(|c| c.exchange.as_deref_mut())
+        {
+            exchange.place = Place::Here;
+            self.shared.pool.leave();
+        }
+    }
+
+    /// The client or the clock ended an exchange: whoever works on it is told, and its slot is held
+    /// until the consumer has let go of it.
+    pub(super) fn abandon(&mut self, key: u64) {
+        let Some(exchange) = self
+            .conns
+            .get_mut(key)
+            .and_then(|c| c.exchange.as_deref_mut())
+        else {
+            return;
+        };
+        match std::mem::replace(&mut exchange.place, Place::Here) {
+            Place::Here => return,
+            // If it was granted already, the letter will find nobody and give the room back.
+            Place::Queued(ticket, _) => {
+                ticket.cancel();
+            }
+            Place::Lane {
+                lane: index,
+                slot,
+                generation,
+            } => {
+                if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
+                    lane.cancel(slot, generation);
+                    if let Some(held) = lane.held(slot, generation) {
+                        held.conn = NOBODY;
+                    }
+                }
+            }
+        }
+        self.shared.pool.leave();
+    }
+
+    /// An exchange overran its deadline: from now on the consumer is watched for standing still.
+    pub(super) fn suspect(&mut self, index: u16) {
+        let grace = self.shared.config.timeouts.stuck_grace.as_nanos() as u64;
+        let until = self.now + grace;
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return;
+        };
+        if lane.suspicion.is_none() && grace > 0 {
+            lane.suspicion = Some((lane.ends.slots.tick(), until));
+            self.deadlines.insert(until, Timer::Lane(index));
+        }
+    }
+
+    pub(super) fn lane_deadline(&mut self, index: u16) {
+        let Some(lane) = self
+            .lanes
+            .get_mut(usize::from(index))
+            .and_then(|l| l.as_deref_mut())
+        else {
+            return;
+        };
+        let Some((tick, until)) = lane.suspicion.filter(|(_, until)| *until <= self.now) else {
+            return;
+        };
+        lane.suspicion = None;
+        let overdue = lane
+            .slots
+            .iter()
+            .any(|held| held.in_use && held.conn == NOBODY);
+        if overdue && until <= self.now {
+            // A consumer that sleeps turns its loop again as soon as there is something to do.
+            match lane.ends.slots.tick() == tick && !lane.ends.waker.is_asleep() {
+                true => self.shared.tell(ControlEvent::Stuck {
+                    lane_id: lane.handle.id,
+                }),
+                false => self.suspect(index),
+            }
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! The consumers' side inwards: reading the records of responses and turning them into HTTP.
+
+use std::borrow::Cow;
+
+use crate::bus::{Kind, RecordHeader, Violation, flags};
+use crate::http::{BodyError, BodyLength, ResponseWriter};
+use crate::log;
+use crate::message::ResponseHead;
+
+use super::conn::{Exchange, Phase, Place};
+use super::event_loop::Loop;
+use super::lane::NOBODY;
+use super::shared::ControlEvent;
+
+/// Take at most this many bytes from one lane before the other lanes have had their turn.
+const LANE_BUDGET: usize = 256 * 1024;
+/// Which rule of the bus a consumer broke.
+type Offence = Cow<'static, str>;
+
+fn offence(violation: Violation) -> Offence {
+    Cow::Borrowed(violation.0)
+}
+
+/// `aux` of a CANCELLED record whose exchange had run.
+const RAN: u16 = 1;
+
+impl Loop {
+    pub(super) fn drain_lanes(&mut self) {
+        for index in 0..self.lanes.len() as u16 {
+            let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+                continue;
+            };
+            if lane.poisoned {
+                continue;
+            }
+            if lane.ends.notice.changed() || !lane.head_waiters.is_empty() {
+                self.wake_waiters(index);
+            }
+            self.drain_lane(index);
+            self.note_starts(index);
+        }
+    }
+
+    /// Whether any lane has something to read or to go on with, after `arm`.
+    pub(super) fn lanes_have_news(&mut self) -> bool {
+        for lane in self.lanes.iter_mut().flatten() {
+            if lane.poisoned {
+                continue;
+            }
+            // A violation is news too: the next drain deals with it.
+            if lane.ends.responses.refresh().unwrap_or(true) || lane.ends.notice.is_pending() {
+                return true;
+            }
+            if lane.wants_starts
+                && let Some(oldest) = lane.unstarted.front()
+                && lane.ends.slots.started(oldest.slot) == oldest.generation
+            {
+                return true;
+            }
+            if (!lane.head_waiters.is_empty() || !lane.body_waiters.is_empty())
+                && lane.ends.requests.space_came()
+            {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Reads the records of one lane. True: the budget ended it, there is more.
+    pub(super) fn drain_lane(&mut self, index: u16) -> bool {
+        let mut budget = LANE_BUDGET;
+        match self.try_drain(index, &mut budget) {
+            Ok(()) => budget == 0,
+            Err(offence) => {
+                self.poison(index, offence.into_owned());
+                false
+            }
+        }
+    }
+
+    fn try_drain(&mut self, index: u16, budget: &mut usize) -> Result<(), Offence> {
+        let place = usize::from(index);
+        let Some(lane) = self.lanes[place]
+            .as_deref_mut()
+            .filter(|lane| !lane.poisoned)
+        else {
+            return Ok(());
+        };
+        if !lane.ends.responses.refresh().map_err(offence)? {
+            return Ok(());
+        }
+        while *budget > 0 {
+            let Some(lane) = self.lanes[place].as_deref_mut() else {
+                return Ok(());
+            };
+            let Some(record) = lane.ends.responses.peek().map_err(offence)? else {
+                return Ok(());
+            };
+            *budget = budget.saturating_sub(record.len as usize + 16);
+            let mut payload = std::mem::take(&mut self.scratch);
+            payload.clear();
+            lane.ends.responses.read(&mut payload);
+            let outcome = self.take_record(index, &record, &payload);
+            self.scratch = payload;
+            outcome?;
+        }
+        Ok(())
+    }
+
+    /// Deals with one record, whose payload is a private copy.
+    fn take_record(
+        &mut self,
+        index: u16,
+        record: &RecordHeader,
+        payload: &[u8],
+    ) -> Result<(), Offence> {
+        if record.owner != self.index {
+            return Err(Offence::Borrowed(
+                "a record names a loop that does not own its exchange",
+            ));
+        }
+        let (slot, generation) = (record.slot, record.generation);
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return Ok(());
+        };
+        let Some(&mut held) = lane.held(slot, generation) else {
+            return match record.flags & flags::MUST_UNDERSTAND {
+                0 => Err(Offence::Borrowed(
+                    "a record speaks of an exchange that is not in flight",
+                )),
+                _ => Err(Offence::Borrowed("a record must be understood and is not")),
+            };
+        };
+        if held.ended && record.kind != Kind::ResponseBody as u8 {
+            return Err(Offence::Borrowed("a message goes on after its end"));
+        }
+        if !held.started && record.kind != Kind::Cancelled as u8 {
+            self.note_start(index, slot);
+        }
+        let key = held.conn;
+        let end = record.flags & flags::END != 0;
+        match Kind::from_wire(record.kind) {
+            Some(Kind::ResponseHead) => {
+                let head = ResponseHead::decode(payload)
+                    .map_err(|error| Offence::Owned(format!("a bad response head: {error}")))?;
+                if key != NOBODY {
+                    self.count_received(key, head.body().len())?;
+                    self.respond(key, &head, end)?;
+                }
+            }
+            Some(Kind::ResponseBody) => {
+                if held.ended && !payload.is_empty() {
+                    return Err(Offence::Borrowed("a body goes on after its end"));
+                }
+                if key != NOBODY {
+                    self.count_received(key, payload.len())?;
+                    self.respond_body(key, payload, end)?;
+                }
+            }
+            Some(Kind::ResponseAbort) => {
+                if key != NOBODY {
+                    self.respond_abort(key);
+                }
+            }
+            Some(Kind::Cancelled) => self.take_cancelled(index, slot, record.aux),
+            _ if record.flags & flags::MUST_UNDERSTAND != 0 => {
+                return Err(Offence::Owned(format!(
+                    "a record of kind {} must be understood and is not",
+                    record.kind
+                )));
+            }
+            _ => {}
+        }
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return Ok(());
+        };
+        let Some(held) = lane.held(slot, generation) else {
+            return Ok(());
+        };
+        held.ended |= end;
+        if record.flags & flags::DONE != 0 || record.kind == Kind::Cancelled as u8 {
+            let unanswered = held.conn;
+            held.in_use = false;
+            lane.held -= 1;
+            self.shared.pool.finished(index, slot, generation);
+            if unanswered != NOBODY {
+                // DONE without END: the consumer let go of an exchange that it never answered.
+                self.respond_abort(unanswered);
+            }
+        }
+        Ok(())
+    }
+
+    /// A consumer says that it has dropped an exchange that was cancelled or recalled.
+    fn take_cancelled(&mut self, index: u16, slot: u16, aux: u16) {
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return;
+        };
+        let held = &mut lane.slots[usize::from(slot)];
+        let key = std::mem::replace(&mut held.conn, NOBODY);
+        if key == NOBODY {
+            return;
+        }
+        match aux {
+            // Recalled in the instant of its start, and the consumer saw the recall.
+            0 => self.readmit(key),
+            RAN.. => {
+                self.abandon_place(key);
+                self.answer_simply(key, 502, "the application's worker gave up\n", &[]);
+            }
+        }
+    }
+
+    /// The windows bound what a consumer may send.
+    fn count_received(&mut self, key: u64, bytes: usize) -> Result<(), Offence> {
+        let Some(exchange) = self.exchange(key) else {
+            return Ok(());
+        };
+        exchange.received += bytes as u64;
+        match exchange.received > exchange.granted {
+            true => Err(Offence::Borrowed("a response exceeds its window")),
+            false => Ok(()),
+        }
+    }
+
+    /// The head of a response, perhaps with all of its body.
+    fn respond(&mut self, key: u64, head: &ResponseHead<'_>, end: bool) -> Result<(), Offence> {
+        let output_spare = self.spares.pop();
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Ok(());
+        };
+        if conn.output.capacity() == 0 {
+            conn.output = output_spare.unwrap_or_default();
+        } else if let Some(spare) = output_spare {
+            self.spares.push(spare);
+        }
+        let before = conn.output.len();
+        let Some(exchange) = conn.exchange.as_deref_mut() else {
+            return Ok(());
+        };
+        if exchange.writer.is_some() {
+            return Err(Offence::Borrowed("a second response head for one exchange"));
+        }
+        // If much of the request is still to come, the connection cannot be kept in step.
+        let unread_body = end && !exchange.body_done && !conn.body.rest_is_small();
+        let facts = crate::http::ResponseFacts {
+            keep_alive: exchange.facts.keep_alive
+                && !conn.hung_up
+                && !unread_body
+                && !exchange.wants_continue
+                && !self
+                    .shared
+                    .draining
+                    .load(std::sync::atomic::Ordering::Relaxed),
+            ..exchange.facts
+        };
+        let mut writer = ResponseWriter::new(facts);
+        let extras = super::event_loop::extras(&self.date, &self.shared);
+        let length = match end {
+            true => BodyLength::Known(head.body().len() as u64),
+            false => BodyLength::Unknown,
+        };
+        let status = head.status();
+        let written = writer.head(&mut conn.output, status, head.fields(), length, &extras);
+        if let Err(error) = written {
+            conn.output.truncate(before);
+            log::error(format_args!("a response was refused: {error}"));
+            self.abandon(key);
+            self.answer_simply(key, 500, "Internal Server Error\n", &[]);
+            return Ok(());
+        }
+        exchange.status = status;
+        exchange.writer = Some(writer);
+        if head.body().is_empty() && !end {
+            self.mark_dirty(key);
+            return Ok(());
+        }
+        self.respond_body(key, head.body(), end)
+    }
+
+    fn respond_body(&mut self, key: u64, body: &[u8], end: bool) -> Result<(), Offence> {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Ok(());
+        };
+        let Some(exchange) = conn.exchange.as_deref_mut() else {
+            return Ok(());
+        };
+        let Some(writer) = exchange.writer.as_mut() else {
+            return Err(Offence::Borrowed("a response body without a head"));
+        };
+        let written = match writer.body(&mut conn.output, body) {
+            Ok(()) if end => writer.end(&mut conn.output),
+            other => other,
+        };
+        match written {
+            Ok(()) => {}
+            Err(BodyError::TooLong) => {
+                // Never more than was announced: the rest is dropped, the connection is not reused.
+                log::error(format_args!(
+                    "a response is longer than its Content-Length; the rest is dropped"
+                ));
+                self.finish(key, true);
+                return Ok(());
+            }
+            Err(BodyError::TooShort) => {
+                log::error(format_args!(
+                    "a response is shorter than its Content-Length; closing"
+                ));
+                self.abandon_place(key);
+                self.reset(key);
+                return Ok(());
+            }
+        }
+        self.mark_dirty(key);
+        if end {
+            self.finish(key, false);
+        }
+        Ok(())
+    }
+
+    /// The application failed: 500 before the head, a cut connection after it.
+    fn respond_abort(&mut self, key: u64) {
+        let answered = self
+            .conns
+            .get_mut(key)
+            .is_some_and(|conn| conn.has_answered());
+        self.abandon_place(key);
+        match answered {
+            true => self.reset(key),
+            false => self.answer_simply(key, 500, "Internal Server Error\n", &[]),
+        }
+    }
+
+    /// The consumer still holds the slot, but nobody waits for what it may say.
+    pub(super) fn abandon_place(&mut self, key: u64) {
+        let Some(exchange) = self.exchange(key) else {
+            return;
+        };
+        if let Place::Lane {
+            lane,
+            slot,
+            generation,
+        } = std::mem::replace(&mut exchange.place, Place::Here)
+        {
+            if let Some(lane) = self.lanes[usize::from(lane)].as_deref_mut()
+                && let Some(held) = lane.held(slot, generation)
+            {
+                held.conn = NOBODY;
+            }
+            self.shared.pool.leave();
+        }
+    }
+
+    /// A response is complete: the connection goes on to its next request, or ends.
+    pub(super) fn finish(&mut self, key: u64, close: bool) {
+        self.abandon_place(key);
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        let Some(mut exchange) = conn.exchange.take() else {
+            return;
+        };
+        let record = std::mem::take(&mut exchange.record);
+        conn.served = true;
+        let closes = close
+            || exchange
+                .writer
+                .as_ref()
+                .is_none_or(|writer| writer.will_close());
+        if closes {
+            conn.enter(Phase::Closing, now);
+        } else if !exchange.body_done {
+            conn.enter(Phase::Discard, now);
+        } else {
+            conn.enter(Phase::Head, now);
+        }
+        if !closes && (conn.can_read || !conn.unread().is_empty()) {
+            self.mark_ready(key);
+        }
+        self.mark_dirty(key);
+        self.spare(record);
+        self.log_access(key, &exchange);
+    }
+
+    fn log_access(&mut self, key: u64, exchange: &Exchange) {
+        self.stats().count_response(exchange.status);
+        let Some(access) = &self.shared.access else {
+            return;
+        };
+        let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.clone());
+        let (host, port) = peer
+            .as_ref()
+            .map_or(("unix", 0), |(host, port)| (&**host, *port));
+        let elapsed = self.now.saturating_sub(exchange.begun_at);
+        access.push(host, port, &exchange.line, exchange.status, elapsed);
+    }
+
+    /// Keeps a buffer for later use, unless it has grown large.
+    pub(super) fn spare(&mut self, mut buffer: Vec<u8>) {
+        if (1..=READ_SPARE).contains(&buffer.capacity()) && self.spares.len() < 64 {
+            buffer.clear();
+            self.spares.push(buffer);
+        }
+    }
+
+    #[inline]
+    pub(super) fn exchange(&mut self, key: u64) -> Option<&mut Exchange> {
+        self.conns.get_mut(key)?.exchange.as_deref_mut()
+    }
+
+    /// A consumer broke the contract: it gets no more work, and the supervisor ends it.
+    fn poison(&mut self, index: u16, reason: String) {
+        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
+            return;
+        };
+        lane.poisoned = true;
+        let handle = lane.handle.clone();
+        self.stats().poisoned.add(1);
+        self.shared.pool.close_lane(index);
+        if !handle
+            .poisoned
+            .swap(true, std::sync::atomic::Ordering::Relaxed)
+        {
+            self.shared.tell(ControlEvent::Poisoned {
+                lane_id: handle.id,
+                reason,
+            });
+        }
+    }
+}
+
+/// A larger buffer is not kept.
+const READ_SPARE: usize = 32 * 1024;

@@ -1,0 +1,227 @@
+//! Running handlers on the loop.
+
+use crate::http::{BodyFraming, BodyLength, BodyStep, ResponseWriter, decode_path};
+use crate::log;
+use crate::route::Match;
+
+use super::conn::{Phase, Place};
+use super::event_loop::Loop;
+use super::inline::{Request, Step};
+
+impl Loop {
+    /// Gives a request to the inline handler of its route. False: no handler is meant.
+    pub(super) fn begin_inline(&mut self, key: u64) -> bool {
+        if self.shared.routes.inline.is_empty() {
+            return false;
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return true;
+        };
+        let start = conn.consumed;
+        let input = &conn.input[start..];
+        let head_len = self.head.len;
+        let ready = match self.head.framing {
+            BodyFraming::None => Some(0),
+            BodyFraming::Length(len) => usize::try_from(len)
+                .ok()
+                .filter(|len| input.len() - head_len >= *len),
+            BodyFraming::Chunked => None,
+        };
+        if let Some(len) = ready {
+            if let Some(exchange) = conn.exchange.as_deref_mut() {
+                exchange.body_done = true;
+            }
+            // Lent out for the call: the connection has nothing unread meanwhile.
+            let input = std::mem::take(&mut conn.input);
+            conn.consumed = 0;
+            conn.phase = Phase::Response;
+            let taken = self.run_inline(key, &input[start..], &input[start + head_len..][..len]);
+            if let Some(conn) = self.conns.get_mut(key) {
+                conn.input = input;
+                conn.consumed = start;
+                match taken {
+                    true => conn.consumed += head_len + len,
+                    false => conn.phase = Phase::Body,
+                }
+            }
+            if !taken && let Some(exchange) = self.exchange(key) {
+                exchange.body_done = false;
+            }
+            return taken;
+        }
+        if !self.is_inline(start, key) {
+            return false;
+        }
+        self.collect(key, start);
+        true
+    }
+
+    /// Whether the router knows a handler (or a refusal) for the head at hand.
+    fn is_inline(&mut self, start: usize, key: u64) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        let input = &conn.input[start..];
+        let method = self.head.method.of(input);
+        let raw = self.head.raw_path.of(input);
+        self.path.clear();
+        decode_path(raw, &mut self.path);
+        let Ok(path) = std::str::from_utf8(&self.path) else {
+            return !self.shared.routes.pool;
+        };
+        match self.shared.routes.inline.find(method, path) {
+            Match::Found(..) => true,
+            _ => !self.shared.routes.pool,
+        }
+    }
+
+    /// Keeps the head aside and begins to collect the body.
+    fn collect(&mut self, key: u64, start: usize) {
+        let mut kept = self.spares.pop().unwrap_or_default();
+        let head_len = self.head.len;
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        kept.clear();
+        kept.extend_from_slice(&conn.input[start..start + head_len]);
+        conn.consumed = start + head_len;
+        let Some(exchange) = conn.exchange.as_deref_mut() else {
+            return;
+        };
+        exchange.record = kept;
+        exchange.collects = true;
+        if std::mem::take(&mut exchange.wants_continue) && conn.input.len() == conn.consumed {
+            conn.output.extend_from_slice(super::intake::CONTINUE);
+            self.mark_dirty(key);
+        }
+    }
+
+    /// Collects the body of a request for its inline handler. True: go on with the connection.
+    pub(super) fn collect_body(&mut self, key: u64, budget: &mut usize) -> bool {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        let Some(exchange) = conn.exchange.as_deref_mut() else {
+            return false;
+        };
+        match conn.body.next(&conn.input[conn.consumed..]) {
+            Ok(BodyStep::Data {
+                start,
+                len,
+                consumed,
+            }) => {
+                let at = conn.consumed + start;
+                exchange
+                    .collected
+                    .extend_from_slice(&conn.input[at..at + len]);
+                conn.consumed += consumed;
+                conn.body_read += len as u64;
+                if !conn.body.is_done() {
+                    return true;
+                }
+            }
+            Ok(BodyStep::End { consumed }) => conn.consumed += consumed,
+            Ok(BodyStep::NeedMore { consumed }) => {
+                conn.consumed += consumed;
+                return self.fill(key, budget);
+            }
+            Err(reject) => {
+                self.refuse(key, reject);
+                return false;
+            }
+        }
+        exchange.body_done = true;
+        let body = std::mem::take(&mut exchange.collected);
+        let kept = std::mem::take(&mut exchange.record);
+        conn.enter(Phase::Response, self.now);
+        // It was parsed before, so it parses again.
+        if matches!(self.head.parse(&kept, &self.shared.config.limits), Ok(true)) {
+            self.run_inline(key, &kept, &body);
+        }
+        self.spare(kept);
+        true
+    }
+
+    /// Calls the handler and writes its response. False: the pool is meant instead.
+    fn run_inline(&mut self, key: u64, input: &[u8], body: &[u8]) -> bool {
+        let shared = &self.shared;
+        let pool = shared.routes.pool;
+        let Some(conn) = self.conns.get_mut(key) else {
+            return true;
+        };
+        let head = &self.head;
+        let mut path = head.raw_path.of(input);
+        if head.has_escape {
+            self.path.clear();
+            decode_path(path, &mut self.path);
+            path = &self.path;
+        }
+        let Ok(text) = std::str::from_utf8(path) else {
+            if !pool {
+                self.answer_simply(key, 400, "the path is not UTF-8\n", &[]);
+            }
+            return !pool;
+        };
+        let (handler, params) = match shared.routes.inline.find(head.method.of(input), text) {
+            Match::Found(handler, params) => (handler, params),
+            _ if pool => return false,
+            Match::MethodNotAllowed { allow } => {
+                let allow = allow.clone();
+                self.answer_simply(key, 405, "Method Not Allowed\n", &[("allow", &allow)]);
+                return true;
+            }
+            Match::NotFound => {
+                self.answer_simply(key, 404, "Not Found\n", &[]);
+                return true;
+            }
+        };
+        let request = Request {
+            input,
+            head,
+            path,
+            params: &params,
+            body,
+            peer: conn.peer.as_ref().map(|(host, port)| (&**host, *port)),
+        };
+        let response = &mut self.inline_response;
+        response.reset();
+        let step = handler.handle(&request, response);
+        let Some(exchange) = conn.exchange.as_deref_mut() else {
+            return true;
+        };
+        let mut facts = exchange.facts;
+        facts.keep_alive &= step == Step::Done && !self.draining;
+        let mut writer = ResponseWriter::new(facts);
+        if conn.output.capacity() == 0 {
+            conn.output = self.spares.pop().unwrap_or_default();
+        }
+        let before = conn.output.len();
+        let text = &response.text;
+        let fields = response.fields.iter();
+        let fields = fields.map(|(name, value)| (name.of(text), value.of(text)));
+        let extras = super::event_loop::extras(&self.date, shared);
+        let length = BodyLength::Known(response.body.len() as u64);
+        if let Err(error) = writer.head(&mut conn.output, response.status, fields, length, &extras)
+        {
+            conn.output.truncate(before);
+            log::error(format_args!("a handler's response was refused: {error}"));
+            self.answer_simply(key, 500, "Internal Server Error\n", &[]);
+            return true;
+        }
+        let written = writer
+            .body(&mut conn.output, &response.body)
+            .and_then(|()| writer.end(&mut conn.output));
+        exchange.status = response.status;
+        exchange.writer = Some(writer);
+        debug_assert!(matches!(exchange.place, Place::Here));
+        if let Err(error) = written {
+            log::error(format_args!(
+                "a handler's response does not fit its length: {error}"
+            ));
+            self.reset(key);
+            return true;
+        }
+        self.finish(key, false);
+        true
+    }
+}

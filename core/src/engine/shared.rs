@@ -1,0 +1,94 @@
+//! What the loops and the control thread share.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::bus::StatusPage;
+use crate::config::EngineConfig;
+use crate::dispatch::Pool;
+use crate::log::access::AccessLog;
+use crate::route::Router;
+use crate::stats::LoopStats;
+use crate::sys::eventfd::EventFd;
+
+use super::inline::Handler;
+use super::mailbox::{Letter, Mailbox};
+
+/// What the engine tells its supervisor.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ControlEvent {
+    /// The consumer of this lane broke the contract of the bus: it is to be ended.
+    Poisoned {
+        /// The lane.
+        lane_id: u64,
+        /// Which rule it broke.
+        reason: String,
+    },
+    /// The consumer of this lane holds overdue exchanges and its loop stands still.
+    Stuck {
+        /// The lane.
+        lane_id: u64,
+    },
+    /// All loops have let go of the lane of a dead consumer.
+    Released {
+        /// The lane.
+        lane_id: u64,
+    },
+    /// After `drain`: no connection is left.
+    Idle,
+}
+
+/// Which requests the engine answers and how.
+#[derive(Default)]
+pub struct Routes {
+    /// Inline handlers by method and path pattern.
+    pub inline: Router<Arc<dyn Handler>>,
+    /// Whether what no inline handler matches goes to the pool; a 404 otherwise.
+    pub pool: bool,
+}
+
+pub(super) struct Shared {
+    pub(super) config: EngineConfig,
+    pub(super) routes: Routes,
+    pub(super) pool: Pool,
+    pub(super) page: StatusPage,
+    pub(super) mailboxes: Vec<Mailbox>,
+    pub(super) stats: Vec<LoopStats>,
+    pub(super) access: Option<AccessLog>,
+    /// What a request learns of the address it came to, by address.
+    pub(super) servers: Vec<(String, u16)>,
+    /// The queue is waiting for window, so consumers are asked to tell of starts.
+    pub(super) wants_starts: AtomicBool,
+    pub(super) draining: AtomicBool,
+    /// Loops that have connections, counted once draining.
+    pub(super) busy_loops: AtomicUsize,
+    pub(super) events: Mutex<VecDeque<ControlEvent>>,
+    pub(super) event_bell: EventFd,
+}
+
+impl Shared {
+    /// Posts a letter to every loop but `except`.
+    pub(super) fn broadcast(&self, except: Option<u16>, letter: impl Fn() -> Letter) {
+        for (index, mailbox) in self.mailboxes.iter().enumerate() {
+            if Some(index as u16) != except {
+                mailbox.post(letter());
+            }
+        }
+    }
+
+    /// Tells the supervisor.
+    pub(super) fn tell(&self, event: ControlEvent) {
+        // A panic on a loop ends the process, so nobody can see a poisoned queue.
+        let mut events = self.events.lock().unwrap_or_else(|p| p.into_inner());
+        events.push_back(event);
+        let _ = self.event_bell.signal();
+    }
+
+    /// Accounts for one loop that has finished its drain.
+    pub(super) fn loop_is_idle(&self) {
+        if self.busy_loops.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.tell(ControlEvent::Idle);
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Values under keys that are never mistaken for one another: a key names its place and the
+//! generation of its place, so that the key of a value that has gone finds nothing.
+
+/// Values under keys of place and generation.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    places: Vec<(u32, Option<T>)>,
+    free: Vec<u32>,
+}
+
+impl<T> Slab<T> {
+    /// No values.
+    pub(super) fn new() -> Self {
+        Self {
+            places: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// Keeps `value` and tells its key.
+    pub(super) fn insert(&mut self, value: T) -> u64 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push((0, None));
+            (self.places.len() - 1) as u32
+        });
+        let (generation, slot) = &mut self.places[place as usize];
+        *slot = Some(value);
+        key(*generation, place)
+    }
+
+    /// The value under `key`, unless it has gone.
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: u64) -> Option<&mut T> {
+        match self.places.get_mut(key as u32 as usize) {
+            Some((generation, value)) if *generation == (key >> 32) as u32 => value.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Takes the value under `key` out.
+    pub(super) fn remove(&mut self, key: u64) -> Option<T> {
+        let place = key as u32;
+        let (generation, slot) = self.places.get_mut(place as usize)?;
+        if *generation != (key >> 32) as u32 {
+            return None;
+        }
+        let value = slot.take()?;
+        // Generations have 28 bits, so that a key leaves room for a tag above it.
+        *generation = (*generation + 1) & 0x0FFF_FFFF;
+        self.free.push(place);
+        Some(value)
+    }
+
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// The keys of all values.
+    pub(super) fn keys(&self) -> Vec<u64> {
+        let places = self.places.iter().enumerate();
+        places
+            .filter(|(_, (_, value))| value.is_some())
+            .map(|(place, (generation, _))| key(*generation, place as u32))
+            .collect()
+    }
+}
+
+fn key(generation: u32, place: u32) -> u64 {
+    u64::from(generation) << 32 | u64::from(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_a_value_that_has_gone_finds_nothing() {
+        let mut slab = Slab::new();
+        let old = slab.insert("old");
+        assert_eq!(slab.remove(old), Some("old"));
+        let new = slab.insert("new");
+        assert_ne!(old, new);
+        assert_eq!(slab.get_mut(old), None);
+        assert_eq!(slab.remove(old), None);
+        assert_eq!(slab.get_mut(new), Some(&mut "new"));
+        assert_eq!(slab.keys(), vec![new]);
+        assert_eq!(slab.len(), 1);
+    }
+}

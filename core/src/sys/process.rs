@@ -1,0 +1,269 @@
+//! Child processes, known by pidfd.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use super::signal;
+
+/// A child process. It is killed if it still lives when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    pidfd: OwnedFd,
+    reaped: bool,
+}
+
+impl Process {
+    /// Starts `command` in a process group of its own, so that Ctrl-C at the terminal reaches only
+    /// us, without standard input (reading a terminal from the background would stop it), with no
+    /// signal blocked, and with `inherit` open under the number it has here. `open_files` is the
+    /// soft limit of descriptors it gets, if not ours.
+    pub fn spawn(
+        mut command: Command,
+        inherit: BorrowedFd<'_>,
+        open_files: Option<u64>,
+    ) -> io::Result<Self> {
+        let fd = inherit.as_raw_fd();
+        let prepare = move || {
+            signal::unblock_all();
+            if let Some(soft) = open_files {
+                set_open_files(soft)?;
+            }
+            // SAFETY: changes a flag of a descriptor that the parent holds open during the fork.
+            match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
+                -1 => Err(io::Error::last_os_error()),
+                _ => Ok(()),
+            }
+        };
+        // SAFETY: the closure makes only calls that are safe between fork and exec, and allocates
+        // nothing.
+        unsafe { command.pre_exec(prepare) };
+        let mut child = command.stdin(Stdio::null()).process_group(0).spawn()?;
+        match pidfd_open(child.id()) {
+            Ok(pidfd) => Ok(Self {
+                pid: child.id(),
+                pidfd,
+                reaped: false,
+            }),
+            Err(error) => {
+                // It is still ours to reap, so the number cannot mean another process.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal. Nothing happens if it has already ended.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a valid pidfd; no siginfo is passed.
+        unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.pidfd.as_raw_fd(),
+                signal,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+    }
+
+    /// Kills it and the processes it has started, unless they have left its group.
+    pub fn kill(&self) {
+        if self.reaped {
+            return;
+        }
+        // SAFETY: no pointers. Until it is reaped, its id, and so the id of its group, is taken.
+        unsafe { libc::kill(-(self.pid as i32), libc::SIGKILL) };
+        self.signal(libc::SIGKILL);
+    }
+
+    /// How it ended, once it has. The descriptor is readable from then on.
+    pub fn try_wait(&mut self) -> io::Result<Option<Exit>> {
+        // SAFETY: a zeroed siginfo is valid, and stays so if there is nothing to report.
+        let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
+        let flags = libc::WEXITED | libc::WNOHANG;
+        let id = self.pidfd.as_raw_fd() as libc::id_t;
+        // SAFETY: a valid pidfd and room for the answer.
+        if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, flags) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: waitid filled in the fields of a child's end, or left zeros.
+        let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+        if pid == 0 {
+            return Ok(None);
+        }
+        self.reaped = true;
+        Ok(Some(match info.si_code {
+            libc::CLD_EXITED => Exit::Code(status),
+            _ => Exit::Signal(status),
+        }))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.reaped {
+            self.kill();
+            let _ = self.try_wait();
+        }
+    }
+}
+
+impl AsRawFd for Process {
+    fn as_raw_fd(&self) -> RawFd {
+        self.pidfd.as_raw_fd()
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(number) => write!(f, "was ended by {}", signal::name(*number)),
+        }
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one; returns what it was.
+pub fn raise_open_files() -> io::Result<u64> {
+    let mut limit = open_files()?;
+    let before = limit.rlim_cur;
+    if before < limit.rlim_max {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: a valid limit.
+        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(before)
+}
+
+/// Sets the soft limit of open descriptors. Safe between fork and exec.
+fn set_open_files(soft: u64) -> io::Result<()> {
+    let mut limit = open_files()?;
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: a valid limit.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn open_files() -> io::Result<libc::rlimit> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: room for the answer.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+        0 => Ok(limit),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the result is checked. The kernel makes it close-on-exec.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call just returned this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys::seqpacket::Seqpacket;
+    use crate::sys::signal::Signals;
+    use crate::sys::wait_readable;
+
+    fn shell(script: &str, open_files: Option<u64>) -> (Process, Seqpacket) {
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", script])
+            .env("BUS", theirs.as_raw_fd().to_string());
+        let process = Process::spawn(command, theirs.as_fd(), open_files).unwrap();
+        (process, ours)
+    }
+
+    fn wait(process: &mut Process) -> Exit {
+        assert!(wait_readable(process.pidfd.as_fd(), None).unwrap());
+        process.try_wait().unwrap().unwrap()
+    }
+
+    fn say(socket: &Seqpacket) -> String {
+        let (mut buf, mut fds) = ([0; 256], Vec::new());
+        let len = socket.recv(&mut buf, &mut fds).unwrap();
+        String::from_utf8_lossy(&buf[..len]).trim().to_owned()
+    }
+
+    #[test]
+    fn exit_codes_and_signals_are_told_apart() {
+        let (mut process, _socket) = shell("exit 3", None);
+        assert_eq!(wait(&mut process), Exit::Code(3));
+        let (mut process, _socket) = shell("kill -SEGV $$", None);
+        let exit = wait(&mut process);
+        assert_eq!(exit, Exit::Signal(libc::SIGSEGV));
+        assert_eq!(exit.to_string(), "was ended by SIGSEGV");
+    }
+
+    #[test]
+    fn the_socket_is_inherited_and_hangs_up_with_the_child() {
+        let (mut process, socket) = shell("echo hello >&$BUS", None);
+        assert_eq!(say(&socket), "hello");
+        wait(&mut process);
+        assert_eq!(say(&socket), "");
+    }
+
+    #[test]
+    fn the_child_blocks_no_signal_and_has_its_own_limit() {
+        let _signals = Signals::block(&[libc::SIGINT, libc::SIGTERM]).unwrap();
+        let script = "grep SigBlk /proc/self/status >&$BUS; ulimit -Sn >&$BUS; echo $$ >&$BUS";
+        let (process, socket) = shell(script, Some(77));
+        assert_eq!(say(&socket), "SigBlk:\t0000000000000000");
+        assert_eq!(say(&socket), "77");
+        assert_eq!(say(&socket), process.pid().to_string());
+    }
+
+    #[test]
+    fn kill_takes_the_group_along() {
+        let (mut process, socket) = shell("sleep 1000 & echo up >&$BUS; wait", None);
+        assert_eq!(say(&socket), "up");
+        assert_eq!(process.try_wait().unwrap(), None);
+        process.kill();
+        assert_eq!(wait(&mut process), Exit::Signal(libc::SIGKILL));
+        // The sleeping grandchild held the socket open too.
+        assert_eq!(say(&socket), "");
+    }
+
+    #[test]
+    fn a_program_that_does_not_exist_is_an_error() {
+        let (_ours, theirs) = Seqpacket::pair().unwrap();
+        let command = Command::new("/nonexistent/program");
+        let error = Process::spawn(command, theirs.as_fd(), None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
