@@ -1,2 +1,124 @@
 //! Floor 6: the whole as a user meets it.
+//!
+//! [`run`] is `toolb run`: an engine in this process, workers as processes of their own, and a
+//! control thread, the calling one, that watches over them until a signal ends it all.
 #![forbid(unsafe_code)]
+
+mod backoff;
+mod event;
+mod fleet;
+mod supervisor;
+
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+use crate::config::EngineConfig;
+use crate::engine::{Engine, Listen, Routes};
+use crate::sys::{process, signal};
+
+pub use event::{Event, Outcome};
+
+use fleet::Patience;
+use supervisor::{Setup, Supervisor};
+
+/// What [`run`] runs.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The engine's settings; its graceful shutdown and stuck grace bind the workers too.
+    pub engine: EngineConfig,
+    /// Where to listen.
+    pub listeners: Vec<Listen>,
+    /// How many workers.
+    pub workers: usize,
+    /// The program of a worker.
+    pub command: WorkerCommand,
+    /// How long a worker may take to attach to the bus.
+    pub hello_timeout: Duration,
+    /// How long the application in a worker may take to start.
+    pub start_timeout: Duration,
+}
+
+impl RunOptions {
+    /// The defaults for all that is not given: one worker, 60 s to attach, 10 min to start.
+    pub fn new(engine: EngineConfig, listeners: Vec<Listen>, command: WorkerCommand) -> Self {
+        Self {
+            engine,
+            listeners,
+            workers: 1,
+            command,
+            hello_timeout: Duration::from_secs(60),
+            start_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// How to start a worker. It finds its end of the control socket in `TOOLB_BUS`, as `fd:N`.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerCommand {
+    /// The program, looked up in `PATH` if it has no slash.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// What it finds in its environment besides ours.
+    pub env: Vec<(OsString, OsString)>,
+    /// What to try if the program cannot be run: the end of a line for a person.
+    pub if_not_run: Option<String>,
+    /// What to try if it ends before it is ready, likewise.
+    pub if_ended: Option<String>,
+}
+
+/// Runs a server until a signal ends it, and tells `tell` what happens meanwhile.
+///
+/// `SIGINT`, `SIGTERM` and (unless it is ignored) `SIGHUP` end it gracefully: no more connections,
+/// what was accepted is answered, the workers finish. A second signal cuts that short. The signals
+/// are blocked in the calling thread until `run` returns; no other thread should take them.
+pub fn run(options: RunOptions, tell: impl FnMut(Event)) -> Outcome {
+    let mut tell = tell;
+    match try_run(options, &mut tell) {
+        Ok(outcome) => outcome,
+        Err(why) => {
+            tell(Event::StartFailed(why));
+            Outcome::StartFailed
+        }
+    }
+}
+
+fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, String> {
+    let mut wanted = vec![signal::SIGINT, signal::SIGTERM];
+    if !signal::is_ignored(signal::SIGHUP) {
+        wanted.push(signal::SIGHUP);
+    }
+    // Before the engine starts its first thread: threads inherit the mask.
+    let signals = signal::Signals::block(&wanted).map_err(system)?;
+    signal::keep_exit_statuses();
+    // More connections for the engine; workers keep what the user has set for them.
+    let open_files = process::raise_open_files().ok();
+    let patience = Patience {
+        hello: options.hello_timeout,
+        start: options.start_timeout,
+        slow: Duration::from_secs(30),
+        exit: Duration::from_secs(5),
+        graceful: options.engine.timeouts.graceful_shutdown,
+    };
+    let stuck_grace = options.engine.timeouts.stuck_grace;
+    let routes = Routes {
+        pool: true,
+        ..Routes::default()
+    };
+    let engine = Engine::bind(options.engine, routes, &options.listeners)
+        .map_err(|error| error.to_string())?;
+    let setup = Setup {
+        command: options.command,
+        workers: options.workers,
+        patience,
+        stuck_grace,
+        open_files,
+    };
+    let mut supervisor = Supervisor::new(engine, signals, setup, tell).map_err(system)?;
+    supervisor.run().map_err(system)
+}
+
+fn system(error: io::Error) -> String {
+    format!("{error}; raise the limits on open files and processes (ulimit -n, ulimit -u)")
+}

@@ -5,7 +5,9 @@ pub mod epoll;
 pub mod eventfd;
 pub mod inherited;
 pub mod memory;
+pub mod process;
 pub mod seqpacket;
+pub mod signal;
 pub mod socket;
 
 use std::io;

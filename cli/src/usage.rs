@@ -1,0 +1,102 @@
+//! Wrong usage in one line: which option, which value, what is allowed.
+#![forbid(unsafe_code)]
+
+use std::error::Error as _;
+use std::ffi::OsString;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+/// The line for an error in `args`.
+pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> String {
+    let value = text(error, ContextKind::InvalidValue);
+    let arg = text(error, ContextKind::InvalidArg);
+    match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue if value.is_empty() => {
+            format!("{} needs a value{}", flag(&arg), allowed(error))
+        }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let flag = flag(&arg);
+            let origin = origin(flag, args);
+            format!("{flag}: {value:?}{}{origin}", allowed(error))
+        }
+        ErrorKind::UnknownArgument => match text(error, ContextKind::SuggestedArg) {
+            _ if !arg.starts_with('-') => {
+                format!("{arg}: one application is served, and it has been named already")
+            }
+            suggested if suggested.is_empty() => {
+                format!("unknown option {arg}; toolb run --help shows all")
+            }
+            suggested => format!("unknown option {arg}; did you mean {}?", flag(&suggested)),
+        },
+        ErrorKind::MissingRequiredArgument => {
+            "MODULE:ATTR is missing: name the application, as in toolb run main:app".to_owned()
+        }
+        ErrorKind::InvalidSubcommand => {
+            let given = text(error, ContextKind::InvalidSubcommand);
+            match given.contains(':') {
+                true => format!("unknown command {given:?}; did you mean toolb run {given}?"),
+                false => format!("unknown command {given:?}; there is: toolb run MODULE:ATTR"),
+            }
+        }
+        ErrorKind::ArgumentConflict => {
+            format!("{} may be given once only", flag(&arg))
+        }
+        _ => {
+            let rendered = error.to_string();
+            let line = rendered.lines().next().unwrap_or_default();
+            line.trim_start_matches("error: ").to_owned()
+        }
+    }
+}
+
+/// What may stand there, with a colon before it.
+fn allowed(error: &clap::Error) -> String {
+    match error.source().map(ToString::to_string) {
+        Some(text) if text == "value was not a boolean" => {
+            return ": expected true or false".to_owned();
+        }
+        Some(text) => return format!(": {text}"),
+        None => {}
+    }
+    match error.get(ContextKind::ValidValue) {
+        Some(ContextValue::Strings(values)) => match values.as_slice() {
+            [first @ .., last] if !first.is_empty() => {
+                format!(": expected {} or {last}", first.join(", "))
+            }
+            _ => String::new(),
+        },
+        _ => String::new(),
+    }
+}
+
+/// Where a value came from, if not from the command line.
+fn origin(flag: &str, args: &[OsString]) -> String {
+    let given = args.iter().any(|arg| {
+        let arg = arg.to_string_lossy();
+        arg == flag
+            || arg
+                .strip_prefix(flag)
+                .is_some_and(|rest| rest.starts_with('='))
+    });
+    let Some(name) = flag.strip_prefix("--") else {
+        return String::new();
+    };
+    if given {
+        return String::new();
+    }
+    format!(" (from TOOLB_{})", name.to_uppercase().replace('-', "_"))
+}
+
+/// `--port` of `--port <PORT>`; a positional argument without its brackets.
+fn flag(arg: &str) -> &str {
+    let first = arg.split([' ', '=']).next().unwrap_or(arg);
+    first.trim_matches(['<', '>', '[', ']'])
+}
+
+fn text(error: &clap::Error, kind: ContextKind) -> String {
+    match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.first().cloned().unwrap_or_default(),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,129 @@
+//! The options, `--help` and docs/cli.md say the same.
+
+use std::collections::BTreeMap;
+
+/// An option as docs/cli.md has it: default and environment variable.
+type Rows = BTreeMap<String, (String, String)>;
+
+#[test]
+fn each_option_stands_in_the_docs_with_its_default_and_variable() {
+    assert_eq!(from_docs(), from_clap());
+}
+
+#[test]
+fn variables_are_named_after_their_options() {
+    for (option, (_, variable)) in from_clap() {
+        let name = option.trim_start_matches("--").trim_start_matches("no-");
+        let expected = format!("TOOLB_{}", name.to_uppercase().replace('-', "_"));
+        assert_eq!(variable, expected);
+    }
+}
+
+#[test]
+fn help_shows_each_option_with_its_default() {
+    let help = run().render_help().to_string();
+    let words: Vec<_> = help.split_whitespace().collect();
+    let help = words.join(" ");
+    for (option, (default, _)) in from_clap() {
+        let starts = format!(" {option} ");
+        let Some(at) = help.find(&starts) else {
+            panic!("{option} is missing in --help");
+        };
+        let rest = &help[at + starts.len()..];
+        let entry = &rest[..rest.find(" --").unwrap_or(rest.len())];
+        let is_switch = option.starts_with("--no-") || default == "off";
+        assert!(
+            is_switch || entry.contains(&format!("[default: {default}]")),
+            "--help says {entry:?} of {option}, its default is {default}"
+        );
+    }
+}
+
+#[test]
+fn help_is_grouped_and_ends_with_examples() {
+    let help = run().render_help().to_string();
+    let headings = [
+        "Application:",
+        "Listening:",
+        "Timeouts:",
+        "Output:",
+        "Examples:",
+    ];
+    let places: Vec<_> = headings.iter().map(|heading| help.find(heading)).collect();
+    assert!(places.iter().all(Option::is_some), "{places:?}");
+    assert!(places.is_sorted());
+    assert!(help.contains("\n  toolb run main:app --workers 4 "));
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    toolb_cli::command().debug_assert();
+}
+
+fn run() -> clap::Command {
+    let mut command = toolb_cli::command();
+    command.build();
+    let run = command.find_subcommand("run");
+    run.expect("there is a command run").clone()
+}
+
+fn from_clap() -> Rows {
+    let run = run();
+    let mut rows = Rows::new();
+    for arg in run.get_arguments() {
+        let Some(long) = arg.get_long() else {
+            continue;
+        };
+        if long == "help" {
+            continue;
+        }
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        let written = help
+            .split_once("[default: ")
+            .and_then(|(_, rest)| rest.strip_suffix(']'));
+        let declared = arg.get_default_values().first();
+        let declared = declared.map(|value| value.to_string_lossy().into_owned());
+        let default = match (written, declared) {
+            (Some(text), _) => text.to_owned(),
+            (None, Some(text)) if text == "false" => "off".to_owned(),
+            (None, Some(text)) => text,
+            (None, None) => panic!("--{long} does not tell its default"),
+        };
+        let variable = arg
+            .get_env()
+            .map(|name| name.to_string_lossy().into_owned());
+        rows.insert(format!("--{long}"), (default, variable.unwrap_or_default()));
+    }
+    // Both halves of a switch share a row of the docs.
+    for option in rows.keys().cloned().collect::<Vec<_>>() {
+        if let Some(name) = option.strip_prefix("--no-") {
+            let row = rows[&format!("--{name}")].clone();
+            rows.insert(option, row);
+        }
+    }
+    rows
+}
+
+fn from_docs() -> Rows {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+    let text = std::fs::read_to_string(path).expect("docs/cli.md is there");
+    let mut rows = Rows::new();
+    for line in text.lines().filter(|line| line.starts_with("| `--")) {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        let [_, options, default, variable, meaning, _] = cells[..] else {
+            panic!("not four columns: {line}");
+        };
+        assert!(meaning.ends_with('.'), "no sentence: {line}");
+        for option in options.split(", ") {
+            let option = option.trim_matches('`');
+            let name = option.split(' ').next().unwrap_or(option);
+            let row = (
+                default.trim_matches('`').to_owned(),
+                variable.trim_matches('`').to_owned(),
+            );
+            let before = rows.insert(name.to_owned(), row);
+            assert!(before.is_none(), "{name} stands there twice");
+        }
+    }
+    rows
+}

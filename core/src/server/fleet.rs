@@ -1,0 +1,535 @@
+//! What to do with the workers: a state machine without I/O. Inputs are what has happened, outputs
+//! are [`Action`]s for the supervisor to carry out; time comes in with each call.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use crate::sys::process::Exit;
+
+use super::backoff::Backoff;
+use super::event::{Event, Outcome};
+
+/// How patient a fleet is.
+#[derive(Clone, Debug)]
+pub(super) struct Patience {
+    /// From the spawn to the hello.
+    pub(super) hello: Duration,
+    /// From the spawn to the application's start.
+    pub(super) start: Duration,
+    /// After which a start is remarked upon.
+    pub(super) slow: Duration,
+    /// For a worker that is about to exit by itself.
+    pub(super) exit: Duration,
+    /// From the wish to stop to the kill.
+    pub(super) graceful: Duration,
+}
+
+/// Something for the supervisor to do; the number is a worker's index.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Action {
+    /// Start a process; answer with `spawned` or `spawn_failed`.
+    Spawn(usize),
+    /// Open its lane for dispatch, and the doors if they are closed.
+    LaneUp(usize),
+    /// Give it no new requests.
+    LaneDraining(usize),
+    /// It is gone: settle what it held, if it had a lane.
+    LaneDown(usize),
+    /// Send `Control::Drain`.
+    TellDrain(usize),
+    /// Send `Control::Error`.
+    TellError(usize, String),
+    /// Ask it to end: SIGTERM.
+    Terminate(usize),
+    /// Make it say where it hangs and end: SIGABRT.
+    Abort(usize),
+    /// SIGKILL.
+    Kill(usize),
+    /// Stop accepting; answer with `engine_idle` once the last connection has gone.
+    DrainEngine,
+    /// All workers are ready for the first time.
+    Serving,
+    /// Tell whoever runs the server.
+    Tell(Event),
+    /// Everything has ended.
+    Finish(Outcome),
+}
+
+/// All workers of a server.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    workers: Vec<Worker>,
+    patience: Patience,
+    stage: Stage,
+    /// Added to the report of a worker that ended before it was ready.
+    hint: Option<String>,
+    out: Vec<Action>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Not all workers have been ready yet: a failure to start ends the server.
+    Booting,
+    /// A failure to start is tried again.
+    Running,
+    Stopping(Stopping),
+}
+
+#[derive(Clone, Debug)]
+struct Stopping {
+    outcome: Outcome,
+    limit: Duration,
+    /// When workers are told to finish even though connections are left.
+    tell_at: Instant,
+    told: bool,
+    kill_at: Instant,
+    killed: bool,
+}
+
+#[derive(Debug)]
+struct Worker {
+    phase: Phase,
+    pid: Option<u32>,
+    spawned: Instant,
+    backoff: Backoff,
+    has_been_ready: bool,
+    /// Why it is about to end, if that is known better than from its exit status.
+    verdict: Option<String>,
+    /// It said that starting it again may help.
+    worth_a_retry: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// To be started then.
+    Waiting(Instant),
+    Starting {
+        greeted: bool,
+        remarked: bool,
+    },
+    Serving,
+    /// Expected to exit by itself, or else killed then; `None`: when the fleet's time is over.
+    Leaving(Option<Instant>),
+    Killed,
+    /// Not to be started again.
+    Gone,
+}
+
+impl Fleet {
+    pub(super) fn new(
+        workers: usize,
+        patience: Patience,
+        hint: Option<String>,
+        now: Instant,
+    ) -> Self {
+        let worker = || Worker {
+            phase: Phase::Waiting(now),
+            pid: None,
+            spawned: now,
+            backoff: Backoff::new(),
+            has_been_ready: false,
+            verdict: None,
+            worth_a_retry: false,
+        };
+        Self {
+            workers: (0..workers).map(|_| worker()).collect(),
+            patience,
+            stage: Stage::Booting,
+            hint,
+            out: Vec::new(),
+        }
+    }
+
+    /// What there is to do now.
+    pub(super) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.out)
+    }
+
+    /// When `tick` is to be called even if nothing happens.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let of_workers = self.workers.iter().filter_map(|worker| match worker.phase {
+            Phase::Waiting(at) => Some(at),
+            Phase::Starting { greeted, remarked } => {
+                let limit = self.start_limit(greeted);
+                let next = match remarked {
+                    true => limit,
+                    false => limit.min(self.patience.slow),
+                };
+                Some(worker.spawned + next)
+            }
+            Phase::Leaving(at) => at,
+            Phase::Serving | Phase::Killed | Phase::Gone => None,
+        });
+        let of_fleet = match &self.stage {
+            Stage::Stopping(stop) if !stop.told => Some(stop.tell_at),
+            Stage::Stopping(stop) if !stop.killed => Some(stop.kill_at),
+            _ => None,
+        };
+        of_workers.chain(of_fleet).min()
+    }
+
+    /// Does what is due.
+    pub(super) fn tick(&mut self, now: Instant) {
+        for index in 0..self.workers.len() {
+            match self.workers[index].phase {
+                Phase::Waiting(at) if at <= now => self.start(index, now),
+                Phase::Starting { greeted, remarked } => {
+                    self.check_start(index, greeted, remarked, now);
+                }
+                Phase::Leaving(Some(at)) if at <= now => self.kill(index),
+                _ => {}
+            }
+        }
+        let Stage::Stopping(stop) = &self.stage else {
+            return;
+        };
+        let (tell, kill) = (stop.tell_at <= now, !stop.killed && stop.kill_at <= now);
+        if tell {
+            self.tell_workers();
+        }
+        if kill {
+            self.cut(false);
+        }
+    }
+
+    pub(super) fn spawned(&mut self, index: usize, pid: u32) {
+        self.workers[index].pid = Some(pid);
+        let worker = index + 1;
+        self.out.push(Action::Tell(Event::Spawned { worker, pid }));
+    }
+
+    pub(super) fn spawn_failed(&mut self, index: usize, why: String, now: Instant) {
+        self.workers[index].verdict = Some(why);
+        self.ended(index, None, now);
+    }
+
+    /// It has said hello and was welcomed.
+    pub(super) fn greeted(&mut self, index: usize) {
+        if let Phase::Starting { greeted, .. } = &mut self.workers[index].phase {
+            *greeted = true;
+        }
+    }
+
+    /// Its application has started.
+    pub(super) fn ready(&mut self, index: usize, now: Instant) {
+        let worker = &mut self.workers[index];
+        if !matches!(worker.phase, Phase::Starting { greeted: true, .. }) {
+            return;
+        }
+        worker.phase = Phase::Serving;
+        worker.has_been_ready = true;
+        let event = Event::Ready {
+            worker: index + 1,
+            pid: worker.pid.unwrap_or_default(),
+            took: now.saturating_duration_since(worker.spawned),
+        };
+        self.out.push(Action::LaneUp(index));
+        self.out.push(Action::Tell(event));
+        let all = self.workers.iter().all(|worker| worker.has_been_ready);
+        if matches!(self.stage, Stage::Booting) && all {
+            self.stage = Stage::Running;
+            self.out.push(Action::Serving);
+        }
+    }
+
+    /// Its application will not start.
+    pub(super) fn failed(&mut self, index: usize, reason: String, permanent: bool, now: Instant) {
+        let ends_all = permanent && matches!(self.stage, Stage::Booting);
+        let verdict = format!("could not start the application: {reason}");
+        if !self.leave_because(index, verdict, now) {
+            return;
+        }
+        self.workers[index].worth_a_retry = !permanent;
+        if ends_all {
+            self.fail(reason, now);
+        }
+    }
+
+    /// It broke the rules of the control socket, or speaks another language.
+    pub(super) fn refused(&mut self, index: usize, why: String, now: Instant) {
+        if self.leave_because(index, format!("was refused: {why}"), now) {
+            self.out.push(Action::TellError(index, why));
+        }
+    }
+
+    /// It told why it gives up.
+    pub(super) fn complained(&mut self, index: usize, why: String, now: Instant) {
+        self.leave_because(index, format!("gave up: {why}"), now);
+    }
+
+    /// It closed the control socket.
+    pub(super) fn hung_up(&mut self, index: usize, now: Instant) {
+        self.leave(index, now);
+    }
+
+    /// It broke the rules of the bus: nothing it has written since can be trusted.
+    pub(super) fn poisoned(&mut self, index: usize, why: String) {
+        self.out.push(Action::TellError(index, why.clone()));
+        self.workers[index].verdict = Some(format!("broke the rules of the bus: {why}"));
+        self.kill(index);
+    }
+
+    /// It stands still while it holds requests past their deadline.
+    pub(super) fn stuck(&mut self, index: usize, grace: Duration, now: Instant) {
+        let worker = &mut self.workers[index];
+        if worker.phase != Phase::Serving {
+            return self.kill(index);
+        }
+        worker.phase = Phase::Leaving(Some(now + self.patience.exit));
+        worker.verdict = Some(format!(
+            "stood still for {} s with overdue requests and was ended",
+            grace.as_secs_f64()
+        ));
+        self.out.push(Action::LaneDraining(index));
+        self.out.push(Action::Abort(index));
+    }
+
+    /// Its process has ended.
+    pub(super) fn exited(&mut self, index: usize, exit: Exit, now: Instant) {
+        self.out.push(Action::LaneDown(index));
+        self.ended(index, Some(exit), now);
+    }
+
+    /// The engine has no connection left.
+    pub(super) fn engine_idle(&mut self) {
+        self.tell_workers();
+    }
+
+    /// Asked to stop by a signal. The second time no request is waited for, the third time no exit.
+    pub(super) fn stop(&mut self, signal: i32, name: &'static str, now: Instant) {
+        if let Stage::Stopping(stop) = &mut self.stage {
+            if stop.outcome == Outcome::Stopped {
+                stop.outcome = Outcome::Forced(signal);
+            }
+            if stop.killed {
+                // Whoever cannot even be killed (a hanging disk) is left to the kernel.
+                return self.out.push(Action::Finish(stop.outcome));
+            }
+            return self.cut(true);
+        }
+        let limit = self.patience.graceful;
+        let event = Event::Stopping {
+            signal: name,
+            limit,
+        };
+        self.out.push(Action::Tell(event));
+        self.begin_stop(Outcome::Stopped, limit, now);
+    }
+
+    /// The server cannot start.
+    pub(super) fn fail(&mut self, why: String, now: Instant) {
+        if matches!(self.stage, Stage::Stopping(_)) {
+            return;
+        }
+        self.out.push(Action::Tell(Event::StartFailed(why)));
+        let limit = self.patience.graceful.min(self.patience.exit);
+        self.begin_stop(Outcome::StartFailed, limit, now);
+    }
+
+    fn begin_stop(&mut self, outcome: Outcome, limit: Duration, now: Instant) {
+        let kill_at = now + limit;
+        self.stage = Stage::Stopping(Stopping {
+            outcome,
+            limit,
+            // Applications shut down within the limit even if a client never leaves.
+            tell_at: kill_at - (limit / 4).min(self.patience.exit),
+            told: false,
+            kill_at,
+            killed: false,
+        });
+        self.out.push(Action::DrainEngine);
+        for index in 0..self.workers.len() {
+            match self.workers[index].phase {
+                Phase::Waiting(_) => self.workers[index].phase = Phase::Gone,
+                Phase::Starting { .. } => {
+                    self.out.push(Action::Terminate(index));
+                    self.leave(index, now);
+                }
+                _ => {}
+            }
+        }
+        self.finish_if_all_gone();
+    }
+
+    /// Tells the workers that nothing more comes.
+    fn tell_workers(&mut self) {
+        match &mut self.stage {
+            Stage::Stopping(stop) if !stop.told => stop.told = true,
+            _ => return,
+        }
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            if worker.phase == Phase::Serving {
+                worker.phase = Phase::Leaving(None);
+                self.out.push(Action::LaneDraining(index));
+                self.out.push(Action::TellDrain(index));
+            }
+        }
+    }
+
+    /// Kills whoever is left.
+    fn cut(&mut self, forced: bool) {
+        let Stage::Stopping(stop) = &mut self.stage else {
+            return;
+        };
+        stop.told = true;
+        if std::mem::replace(&mut stop.killed, true) {
+            return;
+        }
+        let limit = (!forced).then_some(stop.limit);
+        let alive = |worker: &Worker| !matches!(worker.phase, Phase::Killed | Phase::Gone);
+        let left = self.workers.iter().filter(|worker| alive(worker)).count();
+        if left > 0 {
+            let event = Event::Cut {
+                workers: left,
+                limit,
+            };
+            self.out.push(Action::Tell(event));
+        }
+        for index in 0..self.workers.len() {
+            self.kill(index);
+        }
+    }
+
+    fn start(&mut self, index: usize, now: Instant) {
+        let worker = &mut self.workers[index];
+        worker.phase = Phase::Starting {
+            greeted: false,
+            remarked: false,
+        };
+        worker.spawned = now;
+        worker.verdict = None;
+        worker.worth_a_retry = false;
+        self.out.push(Action::Spawn(index));
+    }
+
+    fn check_start(&mut self, index: usize, greeted: bool, remarked: bool, now: Instant) {
+        let limit = self.start_limit(greeted);
+        let worker = &mut self.workers[index];
+        let since = now.saturating_duration_since(worker.spawned);
+        if since >= limit {
+            let what = match greeted {
+                true => "start its application",
+                false => "attach to the bus",
+            };
+            worker.verdict = Some(format!("did not {what} within {} s", limit.as_secs_f64()));
+            self.kill(index);
+        } else if since >= self.patience.slow && !remarked {
+            worker.phase = Phase::Starting {
+                greeted,
+                remarked: true,
+            };
+            let event = Event::Slow {
+                worker: index + 1,
+                pid: worker.pid.unwrap_or_default(),
+                since,
+            };
+            self.out.push(Action::Tell(event));
+        }
+    }
+
+    fn start_limit(&self, greeted: bool) -> Duration {
+        match greeted {
+            true => self.patience.start,
+            false => self.patience.hello,
+        }
+    }
+
+    /// It is about to exit by itself; it gets a moment for that. False: it already was.
+    fn leave(&mut self, index: usize, now: Instant) -> bool {
+        let worker = &mut self.workers[index];
+        match worker.phase {
+            Phase::Serving => self.out.push(Action::LaneDraining(index)),
+            Phase::Starting { .. } => {}
+            _ => return false,
+        }
+        worker.phase = Phase::Leaving(Some(now + self.patience.exit));
+        true
+    }
+
+    fn leave_because(&mut self, index: usize, verdict: String, now: Instant) -> bool {
+        let first = self.leave(index, now);
+        if first {
+            self.workers[index].verdict = Some(verdict);
+        }
+        first
+    }
+
+    fn kill(&mut self, index: usize) {
+        let phase = &mut self.workers[index].phase;
+        if !matches!(phase, Phase::Killed | Phase::Gone | Phase::Waiting(_)) {
+            *phase = Phase::Killed;
+            self.out.push(Action::Kill(index));
+        }
+    }
+
+    /// A worker has ended, or never came to be.
+    fn ended(&mut self, index: usize, exit: Option<Exit>, now: Instant) {
+        let worker = &mut self.workers[index];
+        let pid = worker.pid.take();
+        let asked = worker.phase == Phase::Leaving(None) && exit == Some(Exit::Code(0));
+        let verdict = worker.verdict.take();
+        let told = verdict.is_some();
+        let why = verdict.unwrap_or_else(|| exit.map_or_else(String::new, |exit| exit.to_string()));
+        let event = |again| {
+            Action::Tell(Event::Lost {
+                worker: index + 1,
+                pid,
+                why: why.clone(),
+                again,
+            })
+        };
+        match &self.stage {
+            Stage::Stopping(stop) => {
+                let expected = asked || stop.killed || stop.outcome == Outcome::StartFailed;
+                let started = worker.has_been_ready;
+                worker.phase = Phase::Gone;
+                if !expected && started {
+                    self.out.push(event(None));
+                }
+                self.finish_if_all_gone();
+            }
+            Stage::Booting if !worker.has_been_ready && !worker.worth_a_retry => {
+                worker.phase = Phase::Gone;
+                let who = match pid {
+                    Some(pid) => format!("worker {} (pid {pid})", index + 1),
+                    None => format!("worker {}", index + 1),
+                };
+                let text = match exit {
+                    Some(Exit::Code(3)) if !told => {
+                        format!("{who} could not start the application; its message stands above")
+                    }
+                    Some(Exit::Code(_)) if !told => {
+                        let hint = self
+                            .hint
+                            .as_deref()
+                            .map_or(String::new(), |h| format!("; {h}"));
+                        format!("{who} {why} before it was ready{hint}")
+                    }
+                    Some(_) if !told => format!("{who} {why} before it was ready"),
+                    _ => format!("{who} {why}"),
+                };
+                self.fail(text, now);
+            }
+            Stage::Booting | Stage::Running => {
+                let lived = now.saturating_duration_since(worker.spawned);
+                let delay = worker.backoff.after(lived);
+                worker.phase = Phase::Waiting(now + delay);
+                self.out.push(event(Some(delay)));
+            }
+        }
+    }
+
+    fn finish_if_all_gone(&mut self) {
+        if let Stage::Stopping(stop) = &self.stage
+            && self
+                .workers
+                .iter()
+                .all(|worker| worker.phase == Phase::Gone)
+        {
+            self.out.push(Action::Finish(stop.outcome));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
