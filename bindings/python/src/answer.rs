@@ -56,7 +56,9 @@ impl Native for Answer {
     }
 
     fn call<'py>(_: &Instance<'py, Self>, _: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        Err(PyTypeError::new_err("'Answer' object is not callable: await it"))
+        Err(PyTypeError::new_err(
+            "'Answer' object is not callable: await it",
+        ))
     }
 
     fn step<'py>(this: &Instance<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
@@ -84,7 +86,9 @@ impl Native for Answer {
             };
             let Some((exchange, message)) = exchange else {
                 if *this.spent.borrow() {
-                    return Err(PyRuntimeError::new_err("cannot await the same answer twice"));
+                    return Err(PyRuntimeError::new_err(
+                        "cannot await the same answer twice",
+                    ));
                 }
                 return Ok(Step::Return(py.None().into_bound(py)));
             };

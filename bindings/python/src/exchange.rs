@@ -116,7 +116,10 @@ impl Exchange {
 
     /// The task, if it is still to be heard of.
     pub(crate) fn task<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.task.borrow().as_ref().map(|task| task.bind(py).clone())
+        self.task
+            .borrow()
+            .as_ref()
+            .map(|task| task.bind(py).clone())
     }
 
     /// More of the body came.
@@ -365,10 +368,7 @@ impl Exchange {
     }
 
     /// What a step of the application came to: sends what is to be sent, ends what has ended.
-    fn after<'py>(
-        this: &Instance<'py, Self>,
-        step: PyResult<Step<'py>>,
-    ) -> PyResult<Step<'py>> {
+    fn after<'py>(this: &Instance<'py, Self>, step: PyResult<Step<'py>>) -> PyResult<Step<'py>> {
         let py = this.py();
         this.unset(bit::STEPPING);
         match step {
@@ -425,12 +425,16 @@ impl Exchange {
 
     fn complain(&self, py: Python<'_>) {
         if self.has(bit::STARTED) {
-            self.worker
-                .log(py, "The ASGI application returned without completing its response.");
+            self.worker.log(
+                py,
+                "The ASGI application returned without completing its response.",
+            );
             self.worker.consumer().abort(self.id);
         } else {
-            self.worker
-                .log(py, "The ASGI application returned without starting a response.");
+            self.worker.log(
+                py,
+                "The ASGI application returned without starting a response.",
+            );
             self.put_error();
         }
     }
@@ -520,7 +524,9 @@ impl Native for Exchange {
     #[inline]
     fn step<'py>(this: &Instance<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         if this.has(bit::STEPPING | bit::OVER) {
-            return Err(PyRuntimeError::new_err("an exchange is awaited by its own task only"));
+            return Err(PyRuntimeError::new_err(
+                "an exchange is awaited by its own task only",
+            ));
         }
         this.set(bit::STEPPING);
         let step = Self::coroutine(this).and_then(|coroutine| send_into(&coroutine, value));
@@ -530,7 +536,9 @@ impl Native for Exchange {
     fn throw<'py>(this: &Instance<'py, Self>, args: &Bound<'py, PyTuple>) -> PyResult<Step<'py>> {
         let py = this.py();
         if this.has(bit::STEPPING | bit::OVER) {
-            return Err(PyRuntimeError::new_err("an exchange is awaited by its own task only"));
+            return Err(PyRuntimeError::new_err(
+                "an exchange is awaited by its own task only",
+            ));
         }
         this.set(bit::STEPPING);
         let step = Self::coroutine(this)
@@ -552,7 +560,10 @@ impl Native for Exchange {
         }
         let coroutine = this.coroutine.take();
         let closed = match coroutine {
-            Some(coroutine) => coroutine.bind(py).call_method0(intern!(py, "close")).map(drop),
+            Some(coroutine) => coroutine
+                .bind(py)
+                .call_method0(intern!(py, "close"))
+                .map(drop),
             None => Ok(()),
         };
         this.worker.consumer().abort(this.id);
@@ -611,8 +622,8 @@ fn copy_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(array) = body.cast::<PyByteArray>() {
         return Ok(PyBytes::new(py, &array.to_vec()));
     }
-    let is_buffer = body.is_instance_of::<PyBytes>()
-        || body.is_instance_of::<pyo3::types::PyMemoryView>();
+    let is_buffer =
+        body.is_instance_of::<PyBytes>() || body.is_instance_of::<pyo3::types::PyMemoryView>();
     if !is_buffer {
         return Err(PyRuntimeError::new_err(format!(
             "'body' must be bytes, not {}",

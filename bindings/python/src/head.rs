@@ -98,7 +98,11 @@ impl Head {
             let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
             return self.push_objects(&name, &value);
         }
-        let wrong = || error(format!("a header field must be a pair of bytes, not {field}"));
+        let wrong = || {
+            error(format!(
+                "a header field must be a pair of bytes, not {field}"
+            ))
+        };
         if field.len().map_err(|_| wrong())? != 2 {
             return Err(wrong());
         }
@@ -106,11 +110,7 @@ impl Head {
     }
 
     #[inline]
-    fn push_objects(
-        &mut self,
-        name: &Bound<'_, PyAny>,
-        value: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
+    fn push_objects(&mut self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
             return Err(error(format!(
                 "header names and values must be bytes, not {name:?}: {value:?}"
@@ -172,8 +172,20 @@ const TOKEN: [bool; 256] = {
         table[byte] = it.is_ascii_alphanumeric()
             || matches!(
                 it,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
-                    | b'`' | b'|' | b'~'
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
             );
         byte += 1;
     }

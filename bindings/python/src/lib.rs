@@ -11,7 +11,10 @@ mod spawn;
 mod turn;
 mod worker;
 
+use std::{ffi::OsString, path::PathBuf};
+
 use pyo3::prelude::*;
+use toolb_cli::WorkerCommand;
 
 /// The native half of `toolb`. Nothing here is for applications.
 #[pymodule(gil_used = true)]
@@ -21,8 +24,18 @@ fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Exchange", raw::register::<exchange::Exchange>(py)?)?;
     module.add("Answer", raw::register::<answer::Answer>(py)?)?;
     raw::register::<spawn::Capture>(py)?;
-    module.add("ClientDisconnected", py.get_type::<worker::ClientDisconnected>())?;
+    module.add(
+        "ClientDisconnected",
+        py.get_type::<worker::ClientDisconnected>(),
+    )?;
     module.add("AttachError", py.get_type::<worker::AttachError>())?;
     module.add("BusError", py.get_type::<worker::BusError>())?;
+    module.add_function(wrap_pyfunction!(run_cli, module)?)?;
     module.add_class::<worker::PyWorker>()
+}
+
+/// Runs the `toolb` program, whose workers are the Python `executable`, and returns its exit code.
+#[pyfunction]
+fn run_cli(py: Python<'_>, args: Vec<OsString>, executable: PathBuf) -> i32 {
+    py.detach(|| toolb_cli::main(args, WorkerCommand::Python(executable)))
 }

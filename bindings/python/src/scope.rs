@@ -8,7 +8,7 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyList, PyString, PyTuple},
 };
-use toolb_core::message::Request;
+use toolb_core::consumer::Request;
 
 /// Values longer than this are not worth remembering.
 const MAX_KEPT: usize = 256;
@@ -98,11 +98,7 @@ impl Scopes {
     }
 
     /// The prepared dict for what this connection has in common with others.
-    fn base<'py>(
-        &mut self,
-        py: Python<'py>,
-        request: &Request,
-    ) -> PyResult<Bound<'py, PyDict>> {
+    fn base<'py>(&mut self, py: Python<'py>, request: &Request) -> PyResult<Bound<'py, PyDict>> {
         let key = (request.version(), request.scheme(), request.server());
         if let Some(base) = self.bases.iter().find(|base| base.key() == key) {
             return Ok(base.dict.bind(py).clone());
@@ -323,7 +319,11 @@ fn method<'py>(py: Python<'py>, method: &[u8]) -> Bound<'py, PyString> {
 fn mix(seed: u64, bytes: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
     let head = bytes.first_chunk::<8>().map_or_else(
-        || bytes.iter().fold(0, |all, &byte| (all << 8) | u64::from(byte)),
+        || {
+            bytes
+                .iter()
+                .fold(0, |all, &byte| (all << 8) | u64::from(byte))
+        },
         |head| u64::from_le_bytes(*head),
     );
     let tail = bytes

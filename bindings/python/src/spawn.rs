@@ -60,7 +60,10 @@ impl Spawner {
                 disturbed: Cell::new(false),
             };
             How::Captured {
-                attributes: event_loop.getattr("__dict__")?.cast_into::<PyDict>()?.unbind(),
+                attributes: event_loop
+                    .getattr("__dict__")?
+                    .cast_into::<PyDict>()?
+                    .unbind(),
                 capture: Instance::new(py, capture)?.unbind(),
             }
         };
@@ -151,7 +154,9 @@ impl Capture {
     #[inline]
     fn run(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
         let Some((step, context)) = self.step.take() else {
-            return Err(PyRuntimeError::new_err("asyncio did not schedule a new task"));
+            return Err(PyRuntimeError::new_err(
+                "asyncio did not schedule a new task",
+            ));
         };
         let step = step.into_bound(py);
         if self.disturbed.replace(false) && !step.getattr("__self__")?.is(task) {
@@ -181,7 +186,10 @@ impl Native for Capture {
         let py = this.py();
         let context = (args.named() == 1).then(|| args.at(args.len())).flatten();
         let is_step = args.len() == 1 && args.named() <= 1;
-        if is_step && this.step.borrow().is_none() && let Some(step) = args.at(0) {
+        if is_step
+            && this.step.borrow().is_none()
+            && let Some(step) = args.at(0)
+        {
             let step = step.to_owned().unbind();
             let context = context.map(|context| context.to_owned().unbind());
             this.step.replace(Some((step, context)));

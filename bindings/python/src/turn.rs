@@ -35,7 +35,7 @@ struct Watched {
 
 impl Turn {
     /// Remembers the loop.
-    pub(crate) fn watch(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub(crate) fn watch(&self, event_loop: &Bound<'_, PyAny>) {
         let py = event_loop.py();
         let queue = |name| {
             let queue = event_loop.getattr(name).ok();
@@ -46,57 +46,74 @@ impl Turn {
             scheduled: queue(intern!(py, "_scheduled").clone()),
             event_loop: event_loop.clone().unbind(),
         });
-        Ok(())
     }
 
-    /// See [`PyWorker::before_poll`](crate::worker::PyWorker).
+    /// Serves until there is nothing left, the loop has something to do, or it is time to look at
+    /// other descriptors. Returns how long that look may take (-1: for ever), None for not at all.
     pub(crate) fn before_poll(
         &self,
         py: Python<'_>,
         worker: &'static Worker,
         timeout: Option<f64>,
-    ) -> PyResult<Option<f64>> {
+    ) -> Option<f64> {
+        let timeout = timeout.unwrap_or(-1.0);
         let Some(watched) = self.watched.get() else {
-            return Ok(Some(timeout.unwrap_or(-1.0)));
+            return Some(timeout);
         };
-        let may_block = timeout.is_none_or(|timeout| timeout > 0.0);
         let timers = watched.timers(py);
         loop {
-            let count = worker.drain(py)?;
-            if count == 0 {
-                if !may_block {
+            let count = worker.drain(py);
+            if timeout == 0.0 || watched.has_work(py, timers) {
+                if count == 0 {
                     worker.consumer().flush(true);
-                    return Ok(Some(0.0));
+                    return Some(0.0);
                 }
+                return (!self.looked_lately()).then_some(0.0);
+            }
+            if count == 0 {
                 if worker.consumer().arm() {
                     self.armed.set(true);
-                    return Ok(Some(timeout.unwrap_or(-1.0)));
+                    return Some(timeout);
                 }
-                continue;
-            }
-            let skip = self.looked_lately();
-            if !may_block || watched.has_work(py, timers) {
-                return Ok((!skip).then_some(0.0));
-            }
-            if !skip {
-                return Ok(Some(0.0));
+            } else if !self.looked_lately() {
+                return Some(0.0);
             }
         }
     }
 
-    /// See [`PyWorker::after_poll`](crate::worker::PyWorker).
-    pub(crate) fn after_poll(
-        &self,
-        py: Python<'_>,
-        worker: &'static Worker,
-        found: usize,
-    ) -> PyResult<()> {
+    /// The loop has looked, and found something or not.
+    pub(crate) fn after_poll(&self, py: Python<'_>, worker: &'static Worker, found: usize) {
         self.found.set(found > 0);
         if self.armed.replace(false) {
             self.polled.set(Some(Instant::now()));
-            worker.drain(py)?;
+            worker.drain(py);
         }
-        Ok(())
+    }
+
+    /// The same for a libuv loop, which polls in any case: true if it may block.
+    pub(crate) fn before_uv_poll(
+        &self,
+        py: Python<'_>,
+        worker: &'static Worker,
+        has_work: &dyn Fn() -> bool,
+    ) -> bool {
+        self.polled.set(Some(Instant::now()));
+        loop {
+            let count = worker.drain(py);
+            if has_work() {
+                if count == 0 {
+                    worker.consumer().flush(true);
+                }
+                return false;
+            }
+            if count == 0 {
+                if worker.consumer().arm() {
+                    return true;
+                }
+            } else if !self.looked_lately() {
+                return false;
+            }
+        }
     }
 
     fn looked_lately(&self) -> bool {

@@ -13,16 +13,13 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyTuple},
 };
-use toolb_core::{
-    consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId},
-    message::Request,
-};
+use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Request};
 
 use crate::{
     answer::{Answer, Awaits},
     exchange::{Exchange, KeptExchange},
     head::Head,
-    raw::Instance,
+    raw::{Instance, UvAttachment, UvHooks},
     scope::Scopes,
     spawn::Spawner,
     turn::Turn,
@@ -65,9 +62,11 @@ pub(crate) struct Worker {
     nothing: Py<PyAny>,
     /// To be called once nothing is in flight.
     when_idle: RefCell<Option<Py<PyAny>>>,
-    /// Steps of applications made from `drain`, ever.
-    pub(crate) turn: Turn,
-    pub(crate) served: Cell<u64>,
+    /// The engine broke the rules, and that was told.
+    broken: Cell<bool>,
+    /// Requests started, ever.
+    served: Cell<u64>,
+    turn: Turn,
 }
 
 struct App {
@@ -75,6 +74,7 @@ struct App {
     new_future: Py<PyAny>,
     call_soon: Py<PyAny>,
     report: Py<PyAny>,
+    broken: Py<PyAny>,
     spawner: Spawner,
 }
 
@@ -94,8 +94,9 @@ impl Worker {
             app: OnceCell::new(),
             nothing: Answer::create(py, Awaits::Nothing)?.unbind(),
             when_idle: RefCell::new(None),
-            turn: Turn::default(),
+            broken: Cell::new(false),
             served: Cell::new(0),
+            turn: Turn::default(),
         };
         Ok(Box::leak(Box::new(worker)))
     }
@@ -162,10 +163,10 @@ impl Worker {
     }
 
     /// Serves what has come, at most a budget's worth. Returns how many events that were.
-    pub(crate) fn drain(&'static self, py: Python<'_>) -> PyResult<usize> {
+    pub(crate) fn drain(&'static self, py: Python<'_>) -> usize {
         let mut events = self.events.take();
         let polled = self.consumer().poll(BUDGET, &mut events);
-        let count = polled.map_err(|error| BusError::new_err(error.to_string()))?;
+        let count = polled.unwrap_or_else(|error| self.break_off(py, &error.to_string()));
         for event in events.drain(..) {
             self.handle(py, event);
         }
@@ -173,7 +174,21 @@ impl Worker {
         if count > 0 {
             self.consumer().flush(false);
         }
-        Ok(count)
+        count
+    }
+
+    /// The bus cannot be used any more.
+    #[cold]
+    fn break_off(&self, py: Python<'_>, why: &str) -> usize {
+        if !self.broken.replace(true) {
+            let told = self
+                .app()
+                .and_then(|app| app.call_soon.bind(py).call1((&app.broken, why)));
+            if let Err(error) = told {
+                error.write_unraisable(py, None);
+            }
+        }
+        0
     }
 
     #[inline]
@@ -197,12 +212,10 @@ impl Worker {
                 }
                 self.consumer().recycle(data);
             }
-            Event::Disconnected { id } | Event::RequestAborted { id } => {
-                match self.find(py, id) {
-                    Some(exchange) => exchange.on_disconnect(py),
-                    None => self.consumer().done(id),
-                }
-            }
+            Event::Disconnected { id } | Event::RequestAborted { id } => match self.find(py, id) {
+                Some(exchange) => exchange.on_disconnect(py),
+                None => self.consumer().done(id),
+            },
             Event::Writable { id } => {
                 if let Some(exchange) = self.find(py, id) {
                     exchange.on_writable(py);
@@ -285,6 +298,16 @@ impl Worker {
     }
 }
 
+impl UvHooks for Worker {
+    fn before_poll(&'static self, py: Python<'_>, has_work: &dyn Fn() -> bool) -> bool {
+        self.turn.before_uv_poll(py, self, has_work)
+    }
+
+    fn readable(&self, _: Python<'_>) {
+        self.consumer().clear_doorbell();
+    }
+}
+
 fn not_serving() -> PyErr {
     PyRuntimeError::new_err("the worker does not serve an application yet")
 }
@@ -293,6 +316,7 @@ fn not_serving() -> PyErr {
 #[pyclass(name = "Worker", module = "toolb._toolb", unsendable, frozen)]
 pub(crate) struct PyWorker {
     worker: &'static Worker,
+    uv: RefCell<Option<UvAttachment>>,
 }
 
 #[pymethods]
@@ -327,6 +351,7 @@ impl PyWorker {
         };
         Ok(Self {
             worker: Worker::attach(py, bus, &options)?,
+            uv: RefCell::new(None),
         })
     }
 
@@ -378,24 +403,27 @@ impl PyWorker {
     }
 
     /// Prepares for requests: what to call, on which loop.
-    #[pyo3(signature = (app, event_loop, report, *, root_path, state))]
+    #[pyo3(signature = (app, event_loop, *, report, broken, root_path, state))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments")]
     fn serve(
         &self,
         py: Python<'_>,
         app: Py<PyAny>,
         event_loop: &Bound<'_, PyAny>,
         report: Py<PyAny>,
+        broken: Py<PyAny>,
         root_path: &str,
         state: Option<Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let scopes = Scopes::new(py, root_path, state)?;
         self.worker.scopes.replace(Some(scopes));
-        self.worker.turn.watch(event_loop)?;
+        self.worker.turn.watch(event_loop);
         let app = App {
             callable: app,
             new_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
             call_soon: event_loop.getattr(intern!(py, "call_soon"))?.unbind(),
             report,
+            broken,
             spawner: Spawner::new(event_loop)?,
         };
         self.worker
@@ -405,19 +433,33 @@ impl PyWorker {
     }
 
     /// Serves what has come. Returns how many events that were.
-    fn drain(&self, py: Python<'_>) -> PyResult<usize> {
+    fn drain(&self, py: Python<'_>) -> usize {
         self.worker.drain(py)
     }
 
     /// For a loop about to poll descriptors: serves what has come. Returns how long the loop may
-    /// block, None if it need not poll at all this time.
-    fn before_poll(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<f64>> {
+    /// block (-1: for ever), None if it need not poll at all this time.
+    fn before_poll(&self, py: Python<'_>, timeout: Option<f64>) -> Option<f64> {
         self.worker.turn.before_poll(py, self.worker, timeout)
     }
 
-    /// For a loop that has polled: serves what it was woken for.
-    fn after_poll(&self, py: Python<'_>, found: usize) -> PyResult<()> {
-        self.worker.turn.after_poll(py, self.worker, found)
+    /// For a loop that has polled and found so many events: serves what it was woken for.
+    fn after_poll(&self, py: Python<'_>, found: usize) {
+        self.worker.turn.after_poll(py, self.worker, found);
+    }
+
+    /// Serves from within the libuv loop of `event_loop`, a `uvloop.Loop`.
+    fn attach_uv(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let attachment = UvAttachment::attach(event_loop, self.fd(), self.worker)?;
+        self.uv.replace(Some(attachment));
+        Ok(())
+    }
+
+    /// Ends that. To be called in the loop's thread while the loop still runs.
+    fn detach_uv(&self, py: Python<'_>) {
+        if let Some(attachment) = self.uv.take() {
+            attachment.detach(py);
+        }
     }
 
     fn arm(&self) -> bool {

@@ -67,7 +67,9 @@ def _find(module: Any, attribute: str, module_name: str) -> Any:
             names = [name for name, value in vars(module).items() if _is_likely(name, value)]
             hint = f"; did you mean {module_name}:{names[0]}?" if names else ""
             where = getattr(module, "__file__", None) or module_name
-            raise AppError(f'module "{module_name}" ({where}) has no attribute "{attribute}"{hint}') from error
+            raise AppError(
+                f'module "{module_name}" ({where}) has no attribute "{attribute}"{hint}'
+            ) from error
     return found
 
 
@@ -79,17 +81,23 @@ def _is_likely(name: str, value: object) -> bool:
 
 def _make(factory: Any, target: str) -> Any:
     if not callable(factory):
-        raise AppError(f"{target} cannot be called: leave --factory out, it is for functions that make the app")
+        raise AppError(
+            f"{target} cannot be called: leave --factory out, it is for functions that make the app"
+        )
     try:
         return factory()
     except BaseException as error:
         _show(error)
-        raise AppError(f"the factory {target} failed: {_brief(error)}; the traceback is above") from error
+        raise AppError(
+            f"the factory {target} failed: {_brief(error)}; the traceback is above"
+        ) from error
 
 
 def _check(app: Any, target: str) -> None:
     if not callable(app):
-        raise AppError(f"{target} is a {type(app).__name__}, which is no application: it cannot be called")
+        raise AppError(
+            f"{target} is a {type(app).__name__}, which is no application: it cannot be called"
+        )
     takes = _positional(app)
     if takes == 0:
         raise AppError(f"{target} takes no arguments: if it makes the application, add --factory")
@@ -121,7 +129,12 @@ def _brief(error: BaseException) -> str:
 def _show(error: BaseException) -> None:
     """Prints where `error` came from, without the frames of this module and of importlib."""
     tb = error.__traceback__
-    skip = (__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    skip = (
+        __file__,
+        importlib.__file__,
+        "<frozen importlib._bootstrap>",
+        "<frozen importlib._bootstrap_external>",
+    )
     while tb is not None and tb.tb_frame.f_code.co_filename in skip:
         tb = tb.tb_next
     traceback.print_exception(type(error), error, tb, file=sys.stderr)

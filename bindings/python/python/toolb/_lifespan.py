@@ -36,7 +36,8 @@ class Lifespan:
         await self._started.wait()
         if self._startup is None:
             self._task = None
-            return self._without()
+            self._check_unsupported()
+            return None
         if self._startup["type"] == "lifespan.startup.failed":
             text = str(self._startup.get("message") or "").strip()
             if "\n" in text:
@@ -55,7 +56,7 @@ class Lifespan:
         if self._error is not None:
             logger.error("Exception in the application's shutdown", exc_info=self._error)
 
-    def _without(self) -> None:
+    def _check_unsupported(self) -> None:
         error = self._error
         if self._mode == "auto":
             logger.debug("the application does not support lifespan", exc_info=error)

@@ -1,11 +1,14 @@
 """Event loops that look at the bus: how a worker waits without a system call per request."""
 
 import asyncio
+import logging
 import select
 import selectors
 from typing import Protocol
 
 from ._toolb import Worker
+
+logger = logging.getLogger("toolb.error")
 
 
 class Bridge(Protocol):
@@ -30,7 +33,7 @@ def new_loop(kind: str) -> tuple[asyncio.AbstractEventLoop, Bridge]:
                 ) from error
         else:
             loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-            return loop, ReaderBridge(loop)
+            return loop, UvBridge(loop)
     selector = BusSelector()
     return asyncio.SelectorEventLoop(selector), selector
 
@@ -72,6 +75,32 @@ class BusSelector(selectors.EpollSelector):
         return events
 
 
+class UvBridge:
+    """Serves the bus from within uvloop's own loop, before it polls."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._worker: Worker | None = None
+        self._fallback: ReaderBridge | None = None
+
+    def attach(self, worker: Worker) -> None:
+        try:
+            worker.attach_uv(self._loop)
+        except (AttributeError, RuntimeError) as error:
+            # A uvloop that was built in another way.
+            logger.debug("serving through add_reader: %s", error)
+            self._fallback = ReaderBridge(self._loop)
+            self._fallback.attach(worker)
+        self._worker = worker
+
+    def detach(self) -> None:
+        if self._fallback is not None:
+            self._fallback.detach()
+        elif self._worker is not None:
+            self._worker.detach_uv()
+        self._worker = None
+
+
 class ReaderBridge:
     """For any loop with `add_reader`: serves, and goes on serving in each turn until nothing comes."""
 
@@ -105,5 +134,3 @@ class ReaderBridge:
         worker = self._worker
         if worker is not None and (worker.drain() or not worker.arm()):
             self._next = self._loop.call_soon(self._serve)
-
-

@@ -6,7 +6,7 @@ from typing import Any, final
 
 __version__: str
 
-class ClientDisconnected(OSError):
+class ClientDisconnected(OSError):  # noqa: N818 - an event, as in other servers
     """The client has gone: nothing more can be sent."""
 
 class AttachError(ConnectionError):
@@ -64,8 +64,9 @@ class Worker:
         self,
         app: Callable[..., Any],
         event_loop: AbstractEventLoop,
-        report: Callable[[str, BaseException | None], None],
         *,
+        report: Callable[[str, BaseException | None], object],
+        broken: Callable[[str], object],
         root_path: str,
         state: dict[str, Any] | None,
     ) -> None:
@@ -73,9 +74,16 @@ class Worker:
     def drain(self) -> int:
         """Serves what has come. Returns how many events that were."""
     def before_poll(self, timeout: float | None) -> float | None:
-        """Serves what has come. Returns how long the loop may block, None if it need not poll."""
+        """Serves what has come. Returns how long the loop may block (-1: for ever).
+
+        None: it need not poll at all this time.
+        """
     def after_poll(self, found: int) -> None:
         """Serves what the loop was woken for."""
+    def attach_uv(self, event_loop: AbstractEventLoop) -> None:
+        """Serves from within the libuv loop of `event_loop`, a `uvloop.Loop`."""
+    def detach_uv(self) -> None:
+        """Ends that."""
     def arm(self) -> bool:
         """Announces that the loop is about to block. False: it must not."""
     def disarm(self) -> None:

@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     bus = os.environ.pop("TOOLB_BUS", "")
     if not bus:
-        print("toolb.worker: TOOLB_BUS is not set: start the application with `toolb run`", file=sys.stderr)
+        print(
+            "toolb.worker: TOOLB_BUS is not set: start the application with `toolb run`",
+            file=sys.stderr,
+        )
         return START_UP_FAILED
     try:
         worker = _attach(bus)
@@ -51,9 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     asyncio.set_event_loop(loop)
     try:
         return loop.run_until_complete(_Service(worker, bridge, args).run())
-    except BusError as error:
-        print(f"toolb.worker: {error}", file=sys.stderr)
-        return ENGINE_GONE
     finally:
         _close(loop)
 
@@ -83,12 +83,20 @@ class _Service:
         # Whatever was started is shut down, even if the word to stop came while it started.
         try:
             if not self._stop.is_set():
-                self._worker.serve(app, loop, _report, root_path=args.root_path, state=state)
+                self._worker.serve(
+                    app,
+                    loop,
+                    report=_report,
+                    broken=self._on_broken,
+                    root_path=args.root_path,
+                    state=state,
+                )
                 self._bridge.attach(self._worker)
                 self._worker.ready()
                 await self._stop.wait()
                 await self._finish()
         finally:
+            self._bridge.detach()
             await lifespan.shutdown()
         if self._hung_up.is_set():
             return ENGINE_GONE
@@ -112,10 +120,14 @@ class _Service:
         for wait in waits:
             wait.cancel()
         self._worker.flush(True)
-        self._bridge.detach()
+
+    def _on_broken(self, why: str) -> None:
+        logger.error("%s", why)
+        self._hung_up.set()
+        self._stop.set()
 
     def _on_control(self) -> None:
-        while (word := self._worker.control()) is not None:
+        while word := self._next_word():
             kind, text = word
             if kind == "error":
                 logger.error("the engine says: %s", text)
@@ -126,6 +138,13 @@ class _Service:
                 break
             else:
                 self._stop.set()
+
+    def _next_word(self) -> tuple[str, str] | None:
+        try:
+            return self._worker.control()
+        except BusError as error:
+            logger.error("%s", error)
+            return ("hang-up", "")
 
 
 def _attach(bus: str) -> Worker:
@@ -176,8 +195,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("app", metavar="MODULE:ATTR", help="the application")
     parser.add_argument("--loop", choices=["auto", "asyncio", "uvloop"], default="auto")
     parser.add_argument("--lifespan", choices=["auto", "on", "off"], default="auto")
-    parser.add_argument("--factory", action="store_true", help="MODULE:ATTR makes the application when called")
-    parser.add_argument("--app-dir", default="", help="where to look for the module (default: here)")
+    parser.add_argument(
+        "--factory", action="store_true", help="MODULE:ATTR makes the application when called"
+    )
+    parser.add_argument(
+        "--app-dir", default="", help="where to look for the module (default: here)"
+    )
     parser.add_argument("--root-path", default="", help="the prefix the application is mounted at")
     levels = ["critical", "error", "warning", "info", "debug", "trace"]
     parser.add_argument("--log-level", choices=levels, default="info")

@@ -3,6 +3,8 @@
 
 mod calls;
 mod native;
+mod uv;
 
 pub(crate) use calls::{run_in_context, send_into};
 pub(crate) use native::{Args, Instance, Kept, Native, Step, Visitor, register};
+pub(crate) use uv::{UvAttachment, UvHooks};

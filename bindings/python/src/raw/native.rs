@@ -75,8 +75,7 @@ impl<'py, T: Native> Instance<'py, T> {
         // allocation returns zeroed memory of that size with its head filled in, or null with an
         // error set. The value is written before anybody else can see the object.
         unsafe {
-            let object =
-                ffi::PyType_GenericAlloc(class.as_ptr().cast::<ffi::PyTypeObject>(), 0);
+            let object = ffi::PyType_GenericAlloc(class.as_ptr().cast::<ffi::PyTypeObject>(), 0);
             let object = Bound::from_owned_ptr_or_err(py, object)?;
             let layout = object.as_ptr().cast::<Layout<T>>();
             ptr::write(&raw mut (*layout).vectorcall, Some(vectorcall::<T>));
@@ -342,8 +341,8 @@ unsafe extern "C" fn vectorcall<T: Native>(
     unsafe {
         Python::attach_unchecked(|py| {
             let this = instance::<T>(py, callable);
-            let names = Borrowed::from_ptr_or_opt(py, names)
-                .map(|names| names.cast_unchecked::<PyTuple>());
+            let names =
+                Borrowed::from_ptr_or_opt(py, names).map(|names| names.cast_unchecked::<PyTuple>());
             let named = names.map_or(0, |names| names.len());
             let count = ffi::PyVectorcall_NARGS(nargsf) as usize + named;
             let values = if count == 0 {
