@@ -63,7 +63,7 @@ pub(crate) struct Exchange {
     /// What has come of the body and was not received.
     body: RefCell<Vec<u8>>,
     /// A head whose body is awaited.
-    head: RefCell<Option<Box<Head>>>,
+    head: RefCell<Option<Head>>,
     /// The last part of the response, until the step ends.
     last: RefCell<Option<Py<PyAny>>>,
     /// Futures of those who wait in `receive` or `send`.
@@ -205,7 +205,15 @@ impl Exchange {
         Ok(future)
     }
 
+    #[inline]
     fn wake(&self, py: Python<'_>) {
+        if !self.waiters.borrow().is_empty() {
+            self.wake_all(py);
+        }
+    }
+
+    #[cold]
+    fn wake_all(&self, py: Python<'_>) {
         for future in self.waiters.take() {
             let future = future.bind(py);
             let resolved = future
@@ -287,6 +295,8 @@ impl Exchange {
         };
         if !more {
             self.set(bit::COMPLETE);
+            // Whoever still receives is to hear that it is over.
+            self.wake(py);
             if self.has(bit::STEPPING) {
                 // Goes out when the step ends, in one record with DONE if the application does too.
                 let body = body.map_or_else(|| py.None(), Bound::unbind);
@@ -479,9 +489,7 @@ impl Exchange {
         self.set(bit::OVER);
         self.worker.forget(py, self.id);
         self.clear();
-        if !self.waiters.borrow().is_empty() {
-            self.wake(py);
-        }
+        self.wake(py);
     }
 
     #[inline]

@@ -144,21 +144,26 @@ impl Spawner {
 pub(crate) struct Capture {
     call_soon: Py<PyAny>,
     /// The first callback given, with its context.
-    step: RefCell<Option<(Py<PyAny>, Option<Py<PyAny>>)>>,
+    step: RefCell<Option<Caught>>,
     /// Somebody else called too: the garbage collector may run anything at any time.
     disturbed: Cell<bool>,
+}
+
+struct Caught {
+    callback: Py<PyAny>,
+    context: Option<Py<PyAny>>,
 }
 
 impl Capture {
     /// Runs the step of `task` that was caught.
     #[inline]
     fn run(&self, py: Python<'_>, task: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Some((step, context)) = self.step.take() else {
+        let Some(Caught { callback, context }) = self.step.take() else {
             return Err(PyRuntimeError::new_err(
                 "asyncio did not schedule a new task",
             ));
         };
-        let step = step.into_bound(py);
+        let step = callback.into_bound(py);
         if self.disturbed.replace(false) && !step.getattr("__self__")?.is(task) {
             // The task's own is in the loop's queue.
             self.call_soon.bind(py).call1((step,))?;
@@ -190,9 +195,10 @@ impl Native for Capture {
             && this.step.borrow().is_none()
             && let Some(step) = args.at(0)
         {
-            let step = step.to_owned().unbind();
-            let context = context.map(|context| context.to_owned().unbind());
-            this.step.replace(Some((step, context)));
+            this.step.replace(Some(Caught {
+                callback: step.to_owned().unbind(),
+                context: context.map(|context| context.to_owned().unbind()),
+            }));
             return Ok(py.None().into_bound(py));
         }
         this.disturbed.set(true);
@@ -230,10 +236,10 @@ impl Native for Capture {
     fn traverse(&self, visit: &mut Visitor<'_>) {
         visit.see(Some(&self.call_soon));
         if let Ok(step) = self.step.try_borrow()
-            && let Some((step, context)) = &*step
+            && let Some(caught) = &*step
         {
-            visit.see(Some(step));
-            visit.see(context.as_ref());
+            visit.see(Some(&caught.callback));
+            visit.see(caught.context.as_ref());
         }
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Worker {
     /// By slot.
     live: RefCell<Vec<Option<KeptExchange>>>,
     events: RefCell<Vec<Event>>,
-    heads: RefCell<Vec<Box<Head>>>,
+    heads: RefCell<Vec<Head>>,
     scopes: RefCell<Option<Scopes>>,
     app: OnceCell<App>,
     nothing: Py<PyAny>,
@@ -119,12 +119,12 @@ impl Worker {
     }
 
     /// An empty head.
-    pub(crate) fn new_head(&self) -> Box<Head> {
+    pub(crate) fn new_head(&self) -> Head {
         self.heads.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes a head back.
-    pub(crate) fn recycle_head(&self, head: Box<Head>) {
+    pub(crate) fn recycle_head(&self, head: Head) {
         let mut heads = self.heads.borrow_mut();
         if heads.len() < MAX_HEADS {
             heads.push(head);

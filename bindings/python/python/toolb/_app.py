@@ -76,7 +76,9 @@ def _find(module: Any, attribute: str, module_name: str) -> Any:
 def _is_likely(name: str, value: object) -> bool:
     if name.startswith("_") or inspect.ismodule(value) or inspect.isclass(value):
         return False
-    return callable(value) and _positional(value) == 3
+    call = getattr(type(value), "__call__", None)  # noqa: B004 - the function, not whether there is one
+    is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(call)
+    return is_async and _positional(value) == 3
 
 
 def _make(factory: Any, target: str) -> Any:

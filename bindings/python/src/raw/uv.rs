@@ -119,21 +119,29 @@ const READABLE: c_int = 1;
 
 type Callback = unsafe extern "C" fn(*mut Handle);
 type PollCallback = unsafe extern "C" fn(*mut Handle, c_int, c_int);
+type SizeOf = unsafe extern "C" fn(c_int) -> usize;
+type Init = unsafe extern "C" fn(*mut c_void, *mut Handle) -> c_int;
+type Start = unsafe extern "C" fn(*mut Handle, Callback) -> c_int;
+type Stop = unsafe extern "C" fn(*mut Handle) -> c_int;
+type PollInit = unsafe extern "C" fn(*mut c_void, *mut Handle, c_int) -> c_int;
+type PollStart = unsafe extern "C" fn(*mut Handle, c_int, PollCallback) -> c_int;
+type Timeout = unsafe extern "C" fn(*mut c_void) -> c_int;
+type Close = unsafe extern "C" fn(*mut Handle, Option<Callback>);
 
 /// The functions of uvloop's libuv.
 #[derive(Clone, Copy)]
 struct Functions {
-    handle_size: unsafe extern "C" fn(c_int) -> usize,
-    prepare_init: unsafe extern "C" fn(*mut c_void, *mut Handle) -> c_int,
-    prepare_start: unsafe extern "C" fn(*mut Handle, Callback) -> c_int,
-    idle_init: unsafe extern "C" fn(*mut c_void, *mut Handle) -> c_int,
-    idle_start: unsafe extern "C" fn(*mut Handle, Callback) -> c_int,
-    idle_stop: unsafe extern "C" fn(*mut Handle) -> c_int,
-    poll_init: unsafe extern "C" fn(*mut c_void, *mut Handle, c_int) -> c_int,
-    poll_start: unsafe extern "C" fn(*mut Handle, c_int, PollCallback) -> c_int,
-    backend_timeout: unsafe extern "C" fn(*mut c_void) -> c_int,
-    unref: unsafe extern "C" fn(*mut Handle),
-    close: unsafe extern "C" fn(*mut Handle, Option<Callback>),
+    handle_size: SizeOf,
+    prepare_init: Init,
+    prepare_start: Start,
+    idle_init: Init,
+    idle_start: Start,
+    idle_stop: Stop,
+    poll_init: PollInit,
+    poll_start: PollStart,
+    backend_timeout: Timeout,
+    unref: Callback,
+    close: Close,
 }
 
 impl Functions {
@@ -146,7 +154,7 @@ impl Functions {
             return Err(PyRuntimeError::new_err("uvloop's extension is not loaded"));
         }
         macro_rules! symbol {
-            ($name:literal) => {{
+            ($name:literal, $kind:ty) => {{
                 let name: &CStr = $name;
                 // SAFETY: a look-up by name in a library that is loaded.
                 let address = unsafe { libc::dlsym(library, name.as_ptr()) };
@@ -157,21 +165,21 @@ impl Functions {
                     )));
                 }
                 // SAFETY: libuv's functions have had these signatures since version 1.0.
-                unsafe { std::mem::transmute::<*mut c_void, _>(address) }
+                unsafe { std::mem::transmute::<*mut c_void, $kind>(address) }
             }};
         }
         Ok(Self {
-            handle_size: symbol!(c"uv_handle_size"),
-            prepare_init: symbol!(c"uv_prepare_init"),
-            prepare_start: symbol!(c"uv_prepare_start"),
-            idle_init: symbol!(c"uv_idle_init"),
-            idle_start: symbol!(c"uv_idle_start"),
-            idle_stop: symbol!(c"uv_idle_stop"),
-            poll_init: symbol!(c"uv_poll_init"),
-            poll_start: symbol!(c"uv_poll_start"),
-            backend_timeout: symbol!(c"uv_backend_timeout"),
-            unref: symbol!(c"uv_unref"),
-            close: symbol!(c"uv_close"),
+            handle_size: symbol!(c"uv_handle_size", SizeOf),
+            prepare_init: symbol!(c"uv_prepare_init", Init),
+            prepare_start: symbol!(c"uv_prepare_start", Start),
+            idle_init: symbol!(c"uv_idle_init", Init),
+            idle_start: symbol!(c"uv_idle_start", Start),
+            idle_stop: symbol!(c"uv_idle_stop", Stop),
+            poll_init: symbol!(c"uv_poll_init", PollInit),
+            poll_start: symbol!(c"uv_poll_start", PollStart),
+            backend_timeout: symbol!(c"uv_backend_timeout", Timeout),
+            unref: symbol!(c"uv_unref", Callback),
+            close: symbol!(c"uv_close", Close),
         })
     }
 
