@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use crate::bus::{self, Kind, LaneState, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
-use super::conn::{Phase, Place};
+use super::conn::Place;
 use super::event_loop::{Loop, RECALL_AFTER, Timer};
 use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted};
 use super::mailbox::Letter;
@@ -142,17 +142,8 @@ impl Loop {
         });
         lane.head_waiters.push_back(key);
         self.send_heads(index);
-<<<<<<< HEAD
-        // A body that waited in the queue with its head now waits for the consumer's window.
-        if self
-            .conns
-            .get_mut(key)
-            .is_some_and(|conn| conn.phase == Phase::Body)
-        {
-=======
         if more_body {
             // It waits for this lane's grants from now on, not for those of one it was on before.
->>>>>>> house
             self.mark_ready(key);
         }
     }
