@@ -6,7 +6,7 @@ from typing import Any, final
 
 __version__: str
 
-class ClientDisconnected(OSError):  # noqa: N818 - an event, as in other servers
+class ClientDisconnected(OSError):
     """The client has gone: nothing more can be sent."""
 
 class AttachError(ConnectionError):
