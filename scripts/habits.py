@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 SLEEP = re.compile(
     r"\b(time\.sleep|thread::sleep|asyncio\.sleep|anyio\.sleep|gevent\.sleep|sleep_for|sleep_until|usleep|nanosleep)\s*\("
-    r"|(?<![\w.:])sleep\s*\("
+    r"|(?<![\w.:])(?<!def )(?<!fn )sleep\s*\("
 )
 SHELL_SLEEP = re.compile(r"(^|[;&|]|\bdo\b|\bthen\b)\s*sleep\s+[\d$]")
 _OPENS = (

@@ -128,7 +128,6 @@ fn command(args: &Run, worker: &WorkerCommand) -> server::WorkerCommand {
     server::WorkerCommand {
         program: python.into_os_string(),
         args: worker_args(args),
-        env: Vec::new(),
         if_not_run: Some("choose a Python with --python or TOOLB_PYTHON".to_owned()),
         if_ended: Some(if_ended),
     }

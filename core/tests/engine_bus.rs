@@ -99,3 +99,35 @@ fn requests_wait_for_the_first_consumer() {
     assert_eq!(read_response(&mut stream).1, b"GET /early? ");
     worker.kill(&server.engine);
 }
+
+#[test]
+fn bodies_of_requests_that_waited_in_the_queue_arrive() {
+    let server = Server::start(config(2));
+    let options = ConsumerOptions {
+        window: 1,
+        concurrency: 2,
+        ..ConsumerOptions::default()
+    };
+    let mut worker = server.attach(options, Echo::default());
+    std::thread::scope(|scope| {
+        for client in 0..16 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut stream = server.connect();
+                for turn in 0..20 {
+                    let size = 100_000 + client * 1000 + turn;
+                    let body = vec![b'x'; size];
+                    write!(
+                        stream,
+                        "POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: {size}\r\n\r\n"
+                    )
+                    .unwrap();
+                    stream.write_all(&body).unwrap();
+                    let (status, answer) = read_response(&mut stream);
+                    assert_eq!((status, answer.len()), (200, size + "POST /b? ".len()));
+                }
+            });
+        }
+    });
+    worker.kill(&server.engine);
+}

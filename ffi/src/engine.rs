@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use toolb_core::config::EngineConfig;
-use toolb_core::engine::{ControlEvent, Engine, Handler, Listen, Routes};
-use toolb_core::sys::eventfd::EventFd;
+use toolb_core::engine::{ControlEvent, Engine, EventFd, Handler, Listen, Routes};
 
 use crate::exchange::CHandler;
 use crate::guard::{entry, object, place, put_text, text};

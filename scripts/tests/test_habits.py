@@ -44,6 +44,7 @@ def test_flagged(where: str, line: str) -> None:
         ("core/tests/ring.rs", "    thread::sleep(A); // not-sync: paces the load"),
         ("tests/test_a.py", "    run('--port', '8080')  # not-bound: refused before it binds"),
         ("tests/test_a.py", "    run('--port', '0')"),
+        ("tests/test_a.py", "async def sleep(request):"),
         ("tests/test_a.py", "    # time.sleep(1) would be wrong here"),
         ("tests/test_a.py", "    sock.bind(('127.0.0.1', 0))"),
         ("core/tests/ring.rs", '    TcpListener::bind("127.0.0.1:0")'),

@@ -127,8 +127,7 @@ async def whole(r: Request) -> None:
 
 
 async def sleep(r: Request) -> None:
-    # not-sync: the delay is what the test asks for
-    await asyncio.sleep(r.number("ms") / 1000)
+    await asyncio.sleep(r.number("ms") / 1000)  # not-sync: the delay is what the test asks for
     await r.answer(r.id.encode())
     note("END", r.id)
 

@@ -246,7 +246,7 @@ class Server:
 
     def events(self) -> list[list[str]]:
         path = self.directory / "events"
-        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [line.split() for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
 
     def began(self, event: str = "BEGIN") -> list[str]:
         """The ids of an event, in order, as often as they came."""

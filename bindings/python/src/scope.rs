@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
-use toolb_core::message::Request;
+use toolb_core::consumer::Request;
 
 /// Names and addresses that are kept at most; then the table starts anew.
 const MOST_KEPT: usize = 1024;

@@ -8,8 +8,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
-use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId};
-use toolb_core::message::Request;
+use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Request};
 
 use crate::awaitable::Done;
 use crate::exchange::Exchange;
@@ -60,8 +59,11 @@ enum StartTask {
 /// Stands in for `call_soon` and keeps what it is called with.
 #[pyclass(frozen, module = "toolb._toolb")]
 struct Catch {
-    caught: UnderGil<RefCell<Option<(Py<PyAny>, Option<Py<PyAny>>)>>>,
+    caught: UnderGil<RefCell<Option<FirstStep>>>,
 }
+
+/// A callback, and the context it is to run in.
+type FirstStep = (Py<PyAny>, Option<Py<PyAny>>);
 
 #[pymethods]
 impl Catch {

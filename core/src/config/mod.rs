@@ -10,7 +10,7 @@ mod units;
 use std::fmt;
 use std::time::Duration;
 
-pub use units::{UnitError, parse_duration, parse_rate, parse_size};
+pub use units::{UnitError, parse_duration, parse_size};
 
 /// The most loops an engine can have; the layout of the bus has room for no more.
 pub const MAX_LOOPS: usize = 32;
@@ -200,6 +200,7 @@ impl EngineConfig {
 /// A setting that cannot be meant: which one, and what is allowed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigError {
+    /// By the name of its flag, without the dashes.
     setting: &'static str,
     text: String,
 }
@@ -207,11 +208,6 @@ pub struct ConfigError {
 impl ConfigError {
     fn new(setting: &'static str, text: String) -> Self {
         Self { setting, text }
-    }
-
-    /// The setting, by the name of its flag without the dashes.
-    pub fn setting(&self) -> &'static str {
-        self.setting
     }
 }
 

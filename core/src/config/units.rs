@@ -41,12 +41,6 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     scaled(number, unit).ok_or(UnitError::Size)
 }
 
-/// Reads a rate in bytes a second: a size, or a size followed by `/s`.
-pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
-    let text = text.trim();
-    parse_size(text.strip_suffix("/s").unwrap_or(text)).map_err(|_| UnitError::Rate)
-}
-
 /// What was expected instead of what was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum UnitError {
@@ -56,8 +50,6 @@ pub enum UnitError {
     DurationTooLong,
     /// Not a size.
     Size,
-    /// Not a rate.
-    Rate,
 }
 
 impl fmt::Display for UnitError {
@@ -66,7 +58,6 @@ impl fmt::Display for UnitError {
             Self::Duration => "expected a duration such as 90, 90s, 1m, 2h, 1d or 500ms",
             Self::DurationTooLong => "expected a duration of at most 365d",
             Self::Size => "expected a size such as 16384, 16KiB or 100MiB",
-            Self::Rate => "expected bytes a second such as 1024 or 1KiB/s",
         })
     }
 }
@@ -184,12 +175,5 @@ mod tests {
         for text in cases {
             assert_eq!(parse_size(text), Err(UnitError::Size), "{text}");
         }
-    }
-
-    #[test]
-    fn rates() {
-        assert_eq!(parse_rate("1KiB/s"), Ok(1024));
-        assert_eq!(parse_rate("1024"), Ok(1024));
-        assert_eq!(parse_rate("fast"), Err(UnitError::Rate));
     }
 }

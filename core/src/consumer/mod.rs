@@ -29,11 +29,12 @@ use self::{
 };
 use crate::{
     bus::{ConsumerLane, Violation},
-    message::{Control, MAX_CONTROL_PACKET, Request},
+    message::{Control, MAX_CONTROL_PACKET},
     sys::seqpacket::Seqpacket,
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
+pub use crate::message::Request;
 
 /// An exchange: a slot of the lane, and which use of it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

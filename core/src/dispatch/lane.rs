@@ -413,8 +413,8 @@ mod tests {
     #[test]
     fn an_earlier_incarnation_has_no_say() {
         let lane = lane(2, 2, 2);
-        let old = take(&lane).unwrap();
         let seen = lane.gate_with_room().unwrap();
+        let old = take(&lane).unwrap();
         lane.vacate();
         assert!(!lane.holds(old.0, old.1));
         assert!(lane.gate_with_room().is_none());
@@ -424,7 +424,8 @@ mod tests {
             window: 1
         }));
         lane.open(true);
-        assert_eq!(lane.take(seen), None);
+        assert_eq!(counters(&lane), 0);
+        assert_eq!(lane.take(seen), None, "the same counters, another lane");
         let new = take(&lane).unwrap();
         assert_eq!(new.0, old.0);
         assert_ne!(new.1, old.1);

@@ -20,8 +20,7 @@ pub(super) struct WaitingLine {
     admitted: usize,
     /// Twice the admitted length: cancelled tickets stay until somebody comes across them.
     back: ArrayQueue<Arc<Ticket>>,
-    /// Written under the front's lock only. While the head of the back is being moved to the front
-    /// it counts already, so a ticket on its way is never overlooked.
+    /// Written under the front's lock only.
     front_len: AtomicUsize,
     front: Mutex<VecDeque<Arc<Ticket>>>,
 }
@@ -49,7 +48,6 @@ impl WaitingLine {
 
     /// Whether there is no ticket at all, live or not. Asked after a SeqCst fence.
     pub(super) fn is_empty(&self) -> bool {
-        // In this order: tickets move from the back to the front, never the other way.
         self.back.is_empty() && self.is_front_empty()
     }
 
@@ -92,32 +90,23 @@ impl WaitingLine {
 
     /// Takes the first ticket that still waits, and grants it.
     pub(super) fn grant_first(&self) -> Option<Arc<Ticket>> {
-        loop {
-            if !self.is_front_empty() {
-                let mut front = self.lock_front();
-                let granted =
-                    std::iter::from_fn(|| front.pop_front()).find(|ticket| ticket.grant());
-                self.front_len.store(front.len(), Ordering::SeqCst);
-                if granted.is_some() {
-                    return granted;
-                }
-            }
-            match self.back.pop() {
-                Some(ticket) if ticket.grant() => return Some(ticket),
-                Some(_) => {}
-                // The back may be empty because its head is on the way to the front.
-                None if self.is_front_empty() => return None,
-                None => {}
+        if !self.is_front_empty() {
+            let mut front = self.lock_front();
+            let granted = std::iter::from_fn(|| front.pop_front()).find(|ticket| ticket.grant());
+            self.front_len.store(front.len(), Ordering::SeqCst);
+            if granted.is_some() {
+                return granted;
             }
         }
+        std::iter::from_fn(|| self.back.pop()).find(|ticket| ticket.grant())
     }
 
     /// Frees a place at the back that is full of cancelled tickets: drops its head, or moves it to
-    /// the front if it still waits.
+    /// the front if it still waits. Who overlooks a ticket that is on its way need not worry: the
+    /// caller has yet to join the line, and looks for room afterwards.
     fn make_way(&self) {
         let mut front = self.lock_front();
         self.shed(&mut front);
-        self.front_len.store(front.len() + 1, Ordering::SeqCst);
         if let Some(head) = self.back.pop()
             && head.is_queued()
         {

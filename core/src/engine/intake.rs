@@ -313,6 +313,8 @@ impl Loop {
             return self.refuse(key, reject);
         }
         conn.body_read = 0;
+        // The client's clock runs only once the consumer's window is open.
+        conn.wants_body = false;
         // A client that sends the body unasked does not wait to be asked.
         exchange.wants_continue &= self.scratch.is_empty() && !exchange.body_done;
         exchange.record = self.spares.pop().unwrap_or_default();

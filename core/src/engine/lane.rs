@@ -82,6 +82,10 @@ pub(super) struct LaneEnd {
     pub(super) body_waiters: Vec<u64>,
     /// Exchanges whose head waits for room in the ring.
     pub(super) head_waiters: VecDeque<u64>,
+    /// A head or a body found no room in the ring and waits for it.
+    pub(super) ring_is_full: bool,
+    /// The ring had room after all: those who wait try again.
+    pub(super) try_again: bool,
     /// Something was written for the consumer since the last flush.
     pub(super) touched: bool,
     /// A record violated the contract: nothing more is read.
@@ -132,6 +136,8 @@ impl LaneEnd {
             unstarted: VecDeque::new(),
             body_waiters: Vec::new(),
             head_waiters: VecDeque::new(),
+            ring_is_full: false,
+            try_again: false,
             touched: false,
             poisoned: false,
             stalled: false,
@@ -165,10 +171,20 @@ impl LaneEnd {
     /// Whether the ring has room for a record with `len` bytes; if not, the consumer is asked to
     /// tell when it has.
     pub(super) fn room_for(&mut self, len: usize) -> bool {
-        if self.ends.requests.has_room(len) {
-            return true;
+        if !self.ends.requests.has_room(len) {
+            self.ends.requests.want_space();
+            if !self.ends.requests.has_room(len) {
+                self.ring_is_full = true;
+                return false;
+            }
         }
-        self.ends.requests.want_space();
-        self.ends.requests.has_room(len)
+        // The wish for space is fulfilled by this; whoever else had it tries again.
+        self.try_again |= std::mem::take(&mut self.ring_is_full);
+        true
+    }
+
+    /// Whether the ring has moved on and a head or a body waits for that.
+    pub(super) fn has_room_for_waiters(&self) -> bool {
+        self.try_again || (self.ring_is_full && self.ends.requests.space_came())
     }
 }

@@ -35,13 +35,15 @@ use crate::log;
 use crate::log::access::AccessLog;
 use crate::stats::{LoopStats, Snapshot};
 use crate::sys::clock;
-use crate::sys::eventfd::EventFd;
 use crate::sys::socket::Listener;
 
 pub use inline::{Handler, Request, Response, Step};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
 pub use shared::{ControlEvent, Routes};
+
+/// What [`Engine::control_events`] rings.
+pub use crate::sys::eventfd::EventFd;
 
 use event_loop::Loop;
 use listen::Bound;

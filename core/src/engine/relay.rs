@@ -85,6 +85,8 @@ impl Loop {
                 matches!(&exchange.place, Place::Queued(own, _) if std::ptr::eq(&**own, ticket))
             });
         match waits {
+            // The lane may have gone while the letter was on its way.
+            true if !self.shared.pool.holds(reservation) => self.readmit(key),
             true => self.send(key, reservation),
             // The client has left meanwhile.
             false => self.shared.pool.release(reservation),
@@ -123,6 +125,7 @@ impl Loop {
         };
         exchange.received = 0;
         exchange.granted = window;
+        let more_body = !exchange.body_done;
         lane.slots[usize::from(slot)] = Held {
             generation,
             in_use: true,
@@ -139,6 +142,10 @@ impl Loop {
         });
         lane.head_waiters.push_back(key);
         self.send_heads(index);
+        if more_body {
+            // It waits for this lane's grants from now on, not for those of one it was on before.
+            self.mark_ready(key);
+        }
     }
 
     /// Writes the heads that wait for their lane's ring, in order.
@@ -178,6 +185,9 @@ impl Loop {
 
     /// Goes on with bodies and heads that waited for a grant or for room on this lane.
     pub(super) fn wake_waiters(&mut self, index: u16) {
+        if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
+            lane.try_again = false;
+        }
         self.send_heads(index);
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;
@@ -410,6 +420,10 @@ impl Loop {
         };
         if lane.suspicion.is_none() && grace > 0 {
             lane.suspicion = Some((lane.ends.slots.tick(), until));
+            // Whoever sleeps with nothing to do does not tick: ring, so that only one who cannot
+            // turn stands still.
+            lane.ends.notice.bump();
+            lane.touched = true;
             self.deadlines.insert(until, Timer::Lane(index));
         }
     }
@@ -431,8 +445,7 @@ impl Loop {
             .iter()
             .any(|held| held.in_use && held.conn == NOBODY);
         if overdue && until <= self.now {
-            // A consumer that sleeps turns its loop again as soon as there is something to do.
-            match lane.ends.slots.tick() == tick && !lane.ends.waker.is_asleep() {
+            match lane.ends.slots.tick() == tick {
                 true => self.shared.tell(ControlEvent::Stuck {
                     lane_id: lane.handle.id,
                 }),

@@ -33,7 +33,7 @@ impl Loop {
             if lane.poisoned {
                 continue;
             }
-            if lane.ends.notice.changed() || !lane.head_waiters.is_empty() {
+            if lane.ends.notice.changed() || lane.has_room_for_waiters() {
                 self.wake_waiters(index);
             }
             self.drain_lane(index);
@@ -57,9 +57,7 @@ impl Loop {
             {
                 return true;
             }
-            if (!lane.head_waiters.is_empty() || !lane.body_waiters.is_empty())
-                && lane.ends.requests.space_came()
-            {
+            if lane.has_room_for_waiters() {
                 return true;
             }
         }
@@ -157,11 +155,8 @@ impl Loop {
                     self.respond_body(key, payload, end)?;
                 }
             }
-            Some(Kind::ResponseAbort) => {
-                if key != NOBODY {
-                    self.respond_abort(key);
-                }
-            }
+            Some(Kind::ResponseAbort) if key == NOBODY => {}
+            Some(Kind::ResponseAbort) => self.respond_abort(key),
             Some(Kind::Cancelled) => self.take_cancelled(index, slot, record.aux),
             _ if record.flags & flags::MUST_UNDERSTAND != 0 => {
                 return Err(Offence::Owned(format!(

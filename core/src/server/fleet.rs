@@ -9,6 +9,9 @@ use crate::sys::process::Exit;
 use super::backoff::Backoff;
 use super::event::{Event, Outcome};
 
+/// Two signals this close are one wish: `timeout` and others signal a process and then its group.
+const ECHO: Duration = Duration::from_millis(100);
+
 /// How patient a fleet is.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
@@ -78,6 +81,7 @@ enum Stage {
 #[derive(Clone, Debug)]
 struct Stopping {
     outcome: Outcome,
+    since: Instant,
     limit: Duration,
     /// When workers are told to finish even though connections are left.
     tell_at: Instant,
@@ -298,6 +302,9 @@ impl Fleet {
     /// Asked to stop by a signal. The second time no request is waited for, the third time no exit.
     pub(super) fn stop(&mut self, signal: i32, name: &'static str, now: Instant) {
         if let Stage::Stopping(stop) = &mut self.stage {
+            if now < stop.since + ECHO {
+                return;
+            }
             if stop.outcome == Outcome::Stopped {
                 stop.outcome = Outcome::Forced(signal);
             }
@@ -330,6 +337,7 @@ impl Fleet {
         let kill_at = now + limit;
         self.stage = Stage::Stopping(Stopping {
             outcome,
+            since: now,
             limit,
             // Applications shut down within the limit even if a client never leaves.
             tell_at: kill_at - (limit / 4).min(self.patience.exit),

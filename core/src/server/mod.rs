@@ -60,8 +60,6 @@ pub struct WorkerCommand {
     pub program: OsString,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// What it finds in its environment besides ours.
-    pub env: Vec<(OsString, OsString)>,
     /// What to try if the program cannot be run: the end of a line for a person.
     pub if_not_run: Option<String>,
     /// What to try if it ends before it is ready, likewise.

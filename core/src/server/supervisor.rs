@@ -355,7 +355,6 @@ impl<'a> Supervisor<'a> {
         let mut command = Command::new(&self.command.program);
         command
             .args(&self.command.args)
-            .envs(self.command.env.iter().map(|(name, value)| (name, value)))
             .env(BUS_VARIABLE, format!("fd:{}", theirs.as_raw_fd()));
         let process = Process::spawn(command, theirs.as_fd(), self.open_files)?;
         let token = WORKERS + 2 * index as u64;

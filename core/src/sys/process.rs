@@ -199,9 +199,10 @@ mod tests {
     use crate::sys::signal::Signals;
     use crate::sys::wait_readable;
 
+    /// Not `sh`, which may refuse numbers of descriptors above 9.
     fn shell(script: &str, open_files: Option<u64>) -> (Process, Seqpacket) {
         let (ours, theirs) = Seqpacket::pair().unwrap();
-        let mut command = Command::new("/bin/sh");
+        let mut command = Command::new("bash");
         command
             .args(["-c", script])
             .env("BUS", theirs.as_raw_fd().to_string());

@@ -18,13 +18,13 @@ use toolb_core::sys::epoll::{self, Epoll, Events};
 use toolb_core::sys::seqpacket::Seqpacket;
 
 /// An engine that listens on a free port.
-pub struct Server {
-    pub engine: Engine,
-    pub address: String,
+pub(crate) struct Server {
+    pub(crate) engine: Engine,
+    pub(crate) address: String,
 }
 
 impl Server {
-    pub fn start(config: EngineConfig) -> Self {
+    pub(crate) fn start(config: EngineConfig) -> Self {
         let listen = Listen::Tcp {
             host: "127.0.0.1".into(),
             port: 0,
@@ -39,7 +39,7 @@ impl Server {
         Self { engine, address }
     }
 
-    pub fn connect(&self) -> TcpStream {
+    pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(&self.address).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
@@ -49,7 +49,7 @@ impl Server {
     }
 
     /// Attaches a consumer that answers by `serve`, on a thread of its own.
-    pub fn attach<H: Handle>(&self, options: ConsumerOptions, handler: H) -> Worker {
+    pub(crate) fn attach<H: Handle>(&self, options: ConsumerOptions, handler: H) -> Worker {
         let (ours, theirs) = Seqpacket::pair().unwrap();
         let (slots, concurrency, window) = (options.slots, options.concurrency, options.window);
         let thread = std::thread::spawn(move || {
@@ -83,21 +83,21 @@ impl Server {
 }
 
 /// A consumer thread as its supervisor sees it.
-pub struct Worker {
-    pub lane: Arc<LaneHandle>,
+pub(crate) struct Worker {
+    pub(crate) lane: Arc<LaneHandle>,
     socket: Option<Seqpacket>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Worker {
     /// It has died by itself: waits until it has, and lets the engine know.
-    pub fn bury(&mut self, engine: &Engine) {
+    pub(crate) fn bury(&mut self, engine: &Engine) {
         self.thread.take().unwrap().join().unwrap();
         engine.lane_down(&self.lane);
     }
 
     /// Ends it by a hang-up.
-    pub fn kill(&mut self, engine: &Engine) {
+    pub(crate) fn kill(&mut self, engine: &Engine) {
         self.socket = None;
         self.thread.take().unwrap().join().unwrap();
         engine.lane_down(&self.lane);
@@ -105,7 +105,7 @@ impl Worker {
 }
 
 /// What a consumer does with requests. It may answer later.
-pub trait Handle: Send + 'static {
+pub(crate) trait Handle: Send + 'static {
     fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, more: bool);
     fn body(&mut self, _: &mut Consumer, _: ExchangeId, _: Vec<u8>, _: bool) {}
     fn writable(&mut self, _: &mut Consumer, _: ExchangeId) {}
@@ -166,23 +166,23 @@ fn serve<H: Handle>(mut consumer: Consumer, mut handler: H) {
 }
 
 /// Stands still in the first request until it is told to go on; then dies, or answers as `Echo`.
-pub struct Stuck {
-    pub begun: Sender<()>,
-    pub go_on: Receiver<Fate>,
+pub(crate) struct Stuck {
+    pub(crate) begun: Sender<()>,
+    pub(crate) go_on: Receiver<Fate>,
     dead: bool,
     echo: Echo,
 }
 
 /// What becomes of a stuck consumer.
 #[derive(Debug, Eq, PartialEq)]
-pub enum Fate {
+pub(crate) enum Fate {
     Answer,
     Die,
 }
 
 impl Stuck {
     /// With the ends by which the test waits for its first request and decides its fate.
-    pub fn new() -> (Self, Receiver<()>, Sender<Fate>) {
+    pub(crate) fn new() -> (Self, Receiver<()>, Sender<Fate>) {
         let (begun, has_begun) = channel();
         let (fate, go_on) = channel();
         let stuck = Self {
@@ -212,8 +212,8 @@ impl Handle for Stuck {
 }
 
 /// Never answers; tells of requests that came and of clients that left.
-pub struct Silent {
-    pub events: Sender<&'static str>,
+pub(crate) struct Silent {
+    pub(crate) events: Sender<&'static str>,
 }
 
 impl Handle for Silent {
@@ -229,7 +229,7 @@ impl Handle for Silent {
 
 /// Answers every request with its own method, path, query and body; `/stream` in parts.
 #[derive(Default)]
-pub struct Echo {
+pub(crate) struct Echo {
     bodies: HashMap<ExchangeId, Vec<u8>>,
     streams: HashMap<ExchangeId, usize>,
 }
@@ -307,7 +307,7 @@ impl Handle for Echo {
 }
 
 /// Reads one response with a Content-Length: status and body.
-pub fn read_response(stream: &mut TcpStream) -> (u16, Vec<u8>) {
+pub(crate) fn read_response(stream: &mut TcpStream) -> (u16, Vec<u8>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];

@@ -71,9 +71,7 @@ def load(target: str, app_dir: str, factory: bool) -> Application:
     """Import the application that ``MODULE:ATTR`` names."""
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
-        raise ImportFailed(
-            f"{target!r} names no application; write MODULE:ATTR, such as main:app"
-        )
+        raise ImportFailed(f"{target!r} names no application; write MODULE:ATTR, such as main:app")
     sys.path.insert(0, os.path.abspath(app_dir))
     try:
         module = importlib.import_module(module_name)

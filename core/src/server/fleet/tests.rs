@@ -358,6 +358,7 @@ fn a_stop_ends_in_time_even_if_a_client_never_leaves() {
 fn a_second_signal_waits_for_nothing() {
     let mut scene = Scene::serving(2);
     scene.stop();
+    scene.pass(SECOND);
     scene.fleet.stop(SIGINT, "SIGINT", scene.now);
     let actions = scene.fleet.take_actions();
     assert_eq!(told(&actions), ["second signal: killing 2 workers"]);
@@ -371,9 +372,20 @@ fn a_second_signal_waits_for_nothing() {
 fn a_third_signal_does_not_wait_for_the_killed() {
     let mut scene = Scene::serving(1);
     scene.stop();
+    scene.pass(SECOND);
     scene.stop();
     let actions = scene.stop();
     assert_eq!(actions, [Action::Finish(Outcome::Forced(SIGTERM))]);
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let mut scene = Scene::serving(1);
+    scene.stop();
+    scene.pass(SECOND / 20);
+    assert_eq!(scene.stop(), []);
+    scene.pass(SECOND / 20);
+    assert_eq!(done(&scene.stop()), [Action::Kill(0)]);
 }
 
 #[test]
