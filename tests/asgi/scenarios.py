@@ -462,7 +462,7 @@ async def timeouts(scope: Scope, receive: Receive, send: Send) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(events["never"].wait())
                 raise KeyError("stop")
-        except BaseExceptionGroup:
+        except BaseExceptionGroup:  # noqa: F821 - of Python 3.11
             seen.append("group")
     else:
         seen += ["timeout", "group"]

@@ -45,6 +45,8 @@ impl Spawner {
         let asyncio = py.import("asyncio")?;
         let task_options = PyDict::new(py);
         task_options.set_item("loop", event_loop)?;
+        // One for all: to number them costs more than to make them.
+        task_options.set_item("name", "toolb-request")?;
         let factory = event_loop.call_method0("get_task_factory")?;
         let how = if !factory.is_none() {
             How::Factory {

@@ -302,10 +302,6 @@ impl UvHooks for Worker {
     fn before_poll(&'static self, py: Python<'_>, has_work: &dyn Fn() -> bool) -> bool {
         self.turn.before_uv_poll(py, self, has_work)
     }
-
-    fn readable(&self, _: Python<'_>) {
-        self.consumer().clear_doorbell();
-    }
 }
 
 fn not_serving() -> PyErr {
