@@ -52,6 +52,7 @@ class Server:
                 self._news.notify_all()
             if found := BANNER.search(line):
                 self._banner.put(found)
+        self.process.stdout.close()
         with self._news:
             self._ended = True
             self._news.notify_all()

@@ -140,7 +140,7 @@ async def cancelled_receive(scope: Scope, receive: Receive, send: Send) -> None:
     await body_of(receive)
     seen = []
     for turns in (0, 1, 2):
-        task = asyncio.ensure_future(receive())
+        task = asyncio.create_task(receive())  # type: ignore[arg-type]
         for _ in range(turns):
             await asyncio.sleep(0)  # not-sync: lets the task run so far
         task.cancel()
@@ -462,11 +462,25 @@ async def timeouts(scope: Scope, receive: Receive, send: Send) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(events["never"].wait())
                 raise KeyError("stop")
-        except BaseExceptionGroup:  # noqa: F821 - only where it exists
+        except BaseExceptionGroup:  # noqa: F821 - of Python 3.11
             seen.append("group")
     else:
         seen += ["timeout", "group"]
     await answer(send, seen)
+
+
+@scenario
+async def disturb(scope: Scope, receive: Receive, send: Send) -> None:
+    """Has something else scheduled while the task of the next request is made."""
+    loop = asyncio.get_running_loop()
+
+    def get_debug() -> bool:
+        del loop.get_debug  # type: ignore[attr-defined]
+        loop.call_soon(events["disturbed"].set)
+        return loop.get_debug()
+
+    loop.get_debug = get_debug  # type: ignore[method-assign]
+    await answer(send, "disturbed")
 
 
 @scenario

@@ -49,3 +49,12 @@ def test_many_at_once(server: Server) -> None:
     for thread in threads:
         thread.join()
     assert answers == ["slow"] * 64
+
+
+def test_what_is_scheduled_while_a_task_is_made_runs_too(server: Server) -> None:
+    with server.connect() as connection:
+        for target, text in [("/disturb", "disturbed"), ("/hello", "Hello, World!")]:
+            connection.request(target)
+            assert connection.response().text == text
+        connection.request("/await-event?disturbed")
+        assert connection.response().status == 200

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from payload import marked
 
@@ -230,7 +230,8 @@ ROUTES: dict[str, Callable[[Request], Awaitable[None]]] = {
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
         r = Request(scope, receive, send)
-        note("BEGIN", r.id, os.getpid(), scope["method"], scope["path"])
+        path = quote(scope["path"])  # a line must stay a line
+        note("BEGIN", r.id, os.getpid(), scope["method"], path)
         route = ROUTES.get("/" + scope["path"].split("/")[1], ignore)
         await route(r)
     elif scope["type"] == "lifespan":

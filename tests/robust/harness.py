@@ -245,12 +245,11 @@ class Server:
     # What the application has seen.
 
     def events(self) -> list[list[str]]:
+        """Event and id, in the order they came; the id of some is empty."""
         path = self.directory / "events"
-        return (
-            [line.split() for line in path.read_text().splitlines() if line.strip()]
-            if path.exists()
-            else []
-        )
+        if not path.exists():
+            return []
+        return [words for line in path.read_text().splitlines() if (words := line.split())]
 
     def began(self, event: str = "BEGIN") -> list[str]:
         """The ids of an event, in order, as often as they came."""

@@ -5,7 +5,7 @@
 use std::{cell::RefCell, ffi::CStr};
 
 use pyo3::{
-    exceptions::{PyAttributeError, PyRuntimeError, PyTypeError},
+    exceptions::PyRuntimeError,
     prelude::*,
     sync::PyOnceLock,
     types::{PyTuple, PyType},
@@ -13,7 +13,7 @@ use pyo3::{
 
 use crate::{
     exchange::Exchange,
-    raw::{Args, Instance, Kept, Native, Step, Visitor, send_into},
+    raw::{Instance, Kept, Native, Step, Visitor, send_into},
 };
 
 /// What an [`Answer`] waits for.
@@ -49,16 +49,12 @@ impl Answer {
 impl Native for Answer {
     const NAME: &'static CStr = c"toolb._toolb.Answer";
     const DOC: &'static CStr = c"What receive() and send() return: await it.";
+    const CALLABLE: bool = false;
+    const AWAITABLE: bool = true;
 
     fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
         static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
         &CELL
-    }
-
-    fn call<'py>(_: &Instance<'py, Self>, _: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        Err(PyTypeError::new_err(
-            "'Answer' object is not callable: await it",
-        ))
     }
 
     fn step<'py>(this: &Instance<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
@@ -129,15 +125,6 @@ impl Native for Answer {
     fn close(this: &Instance<'_, Self>) -> PyResult<()> {
         this.clear();
         Ok(())
-    }
-
-    fn attribute<'py>(
-        _: &Instance<'py, Self>,
-        name: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Err(PyAttributeError::new_err(format!(
-            "'Answer' object has no attribute '{name}'"
-        )))
     }
 
     fn traverse(&self, visit: &mut Visitor<'_>) {

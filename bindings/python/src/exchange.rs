@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 
 use pyo3::{
-    exceptions::{PyAttributeError, PyRuntimeError, PyTypeError, asyncio::CancelledError},
+    exceptions::{PyRuntimeError, PyTypeError, asyncio::CancelledError},
     intern,
     prelude::*,
     sync::PyOnceLock,
@@ -47,6 +47,8 @@ mod bit {
     pub(super) const FULL: u16 = 1 << 9;
     /// The application has ended.
     pub(super) const OVER: u16 = 1 << 10;
+    /// The rest of the request's body will never come.
+    pub(super) const BODY_LOST: u16 = 1 << 11;
 }
 
 /// What the application gets for a request.
@@ -131,7 +133,13 @@ impl Exchange {
         self.wake(py);
     }
 
-    /// The client has gone, or the rest of the body will never come.
+    /// The rest of the body will never come; a response still may go.
+    pub(crate) fn on_body_lost(&self, py: Python<'_>) {
+        self.set(bit::BODY_LOST);
+        self.wake(py);
+    }
+
+    /// The client has gone.
     pub(crate) fn on_disconnect(&self, py: Python<'_>) {
         self.set(bit::DISCONNECTED);
         self.wake(py);
@@ -145,7 +153,8 @@ impl Exchange {
 
     /// The message that `receive` waits for, once there is one.
     pub(crate) fn message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if !self.has(bit::BODY_TAKEN | bit::DISCONNECTED | bit::COMPLETE) {
+        let over = bit::DISCONNECTED | bit::BODY_LOST | bit::COMPLETE;
+        if !self.has(over | bit::BODY_TAKEN) {
             let ended = self.has(bit::BODY_CAME);
             let mut body = self.body.borrow_mut();
             if ended || !body.is_empty() {
@@ -162,7 +171,7 @@ impl Exchange {
             }
             return Ok(None);
         }
-        if !self.has(bit::DISCONNECTED | bit::COMPLETE) {
+        if !self.has(over) {
             return Ok(None);
         }
         let message = PyDict::new(py);
@@ -512,6 +521,8 @@ impl Native for Exchange {
     const NAME: &'static CStr = c"toolb._toolb.Exchange";
     const DOC: &'static CStr = c"A request and its response: exchange() receives a message, \
         exchange(message) sends one.";
+    const CALLABLE: bool = true;
+    const AWAITABLE: bool = true;
 
     fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
         static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -582,18 +593,14 @@ impl Native for Exchange {
     /// What asyncio, anyio and debuggers ask of a coroutine, they are told of the application's.
     fn attribute<'py>(
         this: &Instance<'py, Self>,
-        name: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let py = this.py();
-        let text = name.cast::<PyString>()?.to_str()?;
-        let known = text.starts_with("cr_") || text == "__name__" || text == "__qualname__";
-        let coroutine = this.coroutine.borrow().as_ref().map(|it| it.clone_ref(py));
-        if known && let Some(coroutine) = coroutine {
-            return coroutine.into_bound(py).getattr(name.cast::<PyString>()?);
+        name: &str,
+    ) -> Option<PyResult<Bound<'py, PyAny>>> {
+        if !name.starts_with("cr_") && name != "__name__" && name != "__qualname__" {
+            return None;
         }
-        Err(PyAttributeError::new_err(format!(
-            "'Exchange' object has no attribute '{text}'"
-        )))
+        let coroutine = this.coroutine.borrow();
+        let coroutine = coroutine.as_ref()?.bind(this.py()).clone();
+        Some(coroutine.getattr(name))
     }
 
     fn traverse(&self, visit: &mut Visitor<'_>) {

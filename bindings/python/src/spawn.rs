@@ -15,7 +15,7 @@ use pyo3::{
     types::{PyDict, PyTuple, PyType},
 };
 
-use crate::raw::{Args, Instance, Kept, Native, Step, Visitor, run_in_context};
+use crate::raw::{Args, Instance, Kept, Native, Visitor, run_in_context};
 
 /// Makes tasks.
 pub(crate) struct Spawner {
@@ -45,6 +45,8 @@ impl Spawner {
         let asyncio = py.import("asyncio")?;
         let task_options = PyDict::new(py);
         task_options.set_item("loop", event_loop)?;
+        // One for all: to number them costs more than to make them.
+        task_options.set_item("name", "toolb-request")?;
         let factory = event_loop.call_method0("get_task_factory")?;
         let how = if !factory.is_none() {
             How::Factory {
@@ -164,9 +166,12 @@ impl Capture {
             ));
         };
         let step = callback.into_bound(py);
-        if self.disturbed.replace(false) && !step.getattr("__self__")?.is(task) {
-            // The task's own is in the loop's queue.
-            self.call_soon.bind(py).call1((step,))?;
+        let is_other = || !step.getattr("__self__").is_ok_and(|owner| owner.is(task));
+        if self.disturbed.replace(false) && is_other() {
+            // The task's own is in the loop's queue; this one goes there too.
+            let options = PyDict::new(py);
+            options.set_item("context", context)?;
+            self.call_soon.bind(py).call((step,), Some(&options))?;
             return Ok(());
         }
         match context {
@@ -179,6 +184,8 @@ impl Capture {
 impl Native for Capture {
     const NAME: &'static CStr = c"toolb._toolb.Capture";
     const DOC: &'static CStr = c"Catches the first step of a task.";
+    const CALLABLE: bool = true;
+    const AWAITABLE: bool = false;
 
     fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
         static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -210,27 +217,6 @@ impl Native for Capture {
         this.call_soon
             .bind(py)
             .call(PyTuple::new(py, positional)?, Some(&options))
-    }
-
-    fn step<'py>(_: &Instance<'py, Self>, _: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        Err(PyTypeError::new_err("'Capture' object cannot be awaited"))
-    }
-
-    fn throw<'py>(_: &Instance<'py, Self>, _: &Bound<'py, PyTuple>) -> PyResult<Step<'py>> {
-        Err(PyTypeError::new_err("'Capture' object cannot be awaited"))
-    }
-
-    fn close(_: &Instance<'_, Self>) -> PyResult<()> {
-        Ok(())
-    }
-
-    fn attribute<'py>(
-        _: &Instance<'py, Self>,
-        name: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Err(PyAttributeError::new_err(format!(
-            "'Capture' object has no attribute '{name}'"
-        )))
     }
 
     fn traverse(&self, visit: &mut Visitor<'_>) {

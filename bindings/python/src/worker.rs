@@ -212,10 +212,15 @@ impl Worker {
                 }
                 self.consumer().recycle(data);
             }
-            Event::Disconnected { id } | Event::RequestAborted { id } => match self.find(py, id) {
+            Event::Disconnected { id } => match self.find(py, id) {
                 Some(exchange) => exchange.on_disconnect(py),
                 None => self.consumer().done(id),
             },
+            Event::RequestAborted { id } => {
+                if let Some(exchange) = self.find(py, id) {
+                    exchange.on_body_lost(py);
+                }
+            }
             Event::Writable { id } => {
                 if let Some(exchange) = self.find(py, id) {
                     exchange.on_writable(py);
@@ -250,7 +255,9 @@ impl Worker {
             request.expects_continue(),
         );
         let exchange = Instance::new(py, exchange)?;
-        self.live.borrow_mut()[usize::from(id.slot)] = Some(exchange.clone().unbind());
+        let kept = exchange.clone().unbind();
+        let former = self.live.borrow_mut()[usize::from(id.slot)].replace(kept);
+        drop(former);
         let task = self.spawner()?.spawn(exchange.object())?;
         if !exchange.is_over() {
             exchange.keep_task(task.unbind());
@@ -301,10 +308,6 @@ impl Worker {
 impl UvHooks for Worker {
     fn before_poll(&'static self, py: Python<'_>, has_work: &dyn Fn() -> bool) -> bool {
         self.turn.before_uv_poll(py, self, has_work)
-    }
-
-    fn readable(&self, _: Python<'_>) {
-        self.consumer().clear_doorbell();
     }
 }
 

@@ -14,7 +14,7 @@ use pyo3::{
     ffi,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyTuple, PyType},
+    types::{PyString, PyTuple, PyType},
 };
 
 /// What one step of a coroutine came to.
@@ -32,27 +32,38 @@ pub(crate) trait Native: Sized + 'static {
     const NAME: &'static CStr;
     /// What `help()` says.
     const DOC: &'static CStr;
+    /// Instances can be called.
+    const CALLABLE: bool;
+    /// Instances can be awaited, and are coroutines.
+    const AWAITABLE: bool;
 
     /// Where the type object of `Self` is kept.
     fn type_cell() -> &'static PyOnceLock<Py<PyType>>;
 
     /// `instance(...)`.
-    fn call<'py>(this: &Instance<'py, Self>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>>;
+    fn call<'py>(_: &Instance<'py, Self>, _: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+        Err(PyTypeError::new_err("it cannot be called"))
+    }
 
     /// `instance.send(value)`.
-    fn step<'py>(this: &Instance<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>>;
+    fn step<'py>(_: &Instance<'py, Self>, _: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        Err(PyTypeError::new_err("it cannot be awaited"))
+    }
 
     /// `instance.throw(...)`.
-    fn throw<'py>(this: &Instance<'py, Self>, args: &Bound<'py, PyTuple>) -> PyResult<Step<'py>>;
+    fn throw<'py>(_: &Instance<'py, Self>, _: &Bound<'py, PyTuple>) -> PyResult<Step<'py>> {
+        Err(PyTypeError::new_err("it cannot be awaited"))
+    }
 
     /// `instance.close()`.
-    fn close(this: &Instance<'_, Self>) -> PyResult<()>;
+    fn close(_: &Instance<'_, Self>) -> PyResult<()> {
+        Ok(())
+    }
 
-    /// An attribute the type does not have.
-    fn attribute<'py>(
-        this: &Instance<'py, Self>,
-        name: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>>;
+    /// An attribute the type does not have; None if this instance has not, either.
+    fn attribute<'py>(_: &Instance<'py, Self>, _: &str) -> Option<PyResult<Bound<'py, PyAny>>> {
+        None
+    }
 
     /// Shows the garbage collector what is held.
     fn traverse(&self, visit: &mut Visitor<'_>);
@@ -248,25 +259,32 @@ fn make_class<T: Native>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
         method(c"close", close::<T>, ffi::METH_NOARGS),
         ffi::PyMethodDef::zeroed(),
     ]));
-    let mut slots = [
+    let mut slots = vec![
         slot(ffi::Py_tp_doc, T::DOC.as_ptr() as *mut c_void),
-        slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
-        slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
-        slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
         slot(ffi::Py_tp_dealloc, dealloc::<T> as *mut c_void),
         slot(ffi::Py_tp_traverse, traverse::<T> as *mut c_void),
         slot(ffi::Py_tp_clear, clear::<T> as *mut c_void),
         slot(ffi::Py_tp_getattro, getattro::<T> as *mut c_void),
-        slot(ffi::Py_tp_iter, itself as *mut c_void),
-        slot(ffi::Py_tp_iternext, iternext::<T> as *mut c_void),
-        slot(ffi::Py_am_await, itself as *mut c_void),
-        slot(ffi::Py_am_send, am_send::<T> as *mut c_void),
-        ffi::PyType_Slot::default(),
     ];
-    let flags = ffi::Py_TPFLAGS_DEFAULT
-        | ffi::Py_TPFLAGS_HAVE_GC
-        | ffi::Py_TPFLAGS_HAVE_VECTORCALL
-        | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    let mut flags =
+        ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC | ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
+    if T::CALLABLE {
+        flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL;
+        slots.extend([
+            slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
+            slot(ffi::Py_tp_call, ffi::PyVectorcall_Call as *mut c_void),
+        ]);
+    }
+    if T::AWAITABLE {
+        slots.extend([
+            slot(ffi::Py_tp_methods, methods.as_mut_ptr().cast()),
+            slot(ffi::Py_tp_iter, itself as *mut c_void),
+            slot(ffi::Py_tp_iternext, iternext::<T> as *mut c_void),
+            slot(ffi::Py_am_await, itself as *mut c_void),
+            slot(ffi::Py_am_send, am_send::<T> as *mut c_void),
+        ]);
+    }
+    slots.push(ffi::PyType_Slot::default());
     let mut spec = ffi::PyType_Spec {
         name: T::NAME.as_ptr(),
         basicsize: size_of::<Layout<T>>() as c_int,
@@ -451,10 +469,15 @@ unsafe extern "C" fn getattro<T: Native>(
         if !found.is_null() || ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) == 0 {
             return found;
         }
-        ffi::PyErr_Clear();
         Python::attach_unchecked(|py| {
+            let missing = PyErr::fetch(py);
             let this = instance::<T>(py, object);
-            give(py, T::attribute(&this, &Borrowed::from_ptr(py, name)))
+            let name = Borrowed::from_ptr(py, name).cast_unchecked::<PyString>();
+            let found = name
+                .to_str()
+                .ok()
+                .and_then(|name| T::attribute(&this, name));
+            give(py, found.unwrap_or(Err(missing)))
         })
     }
 }

@@ -1,10 +1,15 @@
 //! Hooks in the libuv loop that runs uvloop. Its extension exports the functions of the libuv it was
 //! built with, and a pointer to its loop: that is all it takes to look at the bus before the loop
 //! blocks, without a callback of Python.
+//!
+//! libuv polls level-triggered only, and a doorbell that is never read would stay readable. So it is
+//! put into libuv's epoll set edge-triggered, behind its back, under the number of a descriptor that
+//! libuv does watch and that is never readable itself.
 
 use std::{
     ffi::{CStr, CString, c_int, c_void},
-    os::fd::RawFd,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr,
 };
 
@@ -15,9 +20,6 @@ pub(crate) trait UvHooks {
     /// The loop is about to poll. False: it must not block. `has_work` tells whether it has, or may
     /// have, something to do itself.
     fn before_poll(&'static self, py: Python<'_>, has_work: &dyn Fn() -> bool) -> bool;
-
-    /// The descriptor that was given is readable.
-    fn readable(&self, py: Python<'_>);
 }
 
 /// Hooks that are in a loop. They stay there until [`detach`](Self::detach).
@@ -26,13 +28,18 @@ pub(crate) struct UvAttachment {
     idle: *mut Handle,
     poll: *mut Handle,
     functions: Functions,
+    epoll: BorrowedFd<'static>,
+    bell: RawFd,
+    /// What libuv watches in place of the bell.
+    stand_in: OwnedFd,
 }
 
 impl UvAttachment {
-    /// Puts `hooks` into `event_loop`, a `uvloop.Loop`, and watches `fd` for them.
+    /// Puts `hooks` into `event_loop`, a `uvloop.Loop`. The eventfd `bell` wakes the loop each time
+    /// it is written, and need not be read.
     pub(crate) fn attach(
         event_loop: &Bound<'_, PyAny>,
-        fd: RawFd,
+        bell: RawFd,
         hooks: &'static dyn UvHooks,
     ) -> PyResult<Self> {
         let py = event_loop.py();
@@ -57,10 +64,15 @@ impl UvAttachment {
             let idle = functions.new_handle(kind::IDLE, shared);
             let poll = functions.new_handle(kind::POLL, shared);
             (*shared).idle = idle;
+            let stand_in = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
+            if stand_in < 0 {
+                return Err(io::Error::last_os_error().into());
+            }
+            let stand_in = OwnedFd::from_raw_fd(stand_in);
             let outcomes = [
                 (functions.prepare_init)(loop_, prepare),
                 (functions.idle_init)(loop_, idle),
-                (functions.poll_init)(loop_, poll, fd),
+                (functions.poll_init)(loop_, poll, stand_in.as_raw_fd()),
                 (functions.prepare_start)(prepare, on_prepare),
                 (functions.poll_start)(poll, READABLE, on_poll),
             ];
@@ -69,9 +81,14 @@ impl UvAttachment {
                 idle,
                 poll,
                 functions,
+                epoll: BorrowedFd::borrow_raw((functions.backend_fd)(loop_)),
+                bell,
+                stand_in,
             };
-            if outcomes.iter().any(|&outcome| outcome != 0) {
+            let refused = outcomes.iter().any(|&outcome| outcome != 0);
+            if refused || attachment.control(libc::EPOLL_CTL_ADD).is_err() {
                 // Whatever was not initialised cannot be closed either: all of it is left behind.
+                std::mem::forget(attachment);
                 return Err(PyRuntimeError::new_err("libuv refused the hooks"));
             }
             for handle in [prepare, idle, poll] {
@@ -81,8 +98,25 @@ impl UvAttachment {
         }
     }
 
+    /// Puts the bell into libuv's epoll set, or takes it out.
+    fn control(&self, operation: c_int) -> io::Result<()> {
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLET) as u32,
+            u64: self.stand_in.as_raw_fd() as u64,
+        };
+        // SAFETY: a system call on descriptors, with an event that lives as long as it takes.
+        let outcome =
+            unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), operation, self.bell, &mut event) };
+        if outcome < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
     /// Takes the hooks out. They are gone after the loop's next turn.
     pub(crate) fn detach(self, _: Python<'_>) {
+        // The worst that can come of an error is a wake-up for nothing.
+        let _ = self.control(libc::EPOLL_CTL_DEL);
         // SAFETY: the handles were initialised in `attach` and are closed once, here, by the thread
         // that runs the loop.
         unsafe {
@@ -125,6 +159,7 @@ type Start = unsafe extern "C" fn(*mut Handle, Callback) -> c_int;
 type Stop = unsafe extern "C" fn(*mut Handle) -> c_int;
 type PollInit = unsafe extern "C" fn(*mut c_void, *mut Handle, c_int) -> c_int;
 type PollStart = unsafe extern "C" fn(*mut Handle, c_int, PollCallback) -> c_int;
+type BackendFd = unsafe extern "C" fn(*mut c_void) -> c_int;
 type Timeout = unsafe extern "C" fn(*mut c_void) -> c_int;
 type Close = unsafe extern "C" fn(*mut Handle, Option<Callback>);
 
@@ -139,6 +174,7 @@ struct Functions {
     idle_stop: Stop,
     poll_init: PollInit,
     poll_start: PollStart,
+    backend_fd: BackendFd,
     backend_timeout: Timeout,
     unref: Callback,
     close: Close,
@@ -177,6 +213,7 @@ impl Functions {
             idle_stop: symbol!(c"uv_idle_stop", Stop),
             poll_init: symbol!(c"uv_poll_init", PollInit),
             poll_start: symbol!(c"uv_poll_start", PollStart),
+            backend_fd: symbol!(c"uv_backend_fd", BackendFd),
             backend_timeout: symbol!(c"uv_backend_timeout", Timeout),
             unref: symbol!(c"uv_unref", Callback),
             close: symbol!(c"uv_close", Close),
@@ -217,13 +254,9 @@ unsafe extern "C" fn on_prepare(handle: *mut Handle) {
 
 unsafe extern "C" fn on_idle(_: *mut Handle) {}
 
-unsafe extern "C" fn on_poll(handle: *mut Handle, _: c_int, _: c_int) {
-    // SAFETY: see above.
-    unsafe {
-        let shared = &*(*handle).data;
-        attached(|py| shared.hooks.readable(py));
-    }
-}
+/// The bell rang. That ended the wait, which is all it is for: the next turn begins with a look at
+/// the bus.
+unsafe extern "C" fn on_poll(_: *mut Handle, _: c_int, _: c_int) {}
 
 /// Calls `f` attached. uvloop detaches while its loop runs, behind PyO3's back: what PyO3 thinks of
 /// this thread says nothing here.
