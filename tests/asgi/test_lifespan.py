@@ -175,6 +175,7 @@ async def app(scope, receive, send):
     while message["type"] != "http.disconnect":
         message = await receive()
     say("told to end")
+    await send({"type": "http.response.body", "body": b"goodbye"})
 """
 
 
@@ -184,10 +185,34 @@ def test_endless_streams_are_told_to_end(run: Starter) -> None:
         connection.request("/")
         connection.until(b"data: 1")
         server.signal(signal.SIGTERM)
-        connection.rest()
+        assert connection.rest().endswith(b"7\r\ngoodbye\r\n0\r\n\r\n")
         code = server.wait()
     assert code == 0
     assert server.said.index("told to end") < server.said.index("shutting down")
+
+
+FACTORY = """
+made = []
+
+def factory(loop, coroutine, **options):
+    made.append(coroutine)
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        asyncio.get_running_loop().set_task_factory(factory)
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await answer(send, str(asyncio.current_task().get_coro() in made))
+"""
+
+
+def test_the_task_factory_of_the_application_is_used(run: Starter) -> None:
+    server = run(FACTORY).listening()
+    assert server.ask("/").text == "True"
 
 
 PIDS = """
