@@ -24,4 +24,8 @@ fi
 cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
 cmake --build build/cmake --target router >/dev/null
 
+scripts/need.sh cmake cmake "build the C example to compare"
+cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+cmake --build build/cmake --target router >/dev/null
+
 exec "$venv/bin/python" bench/run.py "$@"
