@@ -246,6 +246,14 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
                 return
 
 
+async def plain(scope: Message, receive: Receive, send: Send) -> None:
+    """As little as an application can be."""
+    assert scope["type"] == "http"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
 async def refuses_to_start(scope: Message, receive: Receive, send: Send) -> None:
     assert scope["type"] == "lifespan"
     await receive()
