@@ -103,7 +103,7 @@ fn a_second_signal_waits_for_nothing() {
     server.wait_for("holding");
     server.signal("INT");
     server.wait_for("SIGINT: finishing");
-    // Time is what tells a second signal from an echo of the first.
+    // not-sync: time is what tells a second signal from an echo of the first.
     thread::sleep(Duration::from_millis(150));
     server.signal("INT");
     // The worker shares standard error: its end is the end of both.

@@ -103,7 +103,7 @@ def test_an_application_that_refuses_to_start(servers: Servers, workers: int) ->
         (["--workers", "0"], ["workers", "0"]),
         (["--workers", "many"], ["workers", "many"]),
         (["--workers", "-1"], ["workers|-1"]),
-        (["--port", "99999"], ["port", "99999"]),
+        (["--port", "99999"], ["port", "99999"]),  # not-bound: no port at all
         (["--port", "http"], ["port", "http"]),
         (["--loop", "libevent"], ["loop", "libevent"]),
         (["--timeout-keep-alive", "soon"], ["timeout-keep-alive", "soon"]),

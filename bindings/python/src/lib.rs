@@ -1,29 +1,41 @@
-//! toolB for Python: the consumer's end of the bus as an ASGI server, and the command line.
-mod awaitable;
+//! toolB for Python: the worker's end of the bus as an ASGI server, and the `toolb` program.
+#![deny(unsafe_code)]
+
+mod answer;
 mod exchange;
+mod head;
+#[allow(unsafe_code)]
 mod raw;
 mod scope;
+mod spawn;
+mod turn;
 mod worker;
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use pyo3::prelude::*;
 use toolb_cli::WorkerCommand;
 
-/// The native half of the package `toolb`.
+/// The native half of `toolb`. Nothing here is for applications.
 #[pymodule(gil_used = true)]
-mod _toolb {
-    use super::*;
+fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("Exchange", raw::register::<exchange::Exchange>(py)?)?;
+    module.add("Answer", raw::register::<answer::Answer>(py)?)?;
+    raw::register::<spawn::Capture>(py)?;
+    module.add(
+        "ClientDisconnected",
+        py.get_type::<worker::ClientDisconnected>(),
+    )?;
+    module.add("AttachError", py.get_type::<worker::AttachError>())?;
+    module.add("BusError", py.get_type::<worker::BusError>())?;
+    module.add_function(wrap_pyfunction!(run_cli, module)?)?;
+    module.add_class::<worker::PyWorker>()
+}
 
-    #[pymodule_export]
-    use super::exchange::Exchange;
-    #[pymodule_export]
-    use super::worker::Worker;
-
-    /// Runs the command line and returns its exit code.
-    #[pyfunction]
-    fn run_cli(py: Python<'_>, arguments: Vec<OsString>, python: PathBuf) -> i32 {
-        py.detach(|| toolb_cli::main(arguments, WorkerCommand::Python(python)))
-    }
+/// Runs the `toolb` program, whose workers are the Python `executable`, and returns its exit code.
+#[pyfunction]
+fn run_cli(py: Python<'_>, args: Vec<OsString>, executable: PathBuf) -> i32 {
+    py.detach(|| toolb_cli::main(args, WorkerCommand::Python(executable)))
 }

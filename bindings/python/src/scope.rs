@@ -1,196 +1,334 @@
-//! ASGI scopes (ASGI HTTP 2.5, "HTTP connection scope"), made with as few new objects as can be.
+//! The scope of a request. Whatever requests have in common is made once and used again: a scope is
+//! a copy of a prepared dict with the rest filled in, and header fields that were seen lately are the
+//! same tuples as then.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
-
-use pyo3::intern;
-use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::{
+    intern,
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyString, PyTuple},
+};
 use toolb_core::consumer::Request;
 
-/// Names and addresses that are kept at most; then the table starts anew.
-const MOST_KEPT: usize = 1024;
+/// Values longer than this are not worth remembering.
+const MAX_KEPT: usize = 256;
+/// Header fields remembered; a power of two.
+const FIELDS: usize = 512;
+/// Header names remembered; a power of two.
+const NAMES: usize = 128;
+/// Client addresses remembered; a power of two.
+const CLIENTS: usize = 256;
+/// Prepared dicts: one for each HTTP version, scheme and address in use.
+const MAX_BASES: usize = 16;
 
-/// Makes scopes. What does not change from one request to the next is made once.
+/// What scopes are made of.
 pub(crate) struct Scopes {
-    /// A scope with every key, in the order scopes have them.
-    template: Py<PyDict>,
+    /// What all scopes have in common.
+    common: Py<PyDict>,
+    /// The lifespan's state, of which each request gets a shallow copy.
     state: Option<Py<PyDict>>,
-    names: HashMap<Vec<u8>, Py<PyBytes>>,
-    addresses: HashMap<(Vec<u8>, u16), Py<PyTuple>>,
-    methods: HashMap<Vec<u8>, Py<PyString>>,
-    server: Option<(Vec<u8>, u16, Py<PyTuple>)>,
-    /// The fields of the last request: clients repeat themselves.
-    last: Vec<LastField>,
-}
-
-struct LastField {
-    name: Vec<u8>,
-    value: Vec<u8>,
-    pair: Py<PyTuple>,
+    root_path: String,
+    bases: Vec<Base>,
+    path: Last<PyString>,
+    raw_path: Last<PyBytes>,
+    query: Last<PyBytes>,
+    fields: Vec<Option<Field>>,
+    names: Vec<Option<Py<PyBytes>>>,
+    clients: Vec<Option<Client>>,
 }
 
 impl Scopes {
+    /// `root_path` goes into every scope; `state` too, unless there is none.
     pub(crate) fn new(
         py: Python<'_>,
         root_path: &str,
-        state: Option<Py<PyDict>>,
+        state: Option<Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
+        let root_path = root_path.trim_end_matches('/');
         let asgi = PyDict::new(py);
         asgi.set_item("version", "3.0")?;
-        asgi.set_item("spec_version", "2.5")?;
-        let template = PyDict::new(py);
-        template.set_item(intern!(py, "type"), intern!(py, "http"))?;
-        template.set_item(intern!(py, "asgi"), asgi)?;
-        template.set_item(intern!(py, "http_version"), intern!(py, "1.1"))?;
-        template.set_item(intern!(py, "server"), py.None())?;
-        template.set_item(intern!(py, "client"), py.None())?;
-        template.set_item(intern!(py, "scheme"), intern!(py, "http"))?;
-        template.set_item(intern!(py, "method"), py.None())?;
-        template.set_item(intern!(py, "root_path"), PyString::new(py, root_path))?;
-        template.set_item(intern!(py, "path"), py.None())?;
-        template.set_item(intern!(py, "raw_path"), py.None())?;
-        template.set_item(intern!(py, "query_string"), PyBytes::new(py, b""))?;
-        template.set_item(intern!(py, "headers"), py.None())?;
+        asgi.set_item("spec_version", "2.4")?;
+        let common = PyDict::new(py);
+        common.set_item(intern!(py, "type"), intern!(py, "http"))?;
+        common.set_item(intern!(py, "asgi"), asgi)?;
+        common.set_item(intern!(py, "root_path"), root_path)?;
+        common.set_item(intern!(py, "method"), intern!(py, "GET"))?;
+        for key in ["path", "raw_path", "query_string", "headers", "client"] {
+            common.set_item(PyString::intern(py, key), py.None())?;
+        }
         if state.is_some() {
-            template.set_item(intern!(py, "state"), py.None())?;
+            common.set_item(intern!(py, "state"), py.None())?;
         }
         Ok(Self {
-            template: template.unbind(),
-            state,
-            names: HashMap::new(),
-            addresses: HashMap::new(),
-            methods: HashMap::new(),
-            server: None,
-            last: Vec::new(),
+            common: common.unbind(),
+            state: state.map(Bound::unbind),
+            root_path: root_path.to_owned(),
+            bases: Vec::new(),
+            path: Last::default(),
+            raw_path: Last::default(),
+            query: Last::default(),
+            fields: empty(FIELDS),
+            names: empty(NAMES),
+            clients: empty(CLIENTS),
         })
     }
 
-    /// A fresh scope for a request.
-    pub(crate) fn make<'py>(
+    /// The scope of `request`.
+    pub(crate) fn build<'py>(
         &mut self,
         py: Python<'py>,
         request: &Request,
     ) -> PyResult<Bound<'py, PyDict>> {
-        // A copy of a dictionary of the same keys is a copy of its table.
-        let scope = self.template.bind(py).copy()?;
-        if request.version() == 10 {
-            scope.set_item(intern!(py, "http_version"), intern!(py, "1.0"))?;
+        let scope = self.base(py, request)?.copy()?;
+        if request.method() != b"GET" {
+            scope.set_item(intern!(py, "method"), method(py, request.method()))?;
         }
-        let (host, port) = request.server();
-        scope.set_item(intern!(py, "server"), self.server(py, host, port)?)?;
-        if let Some((host, port)) = request.peer() {
-            scope.set_item(intern!(py, "client"), self.client(py, host, port)?)?;
-        }
-        scope.set_item(intern!(py, "method"), self.method(py, request.method()))?;
-        scope.set_item(intern!(py, "path"), text(py, request.path()))?;
-        scope.set_item(
-            intern!(py, "raw_path"),
-            PyBytes::new(py, request.raw_path()),
-        )?;
-        let query = request.query();
-        if !query.is_empty() {
-            scope.set_item(intern!(py, "query_string"), PyBytes::new(py, query))?;
-        }
+        scope.set_item(intern!(py, "path"), self.path(py, request))?;
+        scope.set_item(intern!(py, "raw_path"), self.raw_path(py, request))?;
+        let query = self.query.bytes(py, request.query());
+        scope.set_item(intern!(py, "query_string"), query)?;
         scope.set_item(intern!(py, "headers"), self.headers(py, request)?)?;
+        if let Some((address, port)) = request.peer() {
+            scope.set_item(intern!(py, "client"), self.client(py, address, port)?)?;
+        }
         if let Some(state) = &self.state {
             scope.set_item(intern!(py, "state"), state.bind(py).copy()?)?;
         }
         Ok(scope)
     }
 
-    fn headers<'py>(&mut self, py: Python<'py>, request: &Request) -> PyResult<Bound<'py, PyList>> {
-        let list = PyList::empty(py);
-        for (at, (name, value)) in request.fields().enumerate() {
-            if let Some(last) = self.last.get(at)
-                && last.value == value
-                && last.name == name
-            {
-                list.append(last.pair.bind(py))?;
-                continue;
-            }
-            let pair = (self.name(py, name), PyBytes::new(py, value)).into_pyobject(py)?;
-            list.append(&pair)?;
-            let seen = LastField {
-                name: name.to_vec(),
-                value: value.to_vec(),
-                pair: pair.unbind(),
-            };
-            // Requests differ in the number of fields, so the place may be the next one.
-            match at < self.last.len() {
-                true => self.last[at] = seen,
-                false => self.last.push(seen),
-            }
+    /// The prepared dict for what this connection has in common with others.
+    fn base<'py>(&mut self, py: Python<'py>, request: &Request) -> PyResult<Bound<'py, PyDict>> {
+        let key = (request.version(), request.scheme(), request.server());
+        if let Some(base) = self.bases.iter().find(|base| base.key() == key) {
+            return Ok(base.dict.bind(py).clone());
         }
-        Ok(list)
+        let (version, scheme, (host, port)) = key;
+        let dict = self.common.bind(py).copy()?;
+        let version_text = match version {
+            10 => "1.0",
+            20 => "2",
+            _ => "1.1",
+        };
+        dict.set_item("http_version", version_text)?;
+        dict.set_item("scheme", if scheme == 1 { "https" } else { "http" })?;
+        let host_text = String::from_utf8_lossy(host);
+        let port_or_none = (port != 0).then_some(port);
+        dict.set_item("server", (host_text, port_or_none))?;
+        if self.bases.len() == MAX_BASES {
+            self.bases.remove(0);
+        }
+        self.bases.push(Base {
+            version,
+            scheme,
+            host: host.to_vec(),
+            port,
+            dict: dict.clone().unbind(),
+        });
+        Ok(dict)
+    }
+
+    /// The path as the application sees it: decoded, after the prefix it is mounted at. What is no
+    /// UTF-8 is replaced, as uvicorn does.
+    fn path<'py>(&mut self, py: Python<'py>, request: &Request) -> Bound<'py, PyString> {
+        let (prefix, raw) = (&self.root_path, request.path());
+        self.path.get(py, raw, || {
+            let text = String::from_utf8_lossy(raw);
+            if prefix.is_empty() {
+                return PyString::new(py, &text);
+            }
+            PyString::new(py, &format!("{prefix}{text}"))
+        })
+    }
+
+    fn raw_path<'py>(&mut self, py: Python<'py>, request: &Request) -> Bound<'py, PyBytes> {
+        let (prefix, raw) = (&self.root_path, request.raw_path());
+        self.raw_path.get(py, raw, || {
+            if prefix.is_empty() {
+                return PyBytes::new(py, raw);
+            }
+            PyBytes::new(py, &[prefix.as_bytes(), raw].concat())
+        })
+    }
+
+    fn headers<'py>(&mut self, py: Python<'py>, request: &Request) -> PyResult<Bound<'py, PyList>> {
+        let fields = request.fields();
+        let mut tuples = Vec::with_capacity(request.field_count());
+        for (name, value) in fields {
+            tuples.push(self.field(py, name, value)?);
+        }
+        PyList::new(py, tuples)
+    }
+
+    fn field<'py>(
+        &mut self,
+        py: Python<'py>,
+        name: &[u8],
+        value: &[u8],
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        let at = (mix(mix(0, name), value) >> 32) as usize & (FIELDS - 1);
+        if let Some(field) = &self.fields[at]
+            && field.value.as_bytes(py) == value
+            && field.name.as_bytes(py) == name
+        {
+            return Ok(field.tuple.bind(py).clone());
+        }
+        let name = self.name(py, name);
+        let value_object = PyBytes::new(py, value);
+        let tuple = PyTuple::new(py, [&name, &value_object])?;
+        if value.len() <= MAX_KEPT {
+            self.fields[at] = Some(Field {
+                name: name.unbind(),
+                value: value_object.unbind(),
+                tuple: tuple.clone().unbind(),
+            });
+        }
+        Ok(tuple)
     }
 
     fn name<'py>(&mut self, py: Python<'py>, name: &[u8]) -> Bound<'py, PyBytes> {
-        if let Some(known) = self.names.get(name) {
-            return known.bind(py).clone();
-        }
-        if self.names.len() >= MOST_KEPT {
-            self.names.clear();
+        let kept = &mut self.names[(mix(0, name) >> 32) as usize & (NAMES - 1)];
+        if let Some(kept) = kept
+            && kept.as_bytes(py) == name
+        {
+            return kept.bind(py).clone();
         }
         let object = PyBytes::new(py, name);
-        self.names.insert(name.to_vec(), object.clone().unbind());
-        object
-    }
-
-    fn method<'py>(&mut self, py: Python<'py>, method: &[u8]) -> Bound<'py, PyString> {
-        if let Some(known) = self.methods.get(method) {
-            return known.bind(py).clone();
+        if name.len() <= MAX_KEPT {
+            *kept = Some(object.clone().unbind());
         }
-        if self.methods.len() >= MOST_KEPT {
-            self.methods.clear();
-        }
-        let object = text(py, method);
-        self.methods
-            .insert(method.to_vec(), object.clone().unbind());
         object
     }
 
     fn client<'py>(
         &mut self,
         py: Python<'py>,
-        host: &[u8],
+        address: &[u8],
         port: u16,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        let key = (host.to_vec(), port);
-        if let Some(known) = self.addresses.get(&key) {
-            return Ok(known.bind(py).clone());
-        }
-        if self.addresses.len() >= MOST_KEPT {
-            self.addresses.clear();
-        }
-        let object = (text(py, host), port).into_pyobject(py)?;
-        self.addresses.insert(key, object.clone().unbind());
-        Ok(object)
-    }
-
-    /// Host and port, or the path of a Unix socket and None.
-    fn server<'py>(
-        &mut self,
-        py: Python<'py>,
-        host: &[u8],
-        port: u16,
-    ) -> PyResult<Bound<'py, PyTuple>> {
-        if let Some((known_host, known_port, object)) = &self.server
-            && known_host == host
-            && *known_port == port
+        // Ports of connections that live at the same time are often neighbours.
+        let kept = &mut self.clients[usize::from(port) & (CLIENTS - 1)];
+        if let Some(kept) = kept
+            && kept.port == port
+            && kept.address == address
         {
-            return Ok(object.bind(py).clone());
+            return Ok(kept.tuple.bind(py).clone());
         }
-        let object = match port {
-            0 => (text(py, host), py.None()).into_pyobject(py)?,
-            port => (text(py, host), port).into_pyobject(py)?,
-        };
-        self.server = Some((host.to_vec(), port, object.clone().unbind()));
-        Ok(object)
+        let tuple = (String::from_utf8_lossy(address), port).into_pyobject(py)?;
+        *kept = Some(Client {
+            address: address.to_vec(),
+            port,
+            tuple: tuple.clone().unbind(),
+        });
+        Ok(tuple)
     }
 }
 
-/// Bytes of a client as text; what is not UTF-8 becomes replacement characters.
-fn text<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyString> {
-    PyString::new(py, &String::from_utf8_lossy(bytes))
+/// A prepared dict and what it is for.
+struct Base {
+    version: u8,
+    scheme: u8,
+    host: Vec<u8>,
+    port: u16,
+    dict: Py<PyDict>,
+}
+
+impl Base {
+    fn key(&self) -> (u8, u8, (&[u8], u16)) {
+        (self.version, self.scheme, (&self.host, self.port))
+    }
+}
+
+struct Field {
+    name: Py<PyBytes>,
+    value: Py<PyBytes>,
+    tuple: Py<PyTuple>,
+}
+
+struct Client {
+    address: Vec<u8>,
+    port: u16,
+    tuple: Py<PyTuple>,
+}
+
+/// The object made of the bytes seen last.
+struct Last<T> {
+    bytes: Vec<u8>,
+    object: Option<Py<T>>,
+}
+
+impl<T> Default for Last<T> {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            object: None,
+        }
+    }
+}
+
+impl<T> Last<T> {
+    fn get<'py>(
+        &mut self,
+        py: Python<'py>,
+        bytes: &[u8],
+        make: impl FnOnce() -> Bound<'py, T>,
+    ) -> Bound<'py, T> {
+        if let Some(object) = &self.object
+            && self.bytes == bytes
+        {
+            return object.bind(py).clone();
+        }
+        let object = make();
+        if bytes.len() <= MAX_KEPT {
+            self.bytes.clear();
+            self.bytes.extend_from_slice(bytes);
+            self.object = Some(object.clone().unbind());
+        }
+        object
+    }
+}
+
+impl Last<PyBytes> {
+    fn bytes<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyBytes> {
+        self.get(py, bytes, || PyBytes::new(py, bytes))
+    }
+}
+
+fn empty<T>(len: usize) -> Vec<Option<T>> {
+    let mut entries = Vec::new();
+    entries.resize_with(len, || None);
+    entries
+}
+
+fn method<'py>(py: Python<'py>, method: &[u8]) -> Bound<'py, PyString> {
+    match method {
+        b"POST" => intern!(py, "POST").clone(),
+        b"PUT" => intern!(py, "PUT").clone(),
+        b"PATCH" => intern!(py, "PATCH").clone(),
+        b"DELETE" => intern!(py, "DELETE").clone(),
+        b"HEAD" => intern!(py, "HEAD").clone(),
+        b"OPTIONS" => intern!(py, "OPTIONS").clone(),
+        // Upper case by the ASGI specification, although HTTP tells them apart.
+        other => PyString::new(py, &String::from_utf8_lossy(other).to_ascii_uppercase()),
+    }
+}
+
+/// A quick hash of the ends of `bytes` and their length: what differs in the middle only shares a
+/// place.
+#[inline]
+fn mix(seed: u64, bytes: &[u8]) -> u64 {
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    let head = bytes.first_chunk::<8>().map_or_else(
+        || {
+            bytes
+                .iter()
+                .fold(0, |all, &byte| (all << 8) | u64::from(byte))
+        },
+        |head| u64::from_le_bytes(*head),
+    );
+    let tail = bytes
+        .last_chunk::<8>()
+        .map_or(0, |tail| u64::from_le_bytes(*tail));
+    let all = head ^ tail.rotate_left(31) ^ (bytes.len() as u64) ^ seed;
+    all.wrapping_mul(FACTOR)
 }

@@ -1,395 +1,500 @@
-//! A worker: the consumer's end of the bus, and the exchanges the application is at.
+//! The worker process: its end of the bus, the application and the exchanges in flight.
 #![forbid(unsafe_code)]
 
-use std::cell::{Cell, RefCell, RefMut};
-use std::env;
+use std::{
+    cell::{Cell, OnceCell, RefCell, RefMut},
+    time::Duration,
+};
 
-use pyo3::exceptions::{PyOSError, PyRuntimeError};
-use pyo3::intern;
-use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::{
+    create_exception,
+    exceptions::{PyConnectionError, PyOSError, PyRuntimeError},
+    intern,
+    prelude::*,
+    types::{PyDict, PyTuple},
+};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Request};
 
-use crate::awaitable::Done;
-use crate::exchange::Exchange;
-use crate::raw::UnderGil;
-use crate::scope::Scopes;
+use crate::{
+    answer::{Answer, Awaits},
+    exchange::{Exchange, KeptExchange},
+    head::Head,
+    raw::{Instance, UvAttachment, UvHooks},
+    scope::Scopes,
+    spawn::Spawner,
+    turn::Turn,
+};
 
-/// Events taken from the bus before the loop's other callbacks have their turn.
-const BATCH: usize = 64;
+create_exception!(
+    toolb._toolb,
+    ClientDisconnected,
+    PyOSError,
+    "The client has gone: nothing more can be sent."
+);
+create_exception!(
+    toolb._toolb,
+    AttachError,
+    PyConnectionError,
+    "The worker could not attach to its engine."
+);
+create_exception!(
+    toolb._toolb,
+    BusError,
+    PyConnectionError,
+    "The engine broke the rules of the bus."
+);
 
-/// The consumer's end of the bus. It belongs to the thread that made it.
-#[pyclass(frozen, module = "toolb._toolb")]
+/// Events taken from the bus before the loop gets its turn again.
+const BUDGET: usize = 64;
+/// Response heads kept to be filled again.
+const MAX_HEADS: usize = 64;
+
+/// What exists once per worker process. It is never dropped: exchanges refer to it for as long as
+/// the application keeps them.
 pub(crate) struct Worker {
-    consumer: UnderGil<RefCell<Consumer>>,
-    events: UnderGil<Cell<Vec<Event>>>,
-    exchanges: UnderGil<RefCell<Vec<Option<Py<Exchange>>>>>,
-    scopes: UnderGil<RefCell<Option<Scopes>>>,
-    driver: UnderGil<RefCell<Option<Driver>>>,
-    done: Py<Done>,
+    consumer: RefCell<Consumer>,
+    /// By slot.
+    live: RefCell<Vec<Option<KeptExchange>>>,
+    events: RefCell<Vec<Event>>,
+    heads: RefCell<Vec<Head>>,
+    scopes: RefCell<Option<Scopes>>,
+    app: OnceCell<App>,
+    nothing: Py<PyAny>,
+    /// To be called once nothing is in flight.
+    when_idle: RefCell<Option<Py<PyAny>>>,
+    /// The engine broke the rules, and that was told.
+    broken: Cell<bool>,
+    /// Requests started, ever.
+    served: Cell<u64>,
+    turn: Turn,
 }
 
-/// What of Python a worker calls.
-struct Driver {
-    /// `async def serve(exchange, scope)`: runs the application.
-    serve: Py<PyAny>,
-    /// The module with `receive_later` and `send_later`.
-    helpers: Py<PyAny>,
-    disconnected: Py<PyAny>,
-    start: StartTask,
+struct App {
+    callable: Py<PyAny>,
+    new_future: Py<PyAny>,
+    call_soon: Py<PyAny>,
+    report: Py<PyAny>,
+    broken: Py<PyAny>,
+    spawner: Spawner,
 }
 
-/// How the first step of a task is run at once.
-enum StartTask {
-    /// `Task(..., eager_start=True)`, from 3.12 on.
-    Eager {
-        task: Py<PyAny>,
-        keywords: Py<PyDict>,
-    },
-    /// The loop's `call_soon` is replaced while the task is made, so that its first step is caught.
-    Caught {
-        task: Py<PyAny>,
-        keywords: Py<PyDict>,
-        /// The loop's instance attributes.
-        attributes: Py<PyDict>,
-        catch: Py<Catch>,
-    },
-}
-
-/// Stands in for `call_soon` and keeps what it is called with.
-#[pyclass(frozen, module = "toolb._toolb")]
-struct Catch {
-    caught: UnderGil<RefCell<Option<FirstStep>>>,
-}
-
-/// A callback, and the context it is to run in.
-type FirstStep = (Py<PyAny>, Option<Py<PyAny>>);
-
-#[pymethods]
-impl Catch {
-    #[pyo3(signature = (callback, *_args, context=None))]
-    fn __call__(
-        &self,
-        callback: Py<PyAny>,
-        _args: &Bound<'_, PyTuple>,
-        context: Option<Py<PyAny>>,
-    ) {
-        *self.caught.borrow_mut() = Some((callback, context));
-    }
-}
-
-#[pymethods]
 impl Worker {
-    /// Attaches to the engine that started this process.
-    #[new]
-    #[pyo3(signature = (*, name, slots=1024, concurrency=1024, window=16))]
-    fn new(
-        py: Python<'_>,
-        name: String,
-        slots: u16,
-        concurrency: u16,
-        window: u16,
-    ) -> PyResult<Self> {
-        let bus = env::var("TOOLB_BUS").map_err(|_| {
-            PyRuntimeError::new_err(
-                "TOOLB_BUS is not set: workers are started by `toolb run MODULE:ATTR`",
-            )
-        })?;
-        let options = ConsumerOptions {
-            language: "python".into(),
-            name,
-            slots,
-            concurrency,
-            window,
-            ..ConsumerOptions::default()
-        };
+    fn attach(py: Python<'_>, bus: &str, options: &ConsumerOptions) -> PyResult<&'static Self> {
         let consumer = py
-            .detach(|| Consumer::attach(&bus, &options))
-            .map_err(|error| PyOSError::new_err(error.to_string()))?;
-        let slots = usize::from(consumer.slots());
-        Ok(Self {
-            consumer: UnderGil::new(RefCell::new(consumer)),
-            events: UnderGil::default(),
-            exchanges: UnderGil::new(RefCell::new((0..slots).map(|_| None).collect())),
-            scopes: UnderGil::new(RefCell::new(None)),
-            driver: UnderGil::new(RefCell::new(None)),
-            done: Py::new(py, Done)?,
-        })
-    }
-
-    /// Says how requests are served. `serve(exchange, scope)` makes the coroutine of one; `helpers`
-    /// has `receive_later` and `send_later`; `disconnected` is what `send` raises when the client has
-    /// gone.
-    #[expect(clippy::too_many_arguments, reason = "called once, by name")]
-    #[pyo3(signature = (*, loop_, task, eager, serve, helpers, disconnected, root_path, state))]
-    fn configure(
-        &self,
-        py: Python<'_>,
-        loop_: &Bound<'_, PyAny>,
-        task: Py<PyAny>,
-        eager: bool,
-        serve: Py<PyAny>,
-        helpers: Py<PyAny>,
-        disconnected: Py<PyAny>,
-        root_path: &str,
-        state: Option<Py<PyDict>>,
-    ) -> PyResult<()> {
-        let keywords = PyDict::new(py);
-        keywords.set_item("loop", loop_)?;
-        let start = match eager {
-            true => {
-                keywords.set_item("eager_start", true)?;
-                StartTask::Eager {
-                    task,
-                    keywords: keywords.unbind(),
-                }
-            }
-            false => StartTask::Caught {
-                task,
-                keywords: keywords.unbind(),
-                attributes: loop_.getattr("__dict__")?.cast_into::<PyDict>()?.unbind(),
-                catch: Py::new(
-                    py,
-                    Catch {
-                        caught: UnderGil::new(RefCell::new(None)),
-                    },
-                )?,
-            },
+            .detach(|| Consumer::attach(bus, options))
+            .map_err(|error| AttachError::new_err(error.to_string()))?;
+        let mut live = Vec::new();
+        live.resize_with(usize::from(consumer.slots()), || None);
+        let worker = Self {
+            consumer: RefCell::new(consumer),
+            live: RefCell::new(live),
+            events: RefCell::new(Vec::new()),
+            heads: RefCell::new(Vec::new()),
+            scopes: RefCell::new(None),
+            app: OnceCell::new(),
+            nothing: Answer::create(py, Awaits::Nothing)?.unbind(),
+            when_idle: RefCell::new(None),
+            broken: Cell::new(false),
+            served: Cell::new(0),
+            turn: Turn::default(),
         };
-        *self.driver.borrow_mut() = Some(Driver {
-            serve,
-            helpers,
-            disconnected,
-            start,
-        });
-        *self.scopes.borrow_mut() = Some(Scopes::new(py, root_path, state)?);
-        Ok(())
+        Ok(Box::leak(Box::new(worker)))
     }
 
-    /// The doorbell: readable when the engine rang it.
-    fn fd(&self) -> i32 {
-        self.consumer().fd()
-    }
-
-    /// Makes the doorbell unreadable again, for loops that look at states.
-    fn clear_doorbell(&self) {
-        self.consumer().clear_doorbell();
-    }
-
-    /// The control socket: readable when `control` has something to tell.
-    fn control_fd(&self) -> i32 {
-        self.consumer().control_fd()
-    }
-
-    /// What the engine says: "drain", "hang-up", an error's text, or None.
-    fn control(&self) -> PyResult<Option<String>> {
-        let event = self.consumer().control();
-        let event = event.map_err(|error| PyOSError::new_err(error.to_string()))?;
-        Ok(match event {
-            ControlEvent::None => None,
-            ControlEvent::Drain => Some("drain".into()),
-            ControlEvent::HangUp => Some("hang-up".into()),
-            ControlEvent::Error(text) => Some(text),
-        })
-    }
-
-    /// Tells the engine that requests may come.
-    fn ready(&self) {
-        self.consumer().ready();
-    }
-
-    /// Tells the engine that this worker cannot serve, and whether trying again is no use.
-    fn fail(&self, reason: &str, permanent: bool) {
-        self.consumer().fail(reason, permanent);
-    }
-
-    /// Tells the engine that all is done.
-    fn drained(&self) {
-        self.consumer().drained();
-    }
-
-    /// Exchanges that are not over.
-    fn in_flight(&self) -> usize {
-        self.consumer().in_flight()
-    }
-
-    /// Announces that the loop is about to block. False: there is something to do first.
-    fn arm(&self) -> bool {
-        self.consumer().arm()
-    }
-
-    /// Announces that the loop is awake.
-    fn disarm(&self) {
-        self.consumer().disarm();
-    }
-
-    /// Takes what has come and gives it to the application. True: something had come.
-    fn drain(this: &Bound<'_, Self>) -> PyResult<bool> {
-        let py = this.py();
-        let worker = this.get();
-        let mut events = worker.events.take();
-        let polled = worker.consumer().poll(BATCH, &mut events);
-        polled.map_err(|error| PyOSError::new_err(error.to_string()))?;
-        if events.is_empty() {
-            worker.events.set(events);
-            return Ok(false);
-        }
-        for event in events.drain(..) {
-            match event {
-                Event::Request {
-                    id,
-                    request,
-                    more_body,
-                } => {
-                    if worker.consumer().start(id) {
-                        Self::begin(this, id, request, more_body)?;
-                    }
-                }
-                Event::Body { id, data, end } => {
-                    if let Some(exchange) = worker.exchange(py, id) {
-                        exchange.get().push_body(py, &data, !end, data.len());
-                    }
-                }
-                Event::Disconnected { id } => match worker.exchange(py, id) {
-                    Some(exchange) => exchange.get().disconnect(py),
-                    None => worker.consumer().done(id),
-                },
-                Event::Writable { id } => {
-                    if let Some(exchange) = worker.exchange(py, id) {
-                        exchange.get().writable(py);
-                    }
-                }
-                Event::RequestAborted { id } => {
-                    if let Some(exchange) = worker.exchange(py, id) {
-                        exchange.get().disconnect(py);
-                    }
-                }
-            }
-        }
-        worker.events.set(events);
-        worker.consumer().flush(false);
-        Ok(true)
-    }
-}
-
-impl Worker {
+    /// The end of the bus. Never held while Python runs.
+    #[inline]
     pub(crate) fn consumer(&self) -> RefMut<'_, Consumer> {
         self.consumer.borrow_mut()
     }
 
-    /// The awaitable that is done.
-    pub(crate) fn done<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        self.done.bind(py).clone().into_any()
+    /// The awaitable that is over at once.
+    #[inline]
+    pub(crate) fn nothing<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.nothing.bind(py).clone()
     }
 
-    /// The coroutine of a helper that waits.
-    pub(crate) fn later<'py>(
+    /// A future of the loop.
+    pub(crate) fn new_future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.app()?.new_future.bind(py).call0()
+    }
+
+    /// An empty head.
+    pub(crate) fn new_head(&self) -> Head {
+        self.heads.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a head back.
+    pub(crate) fn recycle_head(&self, head: Head) {
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() < MAX_HEADS {
+            heads.push(head);
+        }
+    }
+
+    /// Calls the application. What comes back can be stepped.
+    #[inline]
+    pub(crate) fn call_app<'py>(
         &self,
-        py: Python<'py>,
-        helper: &Bound<'py, PyString>,
-        exchange: &Bound<'py, Exchange>,
+        scope: &Bound<'py, PyAny>,
+        exchange: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let helpers = match &*self.driver.borrow() {
-            Some(driver) => driver.helpers.clone_ref(py),
-            None => return Err(PyRuntimeError::new_err("the worker is not configured")),
-        };
-        helpers.bind(py).call_method1(helper, (exchange,))
+        let app = self.app()?.callable.bind(scope.py());
+        let awaitable = app.call1((scope, exchange, exchange))?;
+        self.spawner()?.steppable(awaitable)
     }
 
-    /// The error of a `send` to a client that has gone.
-    pub(crate) fn disconnected(&self, py: Python<'_>) -> PyErr {
-        let driver = self.driver.borrow();
-        let raised = match &*driver {
-            Some(driver) => driver.disconnected.bind(py).call0(),
-            None => return PyOSError::new_err("the client has disconnected"),
-        };
-        match raised {
-            Ok(error) => PyErr::from_value(error),
-            Err(error) => error,
-        }
+    /// Logs a line.
+    pub(crate) fn log(&self, py: Python<'_>, text: &str) {
+        self.report(py, text, None);
     }
 
-    /// The application is done with an exchange.
+    /// Logs what the application raised.
+    pub(crate) fn log_error(&self, py: Python<'_>, error: &PyErr) {
+        self.report(py, "Exception in ASGI application", Some(error));
+    }
+
+    /// Takes an exchange out of the table: its slot is free, or will be without its doing.
     pub(crate) fn forget(&self, py: Python<'_>, id: ExchangeId) {
-        let mut exchanges = self.exchanges.borrow_mut();
-        if let Some(place) = exchanges.get_mut(usize::from(id.slot))
-            && place.as_ref().is_some_and(|known| known.get().id() == id)
-        {
-            let gone = place.take();
-            drop(exchanges);
-            // Dropping may run code of the application.
-            drop(gone.map(|gone| gone.into_bound(py)));
+        let kept = self.live.borrow_mut()[usize::from(id.slot)].take();
+        drop(kept);
+        if self.when_idle.borrow().is_some() {
+            self.look_whether_idle(py);
         }
     }
 
-    fn exchange<'py>(&self, py: Python<'py>, id: ExchangeId) -> Option<Bound<'py, Exchange>> {
-        let exchanges = self.exchanges.borrow();
-        let exchange = exchanges.get(usize::from(id.slot))?.as_ref()?;
-        (exchange.get().id() == id).then(|| exchange.bind(py).clone())
+    /// Serves what has come, at most a budget's worth. Returns how many events that were.
+    pub(crate) fn drain(&'static self, py: Python<'_>) -> usize {
+        let mut events = self.events.take();
+        let polled = self.consumer().poll(BUDGET, &mut events);
+        let count = polled.unwrap_or_else(|error| self.break_off(py, &error.to_string()));
+        for event in events.drain(..) {
+            self.handle(py, event);
+        }
+        self.events.replace(events);
+        if count > 0 {
+            self.consumer().flush(false);
+        }
+        count
     }
 
-    /// Runs the first step of the application on a request.
+    /// The bus cannot be used any more.
+    #[cold]
+    fn break_off(&self, py: Python<'_>, why: &str) -> usize {
+        if !self.broken.replace(true) {
+            let told = self
+                .app()
+                .and_then(|app| app.call_soon.bind(py).call1((&app.broken, why)));
+            if let Err(error) = told {
+                error.write_unraisable(py, None);
+            }
+        }
+        0
+    }
+
+    #[inline]
+    fn handle(&'static self, py: Python<'_>, event: Event) {
+        match event {
+            Event::Request {
+                id,
+                request,
+                more_body,
+            } => {
+                if let Err(error) = self.begin(py, id, &request, more_body) {
+                    error.write_unraisable(py, None);
+                    self.consumer().abort(id);
+                    self.forget(py, id);
+                }
+                self.consumer().recycle(request.into_bytes());
+            }
+            Event::Body { id, data, end } => {
+                if let Some(exchange) = self.find(py, id) {
+                    exchange.on_body(py, &data, end);
+                }
+                self.consumer().recycle(data);
+            }
+            Event::Disconnected { id } => match self.find(py, id) {
+                Some(exchange) => exchange.on_disconnect(py),
+                None => self.consumer().done(id),
+            },
+            Event::RequestAborted { id } => {
+                if let Some(exchange) = self.find(py, id) {
+                    exchange.on_body_lost(py);
+                }
+            }
+            Event::Writable { id } => {
+                if let Some(exchange) = self.find(py, id) {
+                    exchange.on_writable(py);
+                }
+            }
+        }
+    }
+
+    /// Starts a request and runs the application up to where it first waits.
+    #[inline]
     fn begin(
-        this: &Bound<'_, Self>,
+        &'static self,
+        py: Python<'_>,
         id: ExchangeId,
-        request: Request,
+        request: &Request,
         more_body: bool,
     ) -> PyResult<()> {
-        let py = this.py();
-        let worker = this.get();
-        let exchange = Bound::new(py, Exchange::new(this.clone().unbind(), id))?;
-        let body = request.body();
-        if !body.is_empty() || !more_body {
-            exchange.get().push_body(py, body, more_body, 0);
-        }
-        let scope = match &mut *worker.scopes.borrow_mut() {
-            Some(scopes) => scopes.make(py, &request)?,
-            None => return Err(PyRuntimeError::new_err("the worker is not configured")),
-        };
-        worker.consumer().recycle(request.into_bytes());
-        worker.exchanges.borrow_mut()[usize::from(id.slot)] = Some(exchange.clone().unbind());
-        let driver = worker.driver.borrow();
-        let Some(driver) = &*driver else {
+        if !self.consumer().start(id) {
             return Ok(());
+        }
+        self.served.set(self.served.get() + 1);
+        let scope = match self.scopes.borrow_mut().as_mut() {
+            Some(scopes) => scopes.build(py, request)?,
+            None => return Err(not_serving()),
         };
-        let coroutine = driver.serve.bind(py).call1((&exchange, scope))?;
-        let task = driver.start.start(py, &coroutine)?;
-        if worker.exchange(py, id).is_some() {
-            *exchange.get().task.borrow_mut() = Some(task);
+        let exchange = Exchange::new(
+            self,
+            id,
+            scope,
+            request.body(),
+            more_body,
+            request.expects_continue(),
+        );
+        let exchange = Instance::new(py, exchange)?;
+        let kept = exchange.clone().unbind();
+        let former = self.live.borrow_mut()[usize::from(id.slot)].replace(kept);
+        drop(former);
+        let task = self.spawner()?.spawn(exchange.object())?;
+        if !exchange.is_over() {
+            exchange.keep_task(task.unbind());
         }
         Ok(())
     }
+
+    fn find<'py>(&self, py: Python<'py>, id: ExchangeId) -> Option<Instance<'py, Exchange>> {
+        let live = self.live.borrow();
+        let exchange = live.get(usize::from(id.slot))?.as_ref()?.bind(py);
+        (exchange.id() == id).then_some(exchange)
+    }
+
+    fn look_whether_idle(&self, py: Python<'_>) {
+        if self.consumer().in_flight() > 0 {
+            return;
+        }
+        let Some(callback) = self.when_idle.take() else {
+            return;
+        };
+        let called = self
+            .app()
+            .and_then(|app| app.call_soon.bind(py).call1((callback,)));
+        if let Err(error) = called {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn report(&self, py: Python<'_>, text: &str, error: Option<&PyErr>) {
+        let error = error.map(|error| error.value(py));
+        let reported = self
+            .app()
+            .and_then(|app| app.report.bind(py).call1((text, error)));
+        if let Err(error) = reported {
+            error.write_unraisable(py, None);
+        }
+    }
+
+    fn app(&self) -> PyResult<&App> {
+        self.app.get().ok_or_else(not_serving)
+    }
+
+    fn spawner(&self) -> PyResult<&Spawner> {
+        Ok(&self.app()?.spawner)
+    }
 }
 
-impl StartTask {
-    fn start(&self, py: Python<'_>, coroutine: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        match self {
-            Self::Eager { task, keywords } => task
-                .bind(py)
-                .call((coroutine,), Some(keywords.bind(py)))
-                .map(Bound::unbind),
-            Self::Caught {
-                task,
-                keywords,
-                attributes,
-                catch,
-            } => {
-                let attributes = attributes.bind(py);
-                attributes.set_item(intern!(py, "call_soon"), catch)?;
-                let task = task.bind(py).call((coroutine,), Some(keywords.bind(py)));
-                attributes.del_item(intern!(py, "call_soon"))?;
-                let task = task?;
-                let caught = catch.get().caught.borrow_mut().take();
-                if let Some((step, context)) = caught {
-                    match context {
-                        Some(context) => {
-                            context.bind(py).call_method1(intern!(py, "run"), (step,))?
-                        }
-                        None => step.bind(py).call0()?,
-                    };
-                }
-                Ok(task.unbind())
-            }
+impl UvHooks for Worker {
+    fn before_poll(&'static self, py: Python<'_>, has_work: &dyn Fn() -> bool) -> bool {
+        self.turn.before_uv_poll(py, self, has_work)
+    }
+}
+
+fn not_serving() -> PyErr {
+    PyRuntimeError::new_err("the worker does not serve an application yet")
+}
+
+/// A worker process as `toolb.worker` drives it.
+#[pyclass(name = "Worker", module = "toolb._toolb", unsendable, frozen)]
+pub(crate) struct PyWorker {
+    worker: &'static Worker,
+    uv: RefCell<Option<UvAttachment>>,
+}
+
+#[pymethods]
+impl PyWorker {
+    #[new]
+    #[pyo3(signature = (bus, *, name, pool, generation, token, slots, concurrency, window, timeout))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments")]
+    fn new(
+        py: Python<'_>,
+        bus: &str,
+        name: String,
+        pool: String,
+        generation: u32,
+        token: u64,
+        slots: u16,
+        concurrency: u16,
+        window: u16,
+        timeout: f64,
+    ) -> PyResult<Self> {
+        let options = ConsumerOptions {
+            language: String::from("python"),
+            name,
+            pool,
+            slots,
+            concurrency,
+            window,
+            generation,
+            token,
+            kick_at_once: false,
+            timeout: Duration::try_from_secs_f64(timeout)
+                .map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
+        };
+        Ok(Self {
+            worker: Worker::attach(py, bus, &options)?,
+            uv: RefCell::new(None),
+        })
+    }
+
+    #[getter]
+    fn fd(&self) -> i32 {
+        self.worker.consumer().fd()
+    }
+
+    #[getter]
+    fn control_fd(&self) -> i32 {
+        self.worker.consumer().control_fd()
+    }
+
+    #[getter]
+    fn in_flight(&self) -> usize {
+        self.worker.consumer().in_flight()
+    }
+
+    #[getter]
+    fn served(&self) -> u64 {
+        self.worker.served.get()
+    }
+
+    /// The next word of the engine: (kind, text), None if there is none.
+    fn control(&self) -> PyResult<Option<(&'static str, String)>> {
+        let event = self
+            .worker
+            .consumer()
+            .control()
+            .map_err(|error| BusError::new_err(error.to_string()))?;
+        Ok(match event {
+            ControlEvent::None => None,
+            ControlEvent::Drain => Some(("drain", String::new())),
+            ControlEvent::Error(text) => Some(("error", text)),
+            ControlEvent::HangUp => Some(("hang-up", String::new())),
+        })
+    }
+
+    fn ready(&self) {
+        self.worker.consumer().ready();
+    }
+
+    fn fail(&self, reason: &str, permanent: bool) {
+        self.worker.consumer().fail(reason, permanent);
+    }
+
+    fn drained(&self) {
+        self.worker.consumer().drained();
+    }
+
+    /// Prepares for requests: what to call, on which loop.
+    #[pyo3(signature = (app, event_loop, *, report, broken, root_path, state))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments")]
+    fn serve(
+        &self,
+        py: Python<'_>,
+        app: Py<PyAny>,
+        event_loop: &Bound<'_, PyAny>,
+        report: Py<PyAny>,
+        broken: Py<PyAny>,
+        root_path: &str,
+        state: Option<Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let scopes = Scopes::new(py, root_path, state)?;
+        self.worker.scopes.replace(Some(scopes));
+        self.worker.turn.watch(event_loop);
+        let app = App {
+            callable: app,
+            new_future: event_loop.getattr(intern!(py, "create_future"))?.unbind(),
+            call_soon: event_loop.getattr(intern!(py, "call_soon"))?.unbind(),
+            report,
+            broken,
+            spawner: Spawner::new(event_loop)?,
+        };
+        self.worker
+            .app
+            .set(app)
+            .map_err(|_| PyRuntimeError::new_err("the worker serves an application already"))
+    }
+
+    /// Serves what has come. Returns how many events that were.
+    fn drain(&self, py: Python<'_>) -> usize {
+        self.worker.drain(py)
+    }
+
+    /// For a loop about to poll descriptors: serves what has come. Returns how long the loop may
+    /// block (-1: for ever), None if it need not poll at all this time.
+    fn before_poll(&self, py: Python<'_>, timeout: Option<f64>) -> Option<f64> {
+        self.worker.turn.before_poll(py, self.worker, timeout)
+    }
+
+    /// For a loop that has polled and found so many events: serves what it was woken for.
+    fn after_poll(&self, py: Python<'_>, found: usize) {
+        self.worker.turn.after_poll(py, self.worker, found);
+    }
+
+    /// Serves from within the libuv loop of `event_loop`, a `uvloop.Loop`.
+    fn attach_uv(&self, event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+        let attachment = UvAttachment::attach(event_loop, self.fd(), self.worker)?;
+        self.uv.replace(Some(attachment));
+        Ok(())
+    }
+
+    /// Ends that. To be called in the loop's thread while the loop still runs.
+    fn detach_uv(&self, py: Python<'_>) {
+        if let Some(attachment) = self.uv.take() {
+            attachment.detach(py);
         }
+    }
+
+    fn arm(&self) -> bool {
+        self.worker.consumer().arm()
+    }
+
+    fn disarm(&self) {
+        self.worker.consumer().disarm();
+    }
+
+    fn flush(&self, idle: bool) {
+        self.worker.consumer().flush(idle);
+    }
+
+    fn clear_doorbell(&self) {
+        self.worker.consumer().clear_doorbell();
+    }
+
+    /// Has `callback` called from the loop, once, when nothing is in flight.
+    fn when_idle(&self, py: Python<'_>, callback: Py<PyAny>) {
+        self.worker.when_idle.replace(Some(callback));
+        self.worker.look_whether_idle(py);
+    }
+
+    /// The tasks of the exchanges in flight.
+    fn tasks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let live = self.worker.live.borrow();
+        let tasks: Vec<_> = live
+            .iter()
+            .flatten()
+            .filter_map(|exchange| exchange.bind(py).task(py))
+            .collect();
+        PyTuple::new(py, tasks)
     }
 }

@@ -218,6 +218,7 @@ impl Consumer {
             turn: 0,
             hung_up: false,
             hang_up_is_news: false,
+            armed: false,
         }
     }
 }

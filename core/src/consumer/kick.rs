@@ -90,6 +90,24 @@ impl Consumer {
         }
     }
 
+    /// Once armed nobody flushes before the bell rings: what an application does from other callbacks
+    /// of its loop meanwhile is told at once.
+    #[inline]
+    pub(super) fn tell_if_armed(&mut self) {
+        if self.armed {
+            self.tell_now();
+        }
+    }
+
+    #[cold]
+    fn tell_now(&mut self) {
+        if !self.wait_for_room() {
+            // There is room again for what is kept here: the loop is to poll.
+            let _ = self.lane.doorbell().signal();
+        }
+        self.flush(true);
+    }
+
     /// Publishes what was pushed into a ring, and kicks if it is time.
     #[inline]
     pub(super) fn publish(&mut self, owner: u16) {
@@ -104,7 +122,11 @@ impl Consumer {
                 line.since = now;
             }
             let few = (line.unkicked as usize) < line.active.len();
-            if few && self.pace.average < PATIENCE && now.saturating_sub(line.since) <= PATIENCE {
+            if few
+                && !self.armed
+                && self.pace.average < PATIENCE
+                && now.saturating_sub(line.since) <= PATIENCE
+            {
                 return;
             }
         }

@@ -187,6 +187,8 @@ pub struct Consumer {
     hung_up: bool,
     /// The hang-up is still to be reported to the exchanges.
     hang_up_is_news: bool,
+    /// The loop blocks, or is about to.
+    armed: bool,
 }
 
 /// No more emptied buffers than this are kept.
@@ -285,11 +287,13 @@ impl Consumer {
             return false;
         }
         self.flush(true);
-        self.lane.arm()
+        self.armed = self.lane.arm();
+        self.armed
     }
 
     /// Announces that the loop runs again. [`poll`](Self::poll) does it by itself.
     pub fn disarm(&mut self) {
+        self.armed = false;
         self.lane.sleeper().disarm();
     }
 

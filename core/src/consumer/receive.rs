@@ -14,7 +14,7 @@ impl Consumer {
     /// Appends what came to `events`, at most about `budget` of them. Returns how many.
     pub fn poll(&mut self, budget: usize, events: &mut Vec<Event>) -> Result<usize, BusError> {
         let before = events.len();
-        self.lane.sleeper().disarm();
+        self.disarm();
         if self.hung_up {
             self.report_hang_up(events);
             return Ok(events.len() - before);

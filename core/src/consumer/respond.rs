@@ -84,6 +84,7 @@ impl Consumer {
             .grant_request(slot as u16, exchange.request_granted);
         self.lane.ring(exchange.owner).notice.bump();
         self.lines[usize::from(exchange.owner)].kick = true;
+        self.tell_if_armed();
     }
 
     /// Answers with a head and the first bytes of the body, or all of it. `content_length` is -1 if
@@ -189,6 +190,7 @@ impl Consumer {
         if !exchange.has(bit::QUEUED) || exchange.has(bit::GONE) {
             self.pump(slot);
         }
+        self.tell_if_armed();
     }
 
     /// The application failed: the engine answers in its place, or breaks the response off.
@@ -206,6 +208,7 @@ impl Consumer {
         if !exchange.has(bit::QUEUED) || exchange.has(bit::GONE | bit::ABORTED) {
             self.pump(slot);
         }
+        self.tell_if_armed();
     }
 
     /// A response that came too late still says when the application is done.
@@ -251,6 +254,7 @@ impl Consumer {
             exchange.bits &= !bit::WAITING;
         }
         self.block(slot, stop);
+        self.tell_if_armed();
         if above { Sent::Above } else { Sent::Below }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::EngineConfig;
 use crate::dispatch::Ticket;
 use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
 use crate::sys::socket::Socket;
@@ -57,8 +58,11 @@ pub(super) struct Conn {
     pub(super) exchange: Option<Box<Exchange>>,
     /// When the phase began.
     pub(super) since: u64,
-    /// When the client last moved: sent a part of a body we wait for, or took output.
+    /// When the client last sent a part of a body we wait for.
     pub(super) moved: u64,
+    /// When output was begun to be written or the client last took some; `u64::MAX` when there is
+    /// none.
+    pub(super) taken: u64,
     /// The earliest deadline that stands in the loop's heap for this connection.
     pub(super) timer: u64,
     /// Bytes of the body read since `since`, for the minimum rate.
@@ -146,6 +150,7 @@ impl Conn {
             exchange: None,
             since: now,
             moved: now,
+            taken: u64::MAX,
             timer: u64::MAX,
             body_read: 0,
             wants_body: true,
@@ -170,6 +175,11 @@ impl Conn {
     #[inline]
     pub(super) fn unsent(&self) -> usize {
         self.output.len() - self.sent
+    }
+
+    /// Whether so much waits to be sent that no further request is looked at.
+    pub(super) fn is_behind(&self, config: &EngineConfig) -> bool {
+        self.unsent() > config.response_window as usize
     }
 
     /// Whether the response's head has been written.

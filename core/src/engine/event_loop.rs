@@ -190,7 +190,9 @@ impl Loop {
     fn take_event(&mut self, token: u64, flags: u32) {
         match token & TAG {
             TAG_CONN => self.conn_event(token, flags),
-            TAG_LISTENER => self.accept((token & !TAG) as usize),
+            TAG_LISTENER => {
+                self.accept((token & !TAG) as usize);
+            }
             // Lanes and mail are looked at in every turn; their bells only end the sleep.
             TAG_LANE | TAG_BELL => {}
             tag => unreachable!("no descriptor has the tag {tag:#x}"),
@@ -224,9 +226,9 @@ impl Loop {
     }
 
     fn fire_deadlines(&mut self) {
-        while let Some(timer) = self.deadlines.pop_due(self.now) {
+        while let Some((due, timer)) = self.deadlines.pop_due(self.now) {
             match timer {
-                Timer::Conn(key) => self.conn_deadline(key),
+                Timer::Conn(key) => self.conn_deadline(key, due),
                 Timer::Lane(lane) => self.lane_deadline(lane),
                 Timer::Accept => self.resume_accepting(),
                 Timer::Drain => self.drain_deadline(),
@@ -285,10 +287,13 @@ impl Loop {
     /// Whether consumers are to tell of starts, which give the queue room.
     fn want_starts(&self) -> bool {
         let waiting = self.shared.pool.waiting() > 0;
-        if !waiting && self.shared.wants_starts.load(Ordering::Relaxed) {
-            self.shared.wants_starts.store(false, Ordering::Relaxed);
+        if waiting || !self.shared.wants_starts.load(Ordering::Relaxed) {
+            return waiting;
         }
-        waiting
+        self.shared.wants_starts.store(false, Ordering::Relaxed);
+        // Whoever queued a request meanwhile saw the flag set and told nobody.
+        bus::fence();
+        self.shared.pool.waiting() > 0
     }
 
     pub(super) fn mailbox(&self) -> &super::mailbox::Mailbox {

@@ -19,13 +19,17 @@ const BODY_PART: usize = 32 * 1024;
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Loop {
-    pub(super) fn accept(&mut self, address: usize) {
+    /// Accepts a batch of connections. True: there may be more.
+    pub(super) fn accept(&mut self, address: usize) -> bool {
         for _ in 0..ACCEPT_BATCH {
             let (socket, peer) = match self.listeners[address].accept() {
                 Ok(Some(accepted)) => accepted,
-                Ok(None) => return,
+                Ok(None) => return false,
                 // Out of descriptors or memory: the listener stays readable, so look away a while.
-                Err(_) => return self.pause_accepting(),
+                Err(_) => {
+                    self.pause_accepting();
+                    return false;
+                }
             };
             let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
             let key = self
@@ -34,15 +38,17 @@ impl Loop {
             let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
             // The key was just handed out, so the connection is there.
             let Some(conn) = self.conns.get_mut(key) else {
-                return;
+                return false;
             };
             if self.epoll.add(&conn.socket, key, flags).is_err() {
                 self.conns.remove(key);
-                return self.pause_accepting();
+                self.pause_accepting();
+                return false;
             }
             self.stats().accepted.add(1);
             self.set_timer(key);
         }
+        true
     }
 
     pub(super) fn conn_event(&mut self, key: u64, flags: u32) {
@@ -195,6 +201,10 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return false;
         };
+        if conn.is_behind(&self.shared.config) {
+            // A client that asks and does not read: sending its answers goes on with it.
+            return false;
+        }
         if !conn.unread().is_empty() {
             let unread = &conn.input[conn.consumed..];
             match self.head.parse(unread, &self.shared.config.limits) {
@@ -233,7 +243,9 @@ impl Loop {
             facts: ResponseFacts {
                 version: head.version,
                 head_request: head.method.of(input) == b"HEAD",
-                keep_alive: head.keep_alive && !shared.draining.load(Ordering::Relaxed),
+                keep_alive: head.keep_alive
+                    && !shared.config.timeouts.keep_alive.is_zero()
+                    && !shared.draining.load(Ordering::Relaxed),
             },
             writer: None,
             received: 0,
@@ -415,7 +427,8 @@ impl Loop {
                 if !lane.body_waiters.contains(&key) {
                     lane.body_waiters.push(key);
                 }
-                return false;
+                conn.wants_body = false;
+                return self.watch_for_hang_up(key);
             }
             let at = conn.consumed;
             let (data, ended) = match conn.body.next_up_to(&conn.input[at..], part) {

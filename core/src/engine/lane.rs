@@ -81,7 +81,7 @@ pub(super) struct LaneEnd {
     /// Connections whose request body waits for a grant or for room in the ring.
     pub(super) body_waiters: Vec<u64>,
     /// Exchanges whose head waits for room in the ring.
-    pub(super) head_waiters: VecDeque<u64>,
+    pub(super) head_waiters: VecDeque<Waiting>,
     /// A head or a body found no room in the ring and waits for it.
     pub(super) ring_is_full: bool,
     /// The ring had room after all: those who wait try again.
@@ -108,8 +108,18 @@ pub(super) struct Held {
     pub(super) started: bool,
     /// The message has ended; only DONE is missing.
     pub(super) ended: bool,
+    /// It was called back, too late as it seemed then.
+    pub(super) recalled: bool,
     /// The connection, or `NOBODY`.
     pub(super) conn: u64,
+}
+
+/// A head that waits for room in the ring.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    pub(super) conn: u64,
+    pub(super) slot: u16,
+    pub(super) generation: u32,
 }
 
 /// A record on its way.
@@ -127,6 +137,7 @@ impl LaneEnd {
             in_use: false,
             started: false,
             ended: false,
+            recalled: false,
             conn: NOBODY,
         };
         Self {

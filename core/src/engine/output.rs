@@ -41,10 +41,12 @@ impl Loop {
     }
 
     pub(super) fn mark_dirty(&mut self, key: u64) {
-        if let Some(conn) = self.conns.get_mut(key)
-            && !std::mem::replace(&mut conn.dirty, true)
-        {
-            self.dirty.push(key);
+        let now = self.now;
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.taken = conn.taken.min(now);
+            if !std::mem::replace(&mut conn.dirty, true) {
+                self.dirty.push(key);
+            }
         }
     }
 
@@ -68,14 +70,26 @@ impl Loop {
             return;
         };
         conn.dirty = false;
-        let before = conn.sent;
-        let alive = conn.send_output();
-        let sent = conn.sent - before;
+        let (sent, alive) = conn.send_output();
         if sent > 0 {
-            conn.moved = self.now;
+            conn.taken = self.now;
         }
         let done = conn.unsent() == 0;
+        if conn.phase == Phase::Head && sent > 0 {
+            if done {
+                // The connection is idle only from now on.
+                conn.since = self.now;
+            }
+            if !conn.is_behind(&self.shared.config) && (conn.can_read || !conn.unread().is_empty())
+            {
+                self.mark_ready(key);
+            }
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         if done {
+            conn.taken = u64::MAX;
             let spare = std::mem::take(&mut conn.output);
             conn.sent = 0;
             self.spare(spare);
@@ -192,10 +206,14 @@ impl Loop {
         }
     }
 
-    pub(super) fn conn_deadline(&mut self, key: u64) {
+    pub(super) fn conn_deadline(&mut self, key: u64, due: u64) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        if conn.timer != due {
+            // An earlier deadline has replaced this entry.
+            return;
+        }
         conn.timer = u64::MAX;
         if conn.deadline(&self.shared.config) > self.now {
             return self.set_timer(key);
@@ -210,7 +228,7 @@ impl Loop {
             return;
         };
         let send_idle = self.shared.config.timeouts.send_idle.as_nanos() as u64;
-        if conn.unsent() > 0 && self.now >= conn.moved.saturating_add(send_idle) {
+        if conn.unsent() > 0 && self.now >= conn.taken.saturating_add(send_idle) {
             // The client takes nothing: cut it, so that it cannot mistake this for an end.
             return self.reset(key);
         }
@@ -285,9 +303,7 @@ impl Loop {
     pub(super) fn drain(&mut self) {
         // Whoever has connected has been accepted, as far as the client can tell.
         for address in 0..self.listeners.len() {
-            if self.accepting {
-                self.accept(address);
-            }
+            while self.accepting && self.accept(address) {}
         }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
@@ -323,8 +339,14 @@ impl Loop {
 }
 
 impl Conn {
-    /// Sends what the socket takes. False: the connection is dead.
-    fn send_output(&mut self) -> bool {
+    /// Sends what the socket takes: how many bytes, and whether the connection lives.
+    fn send_output(&mut self) -> (usize, bool) {
+        let before = self.unsent();
+        let alive = self.try_send();
+        (before - self.unsent(), alive)
+    }
+
+    fn try_send(&mut self) -> bool {
         while self.can_write && self.sent < self.output.len() {
             match self.socket.send(&self.output[self.sent..]) {
                 Ok(count) => self.sent += count,
@@ -350,9 +372,11 @@ impl Conn {
         };
         let sending = match self.unsent() {
             0 => u64::MAX,
-            _ => after(self.moved, timeouts.send_idle),
+            _ => after(self.taken, timeouts.send_idle),
         };
         let working = match self.phase {
+            // The last response is not out yet: the client is not idle.
+            Phase::Head if self.unsent() > 0 => u64::MAX,
             Phase::Head if self.unread().is_empty() && self.served => {
                 after(self.since, timeouts.keep_alive)
             }

@@ -9,7 +9,7 @@ use crate::dispatch::{Admission, Reservation, Ticket};
 
 use super::conn::Place;
 use super::event_loop::{Loop, RECALL_AFTER, Timer};
-use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted};
+use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted, Waiting};
 use super::mailbox::Letter;
 use super::shared::ControlEvent;
 
@@ -131,6 +131,7 @@ impl Loop {
             in_use: true,
             started: false,
             ended: false,
+            recalled: false,
             conn: key,
         };
         lane.held += 1;
@@ -140,7 +141,11 @@ impl Loop {
             generation,
             sent_at: now,
         });
-        lane.head_waiters.push_back(key);
+        lane.head_waiters.push_back(Waiting {
+            conn: key,
+            slot,
+            generation,
+        });
         self.send_heads(index);
         if more_body {
             // It waits for this lane's grants from now on, not for those of one it was on before.
@@ -153,16 +158,17 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;
         };
-        while let Some(key) = lane.head_waiters.front().copied() {
+        while let Some(Waiting {
+            conn: key,
+            slot,
+            generation,
+        }) = lane.head_waiters.front().copied()
+        {
+            let wanted = lane
+                .held(slot, generation)
+                .is_some_and(|held| held.conn == key);
             let exchange = self.conns.get_mut(key).and_then(|c| c.exchange.as_deref());
-            if let Some(exchange) = exchange
-                && let Place::Lane {
-                    lane: place,
-                    slot,
-                    generation,
-                } = exchange.place
-                && place == index
-            {
+            if let Some(exchange) = exchange.filter(|_| wanted) {
                 let header = RecordHeader {
                     kind: Kind::RequestHead as u8,
                     flags: exchange.record_flags,
@@ -178,6 +184,11 @@ impl Loop {
                 let pushed = lane.ends.requests.push(header, &[&exchange.record]);
                 debug_assert!(pushed, "the ring had room for the head");
                 lane.touched = true;
+            } else if let Some(held) = lane.held(slot, generation) {
+                // The consumer has never heard of it, so it will not say that it is done.
+                held.in_use = false;
+                lane.held -= 1;
+                self.shared.pool.finished(index, slot, generation);
             }
             lane.head_waiters.pop_front();
         }
@@ -283,6 +294,7 @@ impl Loop {
             Some(held) if held.conn != NOBODY => held.conn,
             _ => return self.shared.pool.release(elsewhere),
         };
+        // One whose head still waits for the ring is simply not sent.
         lane.ends.slots.recall(slot, generation);
         bus::fence();
         if lane.has_started(slot, generation) {
@@ -290,6 +302,7 @@ impl Loop {
             // will say that it did not run: the copy of the record is kept for that.
             if let Some(held) = lane.held(slot, generation) {
                 held.started = true;
+                held.recalled = true;
             }
             self.shared.pool.started(index, slot, generation);
             return self.shared.pool.release(elsewhere);
@@ -329,7 +342,12 @@ impl Loop {
         let place = usize::from(index);
         let ours = self.lanes.get(place).and_then(|lane| lane.as_deref());
         if ours.is_some_and(|lane| Arc::ptr_eq(&lane.handle, handle)) {
-            while self.drain_lane(index) {}
+            // All that it can have published, even if a child of it still writes.
+            for _ in 0..4 {
+                if !self.drain_lane(index) {
+                    break;
+                }
+            }
             if let Some(lane) = self.lanes[place].take() {
                 self.unwatch_lane(&lane);
                 self.settle(&lane);
@@ -400,6 +418,8 @@ impl Loop {
                 slot,
                 generation,
             } => {
+                // The lanes of this turn may have been flushed already.
+                self.lanes_dirty = true;
                 if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
                     lane.cancel(slot, generation);
                     if let Some(held) = lane.held(slot, generation) {

@@ -21,9 +21,6 @@ fn offence(violation: Violation) -> Offence {
     Cow::Borrowed(violation.0)
 }
 
-/// `aux` of a CANCELLED record whose exchange had run.
-const RAN: u16 = 1;
-
 impl Loop {
     pub(super) fn drain_lanes(&mut self) {
         for index in 0..self.lanes.len() as u16 {
@@ -31,6 +28,10 @@ impl Loop {
                 continue;
             };
             if lane.poisoned {
+                continue;
+            }
+            if let Some(violation) = lane.ends.requests.violation() {
+                self.poison(index, violation.to_string());
                 continue;
             }
             if lane.ends.notice.changed() || lane.has_room_for_waiters() {
@@ -157,7 +158,7 @@ impl Loop {
             }
             Some(Kind::ResponseAbort) if key == NOBODY => {}
             Some(Kind::ResponseAbort) => self.respond_abort(key),
-            Some(Kind::Cancelled) => self.take_cancelled(index, slot, record.aux),
+            Some(Kind::Cancelled) => self.take_cancelled(index, slot, record.aux)?,
             _ if record.flags & flags::MUST_UNDERSTAND != 0 => {
                 return Err(Offence::Owned(format!(
                     "a record of kind {} must be understood and is not",
@@ -187,23 +188,31 @@ impl Loop {
     }
 
     /// A consumer says that it has dropped an exchange that was cancelled or recalled.
-    fn take_cancelled(&mut self, index: u16, slot: u16, aux: u16) {
+    fn take_cancelled(&mut self, index: u16, slot: u16, aux: u16) -> Result<(), Offence> {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
-            return;
+            return Ok(());
         };
         let held = &mut lane.slots[usize::from(slot)];
+        let recalled = held.recalled;
         let key = std::mem::replace(&mut held.conn, NOBODY);
         if key == NOBODY {
-            return;
+            return Ok(());
         }
+        let untouched = self
+            .exchange(key)
+            .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
         match aux {
             // Recalled in the instant of its start, and the consumer saw the recall.
-            0 => self.readmit(key),
-            RAN.. => {
-                self.abandon_place(key);
-                self.answer_simply(key, 502, "the application's worker gave up\n", &[]);
+            0 if recalled && untouched => self.readmit(key),
+            0 if !recalled => {
+                self.respond_abort(key);
+                return Err(Offence::Borrowed(
+                    "an exchange was cancelled that nobody called back",
+                ));
             }
+            _ => self.respond_abort(key),
         }
+        Ok(())
     }
 
     /// The windows bound what a consumer may send.
@@ -296,6 +305,10 @@ impl Loop {
                 log::error(format_args!(
                     "a response is longer than its Content-Length; the rest is dropped"
                 ));
+                if !end {
+                    // Nobody waits for what it goes on to say.
+                    self.abandon(key);
+                }
                 self.finish(key, true);
                 return Ok(());
             }

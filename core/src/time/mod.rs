@@ -37,12 +37,12 @@ impl<K: Copy + Ord> Deadlines<K> {
         self.heap.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
-    /// Takes out an entry whose time has come.
-    pub fn pop_due(&mut self, now: u64) -> Option<K> {
+    /// Takes out an entry whose time has come: its deadline and its key.
+    pub fn pop_due(&mut self, now: u64) -> Option<(u64, K)> {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse((_, key))| key)
+        self.heap.pop().map(|Reverse(entry)| entry)
     }
 }
 
@@ -64,8 +64,8 @@ mod tests {
         deadlines.insert(20, 'b');
         assert_eq!(deadlines.next(), Some(10));
         assert_eq!(deadlines.pop_due(9), None);
-        assert_eq!(deadlines.pop_due(20), Some('a'));
-        assert_eq!(deadlines.pop_due(20), Some('b'));
+        assert_eq!(deadlines.pop_due(20), Some((10, 'a')));
+        assert_eq!(deadlines.pop_due(20), Some((20, 'b')));
         assert_eq!(deadlines.pop_due(20), None);
         assert_eq!(deadlines.next(), Some(30));
     }

@@ -1,5 +1,7 @@
-"""``python -m toolb`` is the command ``toolb``."""
+"""`python -m toolb` is the `toolb` program."""
 
-from toolb._cli import main
+import sys
 
-main()
+from ._cli import main
+
+sys.exit(main())

@@ -1,13 +1,10 @@
-"""The command ``toolb``: the native program, told which Python its workers run."""
-
-from __future__ import annotations
+"""The `toolb` program. The native engine does all the work; its workers are this interpreter."""
 
 import sys
-from typing import NoReturn
 
-from toolb import _toolb
+from . import _toolb
 
 
-def main() -> NoReturn:
-    """Run the command line and exit."""
-    sys.exit(_toolb.run_cli(["toolb", *sys.argv[1:]], sys.executable))
+def main() -> int:
+    """Runs `toolb` with the arguments of this process and returns its exit code."""
+    return _toolb.run_cli(sys.argv, sys.executable)

@@ -1,92 +1,103 @@
-"""The lifespan protocol: one conversation with the application per worker (ASGI lifespan 2.0)."""
-
-from __future__ import annotations
+"""The ASGI lifespan protocol: one conversation with the application per event loop."""
 
 import asyncio
-import sys
-import traceback
-from collections.abc import Callable, Coroutine
-from typing import Any, Literal
+import logging
+from typing import Any
 
-Application = Callable[..., Coroutine[Any, Any, None]]
+from ._app import App, Message
+
+logger = logging.getLogger("toolb.error")
 
 
-class StartupFailed(Exception):
-    """The application said that it cannot start, or with ``on`` raised."""
+class LifespanError(Exception):
+    """The application does not start; the text is one line."""
 
 
 class Lifespan:
-    """Tells an application that it starts and stops."""
+    """The start and the end of an application."""
 
-    def __init__(self, app: Application, mode: Literal["auto", "on", "off"]) -> None:
+    def __init__(self, app: App, mode: str) -> None:
         self._app = app
         self._mode = mode
-        self._messages: asyncio.Queue[dict[str, str]] = asyncio.Queue()
-        self._started: asyncio.Future[str | None] | None = None
-        self._stopped: asyncio.Future[str | None] | None = None
+        self._state: dict[str, Any] = {}
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._started = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._startup: Message | None = None
+        self._error: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
-        self.state: dict[str, Any] = {}
-        self.is_supported = False
 
-    async def startup(self) -> None:
-        """Start the application; raises ``StartupFailed`` if it cannot."""
+    async def startup(self) -> dict[str, Any] | None:
+        """Starts the application. Returns the state for its requests, None if it keeps none."""
         if self._mode == "off":
-            return
-        loop = asyncio.get_running_loop()
-        self._started = loop.create_future()
-        self._stopped = loop.create_future()
-        self._messages.put_nowait({"type": "lifespan.startup"})
-        self._task = loop.create_task(self._run(), name="toolb-lifespan")
-        failure = await self._started
-        if failure is not None:
-            raise StartupFailed(failure)
+            return None
+        self._inbox.put_nowait({"type": "lifespan.startup"})
+        self._task = asyncio.create_task(self._run(), name="toolb-lifespan")
+        await self._started.wait()
+        if self._startup is None:
+            self._task = None
+            self._check_unsupported()
+            return None
+        if self._startup["type"] == "lifespan.startup.failed":
+            text = str(self._startup.get("message") or "").strip()
+            if "\n" in text:
+                # Frameworks send the whole traceback: the last line says it in one.
+                logger.error(text)
+                text = text.splitlines()[-1].strip()
+            raise LifespanError(f"the application's start-up failed: {text or 'it gave no reason'}")
+        return self._state
 
     async def shutdown(self) -> None:
-        """Stop the application, also one whose start was still under way."""
-        if self._task is None or self._task.done() or self._stopped is None:
+        """Lets the application clean up, if it was started."""
+        if self._task is None or self._task.done():
             return
-        self._messages.put_nowait({"type": "lifespan.shutdown"})
-        failure = await self._stopped
-        if failure is not None:
-            print(f"toolb: the application failed to shut down: {failure}", file=sys.stderr)
-        await asyncio.wait([self._task], timeout=1)
+        self._inbox.put_nowait({"type": "lifespan.shutdown"})
+        await self._stopped.wait()
+        if self._error is not None:
+            logger.error("Exception in the application's shutdown", exc_info=self._error)
+
+    def _check_unsupported(self) -> None:
+        error = self._error
+        if self._mode == "auto":
+            logger.debug("the application does not support lifespan", exc_info=error)
+            return
+        if error is not None:
+            logger.error("Exception in the application's start-up", exc_info=error)
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        else:
+            reason = "it returned without answering lifespan.startup"
+        raise LifespanError(
+            f"the application's start-up failed: {reason}; --lifespan auto starts applications without one"
+        )
 
     async def _run(self) -> None:
         scope = {
             "type": "lifespan",
             "asgi": {"version": "3.0", "spec_version": "2.0"},
-            "state": self.state,
+            "state": self._state,
         }
-        error: str | None = None
         try:
-            await self._app(scope, self._messages.get, self._send)
-        except Exception as raised:
-            starting = self._started is not None and not self._started.done()
-            if starting and self._mode == "auto":
-                # An application that does not know lifespan raises: it is served without.
-                self._settle(self._started, None)
-                self._settle(self._stopped, None)
-                return
-            traceback.print_exc()
-            error = f"{type(raised).__name__}: {raised}"
-        self._settle(self._started, error)
-        self._settle(self._stopped, error)
+            await self._app(scope, self._inbox.get, self._send)
+        except BaseException as error:
+            self._error = error
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        finally:
+            self._started.set()
+            self._stopped.set()
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if kind == "lifespan.startup.complete":
-            self.is_supported = True
-            self._settle(self._started, None)
-        elif kind == "lifespan.startup.failed":
-            self._settle(self._started, message.get("message") or "no reason given")
-        elif kind == "lifespan.shutdown.complete":
-            self._settle(self._stopped, None)
-        elif kind == "lifespan.shutdown.failed":
-            self._settle(self._stopped, message.get("message") or "no reason given")
+        if kind in ("lifespan.startup.complete", "lifespan.startup.failed"):
+            if self._startup is not None:
+                raise RuntimeError(f"unexpected ASGI message '{kind}': the start-up is over")
+            self._startup = message
+            self._started.set()
+        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            if self._startup is None or self._stopped.is_set():
+                raise RuntimeError(f"unexpected ASGI message '{kind}'")
+            if kind == "lifespan.shutdown.failed":
+                logger.error("The application's shutdown failed: %s", message.get("message", ""))
+            self._stopped.set()
         else:
-            raise RuntimeError(f"send got a message of type {kind} in the lifespan scope")
-
-    @staticmethod
-    def _settle(future: asyncio.Future[str | None] | None, result: str | None) -> None:
-        if future is not None and not future.done():
-            future.set_result(result)
+            raise RuntimeError(f"unexpected ASGI message '{kind}' in lifespan")

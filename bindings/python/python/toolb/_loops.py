@@ -1,108 +1,136 @@
-"""Event loops that wait for the bus and for everything else at once."""
-
-from __future__ import annotations
+"""Event loops that look at the bus: how a worker waits without a system call per request."""
 
 import asyncio
+import logging
+import select
 import selectors
-import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from toolb._toolb import Worker
+from ._toolb import Worker
 
-# While requests come without a pause, other descriptors are looked at this often (in seconds).
-_LOOK_ELSEWHERE = 0.0005
+logger = logging.getLogger("toolb.error")
+
+
+class Bridge(Protocol):
+    """What lets a loop serve a worker's requests."""
+
+    def attach(self, worker: Worker) -> None:
+        """Begins. The loop is running."""
+
+    def detach(self) -> None:
+        """Ends. The loop is still running."""
+
+
+def new_loop(kind: str) -> tuple[asyncio.AbstractEventLoop, Bridge]:
+    """A loop of this kind (auto, asyncio or uvloop), with its bridge."""
+    if kind in ("auto", "uvloop"):
+        try:
+            import uvloop
+        except ImportError as error:
+            if kind == "uvloop":
+                raise LoopError(
+                    "--loop uvloop: uvloop is not installed; install it (pip install uvloop) or use --loop asyncio"
+                ) from error
+        else:
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop, UvBridge(loop)
+    selector = BusSelector()
+    return asyncio.SelectorEventLoop(selector), selector
+
+
+class LoopError(Exception):
+    """There is no such loop; the text is one line that says how to mend it."""
 
 
 class BusSelector(selectors.EpollSelector):
-    """A selector that serves the bus before, and instead of, sleeping.
+    """Serves the bus before and after it polls, and polls no more often than needed.
 
-    The doorbell is registered edge-triggered and never read, so a busy worker makes no system call
-    for it at all.
+    The doorbell is registered with epoll alone, edge-triggered, and never read: it ends a wait and is
+    reported to nobody.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._worker: Worker | None = None
-        self._looked = 0.0
+        self._epoll: select.epoll = self._selector  # type: ignore[attr-defined]
 
-    def serve(self, worker: Worker) -> None:
-        """Serve this worker from now on."""
+    def attach(self, worker: Worker) -> None:
+        self._epoll.register(worker.fd, select.EPOLLIN | select.EPOLLET)
         self._worker = worker
-        key = self.register(worker.fd(), selectors.EVENT_READ, None)
-        edge = 1 << 31  # select.EPOLLET
-        self._selector.modify(key.fd, selectors.EVENT_READ | edge)  # type: ignore[attr-defined]
+
+    def detach(self) -> None:
+        if self._worker is not None:
+            self._epoll.unregister(self._worker.fd)
+            self._worker = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for events; those of the bus are served here."""
         worker = self._worker
         if worker is None:
             return super().select(timeout)
-        if worker.drain():
-            now = time.monotonic()
-            if now - self._looked < _LOOK_ELSEWHERE:
-                return []
-            self._looked = now
-            return self._others(0)
-        if timeout is None or timeout > 0:
-            if not worker.arm():
-                worker.drain()
-                return self._others(0)
-            events = self._others(timeout)
-            worker.disarm()
-            worker.drain()
-            return events
-        return self._others(timeout)
-
-    def _others(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        # The doorbell's own key has nobody to be handed to.
-        return [event for event in super().select(timeout) if event[0].data is not None]
+        wait = worker.before_poll(timeout)
+        if wait is None:
+            return []
+        events = super().select(None if wait < 0 else wait)
+        worker.after_poll(len(events))
+        return events
 
 
-class CatchingSelectorLoop(asyncio.SelectorEventLoop):
-    """asyncio's loop, with instance attributes."""
+class UvBridge:
+    """Serves the bus from within uvloop's own loop, before it polls."""
 
-
-def new_loop(kind: Literal["auto", "asyncio", "uvloop"]) -> asyncio.AbstractEventLoop:
-    """Make the loop that ``--loop`` asks for; ``auto`` is uvloop if it is installed."""
-    if kind != "asyncio":
-        try:
-            import uvloop
-        except ImportError:
-            if kind == "uvloop":
-                raise
-        else:
-
-            class Loop(uvloop.Loop):
-                """uvloop's loop, with instance attributes."""
-
-            return Loop()
-    return CatchingSelectorLoop(BusSelector())
-
-
-def serve_bus(loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
-    """Serve the worker on the loop."""
-    selector: Any = getattr(loop, "_selector", None)
-    if isinstance(selector, BusSelector):
-        selector.serve(worker)
-        return
-    Turner(loop, worker).turn()
-
-
-class Turner:
-    """Serves the bus from callbacks of a loop whose sleep cannot be reached."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, worker: Worker) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._worker: Worker | None = None
+        self._fallback: ReaderBridge | None = None
+
+    def attach(self, worker: Worker) -> None:
+        try:
+            worker.attach_uv(self._loop)
+        except (AttributeError, RuntimeError) as error:
+            # A uvloop that was built in another way.
+            logger.debug("serving through add_reader: %s", error)
+            self._fallback = ReaderBridge(self._loop)
+            self._fallback.attach(worker)
         self._worker = worker
-        loop.add_reader(worker.fd(), self._ring)
 
-    def _ring(self) -> None:
-        self._worker.clear_doorbell()
-        self._worker.disarm()
-        self.turn()
+    def detach(self) -> None:
+        if self._fallback is not None:
+            self._fallback.detach()
+        elif self._worker is not None:
+            self._worker.detach_uv()
+        self._worker = None
 
-    def turn(self) -> None:
-        """Serve what has come; come again at once if there was something, else arm."""
-        if self._worker.drain() or not self._worker.arm():
-            self._loop.call_soon(self.turn)
+
+class ReaderBridge:
+    """For any loop with `add_reader`: serves, and goes on serving in each turn until nothing comes."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._worker: Worker | None = None
+        self._next: asyncio.Handle | None = None
+
+    def attach(self, worker: Worker) -> None:
+        self._worker = worker
+        self._loop.add_reader(worker.fd, self._rung)
+        self._serve()
+
+    def detach(self) -> None:
+        if self._worker is not None:
+            self._loop.remove_reader(self._worker.fd)
+            self._worker = None
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _rung(self) -> None:
+        worker = self._worker
+        if worker is not None:
+            worker.clear_doorbell()
+            if self._next is None:
+                self._serve()
+
+    def _serve(self) -> None:
+        self._next = None
+        worker = self._worker
+        if worker is not None and (worker.drain() or not worker.arm()):
+            self._next = self._loop.call_soon(self._serve)

@@ -1,49 +1,118 @@
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from types import ModuleType
-from typing import Any
+"""The native half. Nothing here is for applications, except what `toolb` itself exports."""
 
-def run_cli(arguments: list[str], python: str) -> int: ...
+from asyncio import AbstractEventLoop, Task
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, final
 
+from typing_extensions import Self
+
+__version__: str
+
+class ClientDisconnected(OSError):
+    """The client has gone: nothing more can be sent."""
+
+class AttachError(ConnectionError):
+    """The worker could not attach to its engine."""
+
+class BusError(ConnectionError):
+    """The engine broke the rules of the bus."""
+
+@final
 class Exchange:
-    @property
-    def is_above(self) -> bool: ...
-    @property
-    def is_disconnected(self) -> bool: ...
-    @property
-    def has_begun(self) -> bool: ...
-    def receive(self) -> Awaitable[dict[str, Any]]: ...
-    def send(self, message: dict[str, Any]) -> Awaitable[None]: ...
-    def wait_to_receive(self, future: asyncio.Future[None]) -> None: ...
-    def wait_to_send(self, future: asyncio.Future[None]) -> None: ...
-    def take(self) -> dict[str, Any] | None: ...
-    def finish(self) -> bool: ...
-    def fail(self) -> bool: ...
+    """A request and its response: exchange() receives a message, exchange(message) sends one."""
 
+    def __call__(self, message: Any = ..., /) -> Answer: ...
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, *args: Any) -> Any: ...
+    def close(self) -> None: ...
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+
+@final
+class Answer:
+    """What receive() and send() return: await it."""
+
+    def send(self, value: Any, /) -> Any: ...
+    def throw(self, *args: Any) -> Any: ...
+    def close(self) -> None: ...
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+    def __iter__(self) -> Self: ...
+    def __next__(self) -> Any: ...
+
+@final
 class Worker:
-    def __init__(
-        self, *, name: str, slots: int = 1024, concurrency: int = 1024, window: int = 16
-    ) -> None: ...
-    def configure(
-        self,
+    """This process as the engine sees it."""
+
+    def __new__(
+        cls,
+        bus: str,
         *,
-        loop_: asyncio.AbstractEventLoop,
-        task: type[asyncio.Task[Any]],
-        eager: bool,
-        serve: Callable[[Exchange, dict[str, Any]], Coroutine[Any, Any, None]],
-        helpers: ModuleType,
-        disconnected: type[OSError],
+        name: str,
+        pool: str,
+        generation: int,
+        token: int,
+        slots: int,
+        concurrency: int,
+        window: int,
+        timeout: float,
+    ) -> Worker: ...
+    @property
+    def fd(self) -> int:
+        """The doorbell."""
+    @property
+    def control_fd(self) -> int:
+        """Readable when `control` has something to say."""
+    @property
+    def in_flight(self) -> int:
+        """Requests that came and are not done."""
+    @property
+    def served(self) -> int:
+        """Requests started so far."""
+    def control(self) -> tuple[str, str] | None:
+        """The next word of the engine, None if there is none."""
+    def ready(self) -> None:
+        """Says that the application has started."""
+    def fail(self, reason: str, permanent: bool) -> None:
+        """Says that the application does not start."""
+    def drained(self) -> None:
+        """Says that everything is finished."""
+    def serve(
+        self,
+        app: Callable[..., Any],
+        event_loop: AbstractEventLoop,
+        *,
+        report: Callable[[str, BaseException | None], object],
+        broken: Callable[[str], object],
         root_path: str,
         state: dict[str, Any] | None,
-    ) -> None: ...
-    def fd(self) -> int: ...
-    def clear_doorbell(self) -> None: ...
-    def control_fd(self) -> int: ...
-    def control(self) -> str | None: ...
-    def ready(self) -> None: ...
-    def fail(self, reason: str, permanent: bool) -> None: ...
-    def drained(self) -> None: ...
-    def in_flight(self) -> int: ...
-    def arm(self) -> bool: ...
-    def disarm(self) -> None: ...
-    def drain(self) -> bool: ...
+    ) -> None:
+        """Prepares for requests: what to call, on which loop."""
+    def drain(self) -> int:
+        """Serves what has come. Returns how many events that were."""
+    def before_poll(self, timeout: float | None) -> float | None:
+        """Serves what has come. Returns how long the loop may block (-1: for ever).
+
+        None: it need not poll at all this time.
+        """
+    def after_poll(self, found: int) -> None:
+        """Serves what the loop was woken for."""
+    def attach_uv(self, event_loop: AbstractEventLoop) -> None:
+        """Serves from within the libuv loop of `event_loop`, a `uvloop.Loop`."""
+    def detach_uv(self) -> None:
+        """Ends that."""
+    def arm(self) -> bool:
+        """Announces that the loop is about to block. False: it must not."""
+    def disarm(self) -> None:
+        """Announces that the loop runs again."""
+    def flush(self, idle: bool) -> None:
+        """Tells the engine's loops what they were not told of."""
+    def clear_doorbell(self) -> None:
+        """Makes the doorbell unreadable."""
+    def when_idle(self, callback: Callable[[], object]) -> None:
+        """Has `callback` called from the loop, once, when nothing is in flight."""
+    def tasks(self) -> tuple[Task[None], ...]:
+        """The tasks of the requests in flight."""
+
+def run_cli(args: Sequence[str], executable: str) -> int:
+    """Runs the `toolb` program and returns its exit code."""

@@ -1,226 +1,211 @@
-"""A worker process: ``python -m toolb.worker MODULE:ATTR``, started by ``toolb run``."""
+"""A worker process: attaches to the engine that started it and serves one application.
 
-from __future__ import annotations
+`toolb run` starts it; run by hand it has nothing to attach to.
+"""
 
 import argparse
 import asyncio
-import contextlib
-import importlib
+import logging
 import os
 import signal
 import sys
-import traceback
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Sequence
 
-from toolb import ClientDisconnected, _waiting
-from toolb._lifespan import Lifespan, StartupFailed
-from toolb._loops import new_loop, serve_bus
-from toolb._toolb import Exchange, Worker
+from ._app import AppError, load
+from ._lifespan import Lifespan, LifespanError
+from ._loops import Bridge, LoopError, new_loop
+from ._toolb import AttachError, BusError, Worker
 
-Application = Callable[..., Coroutine[Any, Any, None]]
+logger = logging.getLogger("toolb.error")
 
-# The exit code of a worker that cannot start and has said why.
-CANNOT_START = 3
+START_UP_FAILED = 3
+"""Nothing is gained by starting this worker again."""
+
+ENGINE_GONE = 1
+"""The engine hung up or broke the rules of the bus."""
+
+HANG_UP_GRACE = 1.0
+"""Seconds that handlers get to notice that the engine has gone, before they are cancelled."""
 
 
-class ImportFailed(Exception):
-    """The application cannot be imported; the text names the remedy."""
-
-
-def main() -> None:
-    """Attach to the engine, import the application and serve it until the engine ends."""
-    options = parse(sys.argv[1:])
-    # Ctrl-C goes to the whole group of processes; it is the supervisor that decides.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a worker and returns its exit code."""
+    args = _parse(argv)
+    _log_to_stderr(args.log_level)
+    # Ctrl-C reaches the whole process group; the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker = Worker(name=options.app)
-    try:
-        app = load(options.app, options.app_dir, options.factory)
-    except ImportFailed as error:
-        worker.fail(str(error), True)
-        sys.exit(CANNOT_START)
-    try:
-        loop = new_loop(options.loop)
-    except ImportError:
-        worker.fail("--loop uvloop: uvloop is not installed; pip install uvloop", True)
-        sys.exit(CANNOT_START)
-    asyncio.set_event_loop(loop)
-    code = loop.run_until_complete(Server(worker, app, options).run())
-    with contextlib.suppress(Exception):
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads of the application that will not end must not keep the process.
-    os._exit(code)
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read what the supervisor passes on."""
-    parser = argparse.ArgumentParser(prog="toolb.worker", description=__doc__)
-    parser.add_argument("app", metavar="MODULE:ATTR")
-    parser.add_argument("--loop", choices=["auto", "asyncio", "uvloop"], default="auto")
-    parser.add_argument("--lifespan", choices=["auto", "on", "off"], default="auto")
-    parser.add_argument("--factory", action="store_true")
-    parser.add_argument("--app-dir", default=".")
-    parser.add_argument("--root-path", default="")
-    parser.add_argument("--log-level", default="info")
-    return parser.parse_args(arguments)
-
-
-def load(target: str, app_dir: str, factory: bool) -> Application:
-    """Import the application that ``MODULE:ATTR`` names."""
-    module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
-        raise ImportFailed(f"{target!r} names no application; write MODULE:ATTR, such as main:app")
-    sys.path.insert(0, os.path.abspath(app_dir))
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            traceback.print_exc()
-            raise ImportFailed(
-                f"module {module_name!r} imports {error.name!r}, which is not installed; "
-                f"install it into {sys.prefix}"
-            ) from error
-        raise ImportFailed(
-            f"there is no module {module_name!r} in {os.path.abspath(app_dir)} or on the path; "
-            "check the name, or give its folder with --app-dir"
-        ) from error
-    except BaseException as error:
-        traceback.print_exc()
-        raise ImportFailed(
-            f"importing {module_name!r} failed: {type(error).__name__}: {error}; "
-            "the traceback above says where"
-        ) from error
-    app: Any = module
-    for name in attribute.split("."):
-        try:
-            app = getattr(app, name)
-        except AttributeError:
-            raise ImportFailed(
-                f"module {module_name!r} has no attribute {attribute!r}; check the name after the colon"
-            ) from None
-    if factory:
-        try:
-            app = app()
-        except Exception as error:
-            traceback.print_exc()
-            raise ImportFailed(
-                f"the factory {target!r} failed: {type(error).__name__}: {error}; "
-                "the traceback above says where"
-            ) from error
-    if not callable(app):
-        raise ImportFailed(
-            f"{target!r} is {type(app).__name__}, which cannot be called; an ASGI application is "
-            "called with scope, receive and send"
+    bus = os.environ.pop("TOOLB_BUS", "")
+    if not bus:
+        print(
+            "toolb.worker: TOOLB_BUS is not set: start the application with `toolb run`",
+            file=sys.stderr,
         )
-    application: Application = app
-    return application
+        return START_UP_FAILED
+    try:
+        worker = _attach(bus)
+    except AttachError as error:
+        print(f"toolb.worker: {error}", file=sys.stderr)
+        return ENGINE_GONE
+    try:
+        loop, bridge = new_loop(args.loop)
+    except LoopError as error:
+        worker.fail(str(error), True)
+        return START_UP_FAILED
+    asyncio.set_event_loop(loop)
+    try:
+        return loop.run_until_complete(_Service(worker, bridge, args).run())
+    finally:
+        _close(loop)
 
 
-class Server:
-    """One application on one worker."""
+class _Service:
+    """What a worker does from its start to its end."""
 
-    def __init__(self, worker: Worker, app: Application, options: argparse.Namespace) -> None:
+    def __init__(self, worker: Worker, bridge: Bridge, args: argparse.Namespace) -> None:
         self._worker = worker
-        self._app = app
-        self._options = options
+        self._bridge = bridge
+        self._args = args
         self._stop = asyncio.Event()
-        self._hung_up = False
+        self._hung_up = asyncio.Event()
 
     async def run(self) -> int:
-        """Serve until told to stop; the result is the exit code."""
         loop = asyncio.get_running_loop()
-        worker = self._worker
-        loop.add_reader(worker.control_fd(), self._on_control)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        lifespan = Lifespan(self._app, self._options.lifespan)
-        starting = loop.create_task(lifespan.startup())
-        stopping = loop.create_task(self._stop.wait())
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            try:
-                starting.result()
-            except StartupFailed as error:
-                worker.fail(
-                    f"the application failed to start: {error}; its lifespan startup says why",
-                    True,
+        loop.add_reader(self._worker.control_fd, self._on_control)
+        args = self._args
+        try:
+            app = load(args.app, factory=args.factory, app_dir=args.app_dir)
+            lifespan = Lifespan(app, args.lifespan)
+            state = await lifespan.startup()
+        except (AppError, LifespanError) as error:
+            self._worker.fail(str(error), True)
+            return START_UP_FAILED
+        # Whatever was started is shut down, even if the word to stop came while it started.
+        try:
+            if not self._stop.is_set():
+                self._worker.serve(
+                    app,
+                    loop,
+                    report=_report,
+                    broken=self._on_broken,
+                    root_path=args.root_path,
+                    state=state,
                 )
-                return CANNOT_START
-            worker.configure(
-                loop_=loop,
-                task=asyncio.Task,
-                eager=sys.version_info >= (3, 12),
-                serve=self._serve,
-                helpers=_waiting,
-                disconnected=ClientDisconnected,
-                root_path=self._options.root_path,
-                state=lifespan.state if lifespan.is_supported else None,
-            )
-            serve_bus(loop, worker)
-            worker.ready()
-            await stopping
-            await self._drain()
-        else:
-            # The application still gets to undo what it has begun.
-            await asyncio.wait([starting], timeout=5)
-        await lifespan.shutdown()
-        worker.drained()
+                self._bridge.attach(self._worker)
+                self._worker.ready()
+                await self._stop.wait()
+                await self._finish()
+        finally:
+            self._bridge.detach()
+            await lifespan.shutdown()
+        if self._hung_up.is_set():
+            return ENGINE_GONE
+        self._worker.drained()
         return 0
 
-    async def _serve(self, exchange: Exchange, scope: dict[str, Any]) -> None:
-        """Run the application on one request."""
-        try:
-            await self._app(scope, exchange.receive, exchange.send)
-        except ClientDisconnected:
-            exchange.fail()
-        except asyncio.CancelledError:
-            exchange.fail()
-            raise
-        except BaseException as error:
-            begun = exchange.has_begun
-            gone = exchange.is_disconnected
-            exchange.fail()
-            if not (gone and isinstance(error, OSError)):
-                what = "after the response had begun" if begun else "before its response"
-                print(
-                    f"toolb: the application raised {what}: {scope['method']} {scope['path']}",
-                    file=sys.stderr,
-                )
-                traceback.print_exc()
-            if not isinstance(error, Exception):
-                raise
-        else:
-            if not exchange.finish():
-                print(
-                    "toolb: the application returned without completing its response: "
-                    f"{scope['method']} {scope['path']}",
-                    file=sys.stderr,
-                )
+    async def _finish(self) -> None:
+        """Waits for the requests in flight."""
+        idle = asyncio.Event()
+        self._worker.when_idle(idle.set)
+        waits = [asyncio.ensure_future(event.wait()) for event in (idle, self._hung_up)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        if not idle.is_set():
+            # Handlers have been told that their clients are gone: they get a moment to see it.
+            await asyncio.wait(waits[:1], timeout=HANG_UP_GRACE)
+            tasks = self._worker.tasks()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=HANG_UP_GRACE)
+        for wait in waits:
+            wait.cancel()
+        self._worker.flush(True)
 
-    def _on_control(self) -> None:
-        event = self._worker.control()
-        if event is None:
-            return
-        if event == "hang-up":
-            self._hung_up = True
-            asyncio.get_running_loop().remove_reader(self._worker.control_fd())
-        elif event != "drain":
-            print(f"toolb: the engine gave this worker up: {event}", file=sys.stderr)
+    def _on_broken(self, why: str) -> None:
+        logger.error("%s", why)
+        self._hung_up.set()
         self._stop.set()
 
-    async def _drain(self) -> None:
-        """Let what is in flight end; after a hang-up nobody waits for it for long."""
-        deadline = 5.0 if self._hung_up else None
-        loop = asyncio.get_running_loop()
-        until = None if deadline is None else loop.time() + deadline
-        while self._worker.in_flight():
-            await asyncio.sleep(0.01)
-            if self._hung_up and until is None:
-                until = loop.time() + 5.0
-            if until is not None and loop.time() > until:
-                return
+    def _on_control(self) -> None:
+        while word := self._next_word():
+            kind, text = word
+            if kind == "error":
+                logger.error("the engine says: %s", text)
+            elif kind == "hang-up":
+                asyncio.get_running_loop().remove_reader(self._worker.control_fd)
+                self._hung_up.set()
+                self._stop.set()
+                break
+            else:
+                self._stop.set()
+
+    def _next_word(self) -> tuple[str, str] | None:
+        try:
+            return self._worker.control()
+        except BusError as error:
+            logger.error("%s", error)
+            return ("hang-up", "")
+
+
+def _attach(bus: str) -> Worker:
+    return Worker(
+        bus,
+        name=f"python-{os.getpid()}",
+        pool="main",
+        generation=0,
+        token=0,
+        slots=1024,
+        concurrency=1024,
+        window=16,
+        timeout=10.0,
+    )
+
+
+def _report(text: str, error: BaseException | None) -> None:
+    logger.error(text, exc_info=error)
+
+
+def _log_to_stderr(level: str) -> None:
+    """Sends what this package logs to stderr, whatever the application does with the root logger."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s"))
+    package = logging.getLogger("toolb")
+    package.addHandler(handler)
+    package.propagate = False
+    package.setLevel({"trace": logging.DEBUG}.get(level, level.upper()))
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends a loop as `asyncio.run` does."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m toolb.worker", description=__doc__)
+    parser.add_argument("app", metavar="MODULE:ATTR", help="the application")
+    parser.add_argument("--loop", choices=["auto", "asyncio", "uvloop"], default="auto")
+    parser.add_argument("--lifespan", choices=["auto", "on", "off"], default="auto")
+    parser.add_argument(
+        "--factory", action="store_true", help="MODULE:ATTR makes the application when called"
+    )
+    parser.add_argument(
+        "--app-dir", default="", help="where to look for the module (default: here)"
+    )
+    parser.add_argument("--root-path", default="", help="the prefix the application is mounted at")
+    levels = ["critical", "error", "warning", "info", "debug", "trace"]
+    parser.add_argument("--log-level", choices=levels, default="info")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

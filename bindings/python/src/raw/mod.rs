@@ -1,29 +1,10 @@
-//! The module's unsafe code.
+//! What PyO3 has no safe form for: type slots, contexts and libuv. The only place of this crate
+//! where `unsafe` is allowed; everything it exports is safe to call.
 
-use std::ops::Deref;
+mod calls;
+mod native;
+mod uv;
 
-/// State of a Python object, which is reached only with the GIL held.
-///
-/// The module declares that it uses the GIL, and none of these objects is used by Rust threads that
-/// do not hold it, so that cells need no lock of their own.
-#[derive(Default)]
-pub(crate) struct UnderGil<T>(T);
-
-// SAFETY: whoever holds a reference got it from a method of a Python class or from a bound object,
-// hence holds the GIL, which one thread holds at a time.
-unsafe impl<T: Send> Sync for UnderGil<T> {}
-
-impl<T> UnderGil<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(value)
-    }
-}
-
-impl<T> Deref for UnderGil<T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
+pub(crate) use calls::{run_in_context, send_into};
+pub(crate) use native::{Args, Instance, Kept, Native, Step, Visitor, register};
+pub(crate) use uv::{UvAttachment, UvHooks};

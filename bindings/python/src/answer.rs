@@ -1,0 +1,149 @@
+//! What `receive()` and `send()` return. Most of the time there is nothing to wait for: then it is
+//! over at the first step, without a future or a turn of the loop.
+#![forbid(unsafe_code)]
+
+use std::{cell::RefCell, ffi::CStr};
+
+use pyo3::{
+    exceptions::PyRuntimeError,
+    prelude::*,
+    sync::PyOnceLock,
+    types::{PyTuple, PyType},
+};
+
+use crate::{
+    exchange::Exchange,
+    raw::{Instance, Kept, Native, Step, Visitor, send_into},
+};
+
+/// What an [`Answer`] waits for.
+pub(crate) enum Awaits {
+    /// Nothing, however often it is awaited.
+    Nothing,
+    /// A message of the exchange.
+    Message(Kept<Exchange>),
+    /// That the exchange may send on.
+    Room(Kept<Exchange>),
+}
+
+/// An awaitable; behaves as the coroutine of an `async def receive()` or `send()` would.
+pub(crate) struct Answer {
+    awaits: RefCell<Awaits>,
+    /// The iterator of the future it waits for.
+    future: RefCell<Option<Py<PyAny>>>,
+    spent: RefCell<bool>,
+}
+
+impl Answer {
+    /// A new one.
+    pub(crate) fn create(py: Python<'_>, awaits: Awaits) -> PyResult<Bound<'_, PyAny>> {
+        let answer = Self {
+            awaits: RefCell::new(awaits),
+            future: RefCell::new(None),
+            spent: RefCell::new(false),
+        };
+        Ok(Instance::new(py, answer)?.into_object())
+    }
+}
+
+impl Native for Answer {
+    const NAME: &'static CStr = c"toolb._toolb.Answer";
+    const DOC: &'static CStr = c"What receive() and send() return: await it.";
+    const CALLABLE: bool = false;
+    const AWAITABLE: bool = true;
+
+    fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
+        static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        &CELL
+    }
+
+    fn step<'py>(this: &Instance<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
+        let py = this.py();
+        let mut value = value.clone();
+        loop {
+            let future = this.future.borrow().as_ref().map(|it| it.clone_ref(py));
+            if let Some(future) = future {
+                match send_into(future.bind(py), &value) {
+                    Ok(Step::Yield(future)) => return Ok(Step::Yield(future)),
+                    Ok(Step::Return(_)) => {
+                        this.future.replace(None);
+                        value = py.None().into_bound(py);
+                    }
+                    Err(error) => {
+                        this.clear();
+                        return Err(error);
+                    }
+                }
+            }
+            let exchange = match &*this.awaits.borrow() {
+                Awaits::Nothing => None,
+                Awaits::Message(exchange) => Some((exchange.bind(py), true)),
+                Awaits::Room(exchange) => Some((exchange.bind(py), false)),
+            };
+            let Some((exchange, message)) = exchange else {
+                if *this.spent.borrow() {
+                    return Err(PyRuntimeError::new_err(
+                        "cannot await the same answer twice",
+                    ));
+                }
+                return Ok(Step::Return(py.None().into_bound(py)));
+            };
+            let ready = if message {
+                exchange.message(py)
+            } else {
+                exchange
+                    .may_send_on()
+                    .map(|may| may.then(|| py.None().into_bound(py)))
+            };
+            match ready {
+                Ok(None) => {}
+                Ok(Some(value)) => {
+                    this.clear();
+                    return Ok(Step::Return(value));
+                }
+                Err(error) => {
+                    this.clear();
+                    return Err(error);
+                }
+            }
+            let future = exchange.waiter(py)?.try_iter()?;
+            this.future.replace(Some(future.into_any().unbind()));
+        }
+    }
+
+    fn throw<'py>(this: &Instance<'py, Self>, args: &Bound<'py, PyTuple>) -> PyResult<Step<'py>> {
+        this.clear();
+        // (exception), or the older (type, value, traceback).
+        let first = args.get_item(0)?;
+        let error = match args.get_item(1) {
+            Ok(value) if !value.is_none() => value,
+            _ => first,
+        };
+        Err(PyErr::from_value(error))
+    }
+
+    fn close(this: &Instance<'_, Self>) -> PyResult<()> {
+        this.clear();
+        Ok(())
+    }
+
+    fn traverse(&self, visit: &mut Visitor<'_>) {
+        if let Ok(awaits) = self.awaits.try_borrow()
+            && let Awaits::Message(exchange) | Awaits::Room(exchange) = &*awaits
+        {
+            visit.see(Some(exchange.object()));
+        }
+        if let Ok(future) = self.future.try_borrow() {
+            visit.see(future.as_ref());
+        }
+    }
+
+    /// Afterwards it is spent, except the one that never waits.
+    fn clear(&self) {
+        let awaits = self.awaits.replace(Awaits::Nothing);
+        if !matches!(awaits, Awaits::Nothing) {
+            self.spent.replace(true);
+        }
+        drop(self.future.take());
+    }
+}

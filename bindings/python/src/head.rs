@@ -1,0 +1,193 @@
+//! A response head between the application's `http.response.start` and its first body message.
+#![forbid(unsafe_code)]
+
+use pyo3::{
+    exceptions::PyRuntimeError,
+    intern,
+    prelude::*,
+    types::{PyBytes, PyDict, PyList, PyTuple},
+};
+
+/// Names, values and their table must fit one record of the bus.
+const MAX_BYTES: usize = 60 * 1024;
+/// What a field costs in the table.
+const ENTRY: usize = 16;
+
+/// Status and header fields, checked and copied: what the application does with its list afterwards
+/// changes nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Head {
+    status: u16,
+    content_length: i64,
+    bytes: Vec<u8>,
+    lengths: Vec<(u32, u32)>,
+}
+
+impl Head {
+    /// Takes a `http.response.start` message.
+    pub(crate) fn fill(&mut self, message: &Bound<'_, PyDict>) -> PyResult<()> {
+        let py = message.py();
+        self.bytes.clear();
+        self.lengths.clear();
+        self.content_length = -1;
+        let status = message
+            .get_item(intern!(py, "status"))?
+            .ok_or_else(|| error("a 'http.response.start' message without 'status'"))?;
+        self.status = status
+            .extract()
+            .ok()
+            .filter(|status| (200..1000).contains(status))
+            .ok_or_else(|| {
+                error(format!(
+                    "'status' must be an int from 200 to 999, not {status}"
+                ))
+            })?;
+        let Some(headers) = message.get_item(intern!(py, "headers"))? else {
+            return Ok(());
+        };
+        if let Ok(headers) = headers.cast_exact::<PyList>() {
+            for field in headers {
+                self.push_field(&field)?;
+            }
+        } else {
+            for field in headers.try_iter()? {
+                self.push_field(&field?)?;
+            }
+        }
+        if self.bytes.len() + self.lengths.len() * ENTRY > MAX_BYTES {
+            return Err(error("the response's header fields exceed 60 KiB"));
+        }
+        Ok(())
+    }
+
+    /// A head of the server's own.
+    pub(crate) fn plain(&mut self, status: u16) {
+        self.bytes.clear();
+        self.lengths.clear();
+        self.content_length = -1;
+        self.status = status;
+        self.push(b"content-type", b"text/plain; charset=utf-8");
+    }
+
+    /// The status.
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// What the application says the body's length is; -1 if it does not.
+    pub(crate) fn content_length(&self) -> i64 {
+        self.content_length
+    }
+
+    /// The header fields.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        let mut rest = self.bytes.as_slice();
+        self.lengths.iter().map(move |&(name_len, value_len)| {
+            let (name, after) = rest.split_at(name_len as usize);
+            let (value, after) = after.split_at(value_len as usize);
+            rest = after;
+            (name, value)
+        })
+    }
+
+    #[inline]
+    fn push_field(&mut self, field: &Bound<'_, PyAny>) -> PyResult<()> {
+        if let Ok(pair) = field.cast_exact::<PyTuple>()
+            && pair.len() == 2
+        {
+            let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
+            return self.push_objects(&name, &value);
+        }
+        let wrong = || {
+            error(format!(
+                "a header field must be a pair of bytes, not {field}"
+            ))
+        };
+        if field.len().map_err(|_| wrong())? != 2 {
+            return Err(wrong());
+        }
+        self.push_objects(&field.get_item(0)?, &field.get_item(1)?)
+    }
+
+    #[inline]
+    fn push_objects(&mut self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
+            return Err(error(format!(
+                "header names and values must be bytes, not {name:?}: {value:?}"
+            )));
+        };
+        let (name, value) = (name.as_bytes(), value.as_bytes());
+        if name.is_empty() || !name.iter().all(|&byte| TOKEN[usize::from(byte)]) {
+            return Err(error(format!(
+                "invalid header name {:?}",
+                String::from_utf8_lossy(name)
+            )));
+        }
+        if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return Err(error(format!(
+                "invalid value of header {:?}: it has a line break or a NUL",
+                String::from_utf8_lossy(name)
+            )));
+        }
+        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
+            self.content_length = parse_length(value)?;
+        }
+        self.push(name, value);
+        Ok(())
+    }
+
+    #[inline]
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(name);
+        self.bytes.extend_from_slice(value);
+        // A record holds 64 KiB: what does not fit here is refused above.
+        self.lengths.push((name.len() as u32, value.len() as u32));
+    }
+}
+
+fn error(text: impl Into<String>) -> PyErr {
+    PyRuntimeError::new_err(text.into())
+}
+
+fn parse_length(value: &[u8]) -> PyResult<i64> {
+    let digits = value.trim_ascii();
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| {
+            error(format!(
+                "invalid content-length {:?}",
+                String::from_utf8_lossy(value)
+            ))
+        })
+}
+
+/// The characters of a token (RFC 9110, 5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let it = byte as u8;
+        table[byte] = it.is_ascii_alphanumeric()
+            || matches!(
+                it,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        byte += 1;
+    }
+    table
+};

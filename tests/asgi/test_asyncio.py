@@ -1,0 +1,60 @@
+"""What frameworks expect of the task that runs a request, and of the loop."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from conftest import Server
+
+
+def test_a_request_runs_in_a_task(server: Server) -> None:
+    said = json.loads(server.ask("/tasks").text)
+    assert said["first"] == [True, True, True]
+    assert said["same"]
+    assert said["name"] == "app"
+    assert "scenarios.py" in said["repr"]
+    assert said["stack"] >= 1
+
+
+def test_timeouts_and_groups(server: Server) -> None:
+    expected = ["wait_for", "wait_for", "timeout", "group"]
+    assert json.loads(server.ask("/timeouts").text) == expected
+
+
+def test_anyio(server: Server) -> None:
+    pytest.importorskip("anyio")
+    expected = ["timed out: True", "from a thread", "listener cancelled"]
+    assert json.loads(server.ask("/anyio-task-group").text) == expected
+
+
+def test_another_task_may_send(server: Server) -> None:
+    response = server.ask("/send-from-child")
+    assert (response.text, response.whole) == ("one two three", True)
+
+
+def test_many_at_once(server: Server) -> None:
+    """More requests wait in handlers than fit the window; each gets its own answer."""
+    answers: list[str] = []
+
+    def ask() -> None:
+        answers.append(server.ask("/slow").text)
+
+    threads = [threading.Thread(target=ask) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    assert server.ask("/await-event?slow-started").status == 200
+    assert server.ask("/release?go").status == 200
+    for thread in threads:
+        thread.join()
+    assert answers == ["slow"] * 64
+
+
+def test_what_is_scheduled_while_a_task_is_made_runs_too(server: Server) -> None:
+    with server.connect() as connection:
+        for target, text in [("/disturb", "disturbed"), ("/hello", "Hello, World!")]:
+            connection.request(target)
+            assert connection.response().text == text
+        connection.request("/await-event?disturbed")
+        assert connection.response().status == 200

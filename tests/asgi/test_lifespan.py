@@ -1,0 +1,246 @@
+"""Start and end of applications and workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Server, wait_for_exit
+
+PREAMBLE = """
+import asyncio, os, signal, sys
+
+def say(*words):
+    print(*words, flush=True)
+
+async def answer(send, text):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text.encode()})
+"""
+
+Starter = Callable[..., Server]
+
+
+@pytest.fixture
+def run(start: Starter, tmp_path: Path) -> Starter:
+    """Runs an application given as source."""
+
+    def run(source: str, *arguments: str, target: str = "main:app") -> Server:
+        (tmp_path / "main.py").write_text(PREAMBLE + source)
+        return start(target, *arguments, app_dir=tmp_path)
+
+    return run
+
+
+COMPLETE = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        say("lifespan of", id(asyncio.get_running_loop()) == id(asyncio.get_event_loop()))
+        assert (await receive())["type"] == "lifespan.startup"
+        say("starting up")
+        scope["state"]["ready"] = True
+        await send({"type": "lifespan.startup.complete"})
+        assert (await receive())["type"] == "lifespan.shutdown"
+        say("shutting down")
+        await send({"type": "lifespan.shutdown.complete"})
+        say("shut down")
+    else:
+        await answer(send, repr(scope.get("state")))
+"""
+
+
+def test_startup_and_shutdown(run: Starter) -> None:
+    server = run(COMPLETE).listening()
+    assert server.ask("/").text == "{'ready': True}"
+    assert server.stop() == 0
+    assert server.said.count("starting up") == 1
+    assert server.said.count("shut down") == 1
+
+
+def test_off_starts_without(run: Starter) -> None:
+    server = run(COMPLETE, "--lifespan", "off").listening()
+    assert server.ask("/").text == "None"
+    assert server.stop() == 0
+    assert "starting up" not in server.said
+
+
+UNSUPPORTED = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http", "only http"
+    await answer(send, repr(scope.get("state")))
+"""
+
+
+def test_auto_goes_on_without_support(run: Starter) -> None:
+    server = run(UNSUPPORTED).listening()
+    assert server.ask("/").text == "None"
+    assert server.stop() == 0
+    assert "Traceback" not in server.said
+
+
+def test_on_needs_support(run: Starter) -> None:
+    server = run(UNSUPPORTED, "--lifespan", "on")
+    assert server.wait() == 3
+    assert "only http" in server.said
+    assert "--lifespan auto" in server.said
+
+
+FAILED = """
+async def app(scope, receive, send):
+    await receive()
+    await send({"type": "lifespan.startup.failed", "message": "the database is away"})
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "on"])
+def test_a_failed_startup_ends_the_server(run: Starter, mode: str) -> None:
+    server = run(FAILED, "--lifespan", mode)
+    assert server.wait() == 3
+    assert server.said.count("the database is away") == 1
+
+
+STOPPED_MEANWHILE = """
+async def app(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    say("in the middle")
+    while not os.path.exists(os.environ["GO"]):
+        await asyncio.sleep(0.01)  # not-sync: looks for the file again
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    say("shut down all the same")
+    await send({"type": "lifespan.shutdown.complete"})
+"""
+
+
+def test_shutdown_runs_if_the_end_comes_during_startup(
+    run: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GO", str(tmp_path / "go"))
+    server = run(STOPPED_MEANWHILE)
+    server.until_said("in the middle")
+    server.signal(signal.SIGTERM)
+    server.until_said("SIGTERM")
+    (tmp_path / "go").touch()
+    server.wait()
+    assert "shut down all the same" in server.said
+
+
+IN_FLIGHT = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        say("shutting down")
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await answer(send, "sent")
+    say("working on")
+    while not os.path.exists(os.environ["GO"]):
+        await asyncio.sleep(0.01)  # not-sync: looks for the file again
+    say("background work done")
+"""
+
+
+def test_background_work_is_finished_before_the_shutdown(
+    run: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GO", str(tmp_path / "go"))
+    server = run(IN_FLIGHT).listening()
+    assert server.ask("/").text == "sent"
+    server.until_said("working on")
+    server.signal(signal.SIGTERM)
+    server.until_said("SIGTERM")
+    (tmp_path / "go").touch()
+    assert server.wait() == 0
+    assert server.said.index("background work done") < server.said.index("shutting down")
+
+
+PIDS = """
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await answer(send, str(os.getpid()))
+"""
+
+
+def test_workers_end_when_the_engine_dies(run: Starter) -> None:
+    server = run(PIDS).listening()
+    worker = int(server.ask("/").text)
+    server.signal(signal.SIGKILL)
+    server.wait()
+    wait_for_exit(worker)
+
+
+WAITING = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        say("shutting down")
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    if scope["path"] == "/pid":
+        await answer(send, str(os.getpid()))
+        return
+    say("handler waits")
+    await receive()
+    message = await receive()
+    open(os.environ["LEFT"], "w").write(message["type"])
+"""
+
+
+def test_handlers_hear_that_the_engine_died(
+    run: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / "left"
+    monkeypatch.setenv("LEFT", str(left))
+    server = run(WAITING).listening()
+    worker = int(server.ask("/pid").text)
+    with server.connect() as connection:
+        connection.request("/wait")
+        server.until_said("handler waits")
+        server.signal(signal.SIGKILL)
+        wait_for_exit(worker)
+    assert left.read_text() == "http.disconnect"
+
+
+def test_ctrl_c_is_the_supervisors_business(run: Starter) -> None:
+    server = run(PIDS).listening()
+    worker = int(server.ask("/").text)
+    # Ctrl-C reaches the worker too; it goes on until the supervisor says otherwise.
+    import os
+
+    os.kill(worker, signal.SIGINT)
+    assert int(server.ask("/").text) == worker
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "words"),
+    [
+        ("", "main:app", ['no attribute "app"']),
+        ("async def other(scope, receive, send): pass", "main:app", ["did you mean main:other?"]),
+        ("", "nowhere:app", ['no module "nowhere"', "--app-dir"]),
+        ("import not_installed_anywhere", "main:app", ["not_installed_anywhere", "not installed"]),
+        ("1 / 0", "main:app", ["ZeroDivisionError: division by zero", "Traceback"]),
+        ("def ):", "main:app", ["SyntaxError"]),
+        ("app = 5", "main:app", ["int", "cannot be called"]),
+        ("def app(): pass", "main:app", ["--factory"]),
+        ("def app(environ, start_response): pass", "main:app", ["WSGI"]),
+    ],
+)
+def test_an_application_that_does_not_load(
+    run: Starter, source: str, target: str, words: list[str]
+) -> None:
+    server = run(source, target=target)
+    assert server.wait() == 3
+    for word in words:
+        assert word in server.said
+
+
+def test_factory(run: Starter) -> None:
+    server = run(PIDS + "\ndef make():\n    return app\n", "--factory", target="main:make")
+    assert server.listening().ask("/").status == 200
