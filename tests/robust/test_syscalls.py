@@ -38,7 +38,7 @@ def saturate(address: tuple[str, int], seconds: float) -> tuple[int, float, floa
         for s in sockets:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             s.setblocking(False)
-            selector.register(s, selectors.EVENT_READ)
+            selector.register(s, selectors.EVENT_READ, s)
         length = answer_length(address, data)
         pending = dict.fromkeys(sockets, 0)
         began, end = time.time(), time.monotonic() + seconds
@@ -46,8 +46,7 @@ def saturate(address: tuple[str, int], seconds: float) -> tuple[int, float, floa
             s.send(data)
         while time.monotonic() < end:
             for key, _ in selector.select(1):
-                s = key.fileobj
-                assert isinstance(s, socket.socket)
+                s = key.data
                 pending[s] += len(s.recv(65536)) or pytest.fail("the server closed a connection")
                 if pending[s] >= length:
                     assert pending[s] == length, "answers differ in length"
