@@ -47,11 +47,12 @@ class Request:
         self.receive = receive
         self.send = send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.query = parse_qs(scope["query_string"].decode())
+        self.query: dict[str, list[str]] = parse_qs(scope["query_string"].decode())
         self.id = self.headers.get(b"x-id", b"").decode("latin-1") or self.ask("id", "-")
 
     def ask(self, name: str, default: str) -> str:
-        return self.query.get(name, [default])[0]
+        values: list[str] = self.query.get(name, [default])
+        return values[0]
 
     def number(self, name: str, default: int = 0) -> int:
         return int(self.ask(name, str(default)))
@@ -244,6 +245,14 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
                 note("SHUTDOWN", os.getpid())
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+
+async def plain(scope: Message, receive: Receive, send: Send) -> None:
+    """As little as an application can be."""
+    assert scope["type"] == "http"
+    headers = [(b"content-type", b"text/plain"), (b"content-length", b"5")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"hello"})
 
 
 async def refuses_to_start(scope: Message, receive: Receive, send: Send) -> None:

@@ -173,6 +173,8 @@ def refused(address: tuple[str, int]) -> bool:
         socket.create_connection(address, timeout=1).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        pass  # it knocked while the door was being closed
     return False
 
 

@@ -214,11 +214,11 @@ def test_clients_that_leave_give_their_memory_back(servers: Servers) -> None:
         sockets = [connect(server) for _ in range(PEERS)]
         for n, s in enumerate(sockets):
             s.send(request(f"/stream?size={SIZE}", headers={"X-Id": f"t{turn}n{n}"}))
-        begun = (turn + 1) * PEERS
-        wait_until(
-            "all had begun",
-            lambda begun=begun: sum(i.startswith("t") for i in server.began()) == begun,
-        )
+
+        def all_begun(count: int = (turn + 1) * PEERS) -> bool:
+            return sum(own.startswith("t") for own in server.began()) == count
+
+        wait_until("all had begun", all_begun)
         for s in sockets:
             s.close()
     wait_until("it is small again", lambda: rss(server.pid) - baseline < MOST)
