@@ -6,12 +6,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [[ ! -f bench/run.py ]]; then
-    echo "bench/run.py is missing: there is nothing to run." >&2
-    exit 1
-fi
 PATH=$PATH:/usr/sbin # where Debian keeps nginx
-scripts/need.sh wrk wrk "make load" nginx nginx-light "be compared with" cc gcc "build the bare C server"
+scripts/need.sh wrk wrk "make load" nginx nginx-light "be compared with" cc gcc "build the bare C server" \
+    cmake cmake "build the C example" c++ g++ "build the C example"
 
 venv=$PWD/build/bench-venv
 if [[ ! -e "$venv/installed.ok" || bench/requirements.txt -nt "$venv/installed.ok" ]]; then
@@ -23,5 +20,12 @@ if [[ ! -x "$venv/bin/toolb" || .venv/bin/toolb -nt "$venv/bin/toolb" ]]; then
         --manifest-path bindings/python/Cargo.toml
     touch "$venv/bin/toolb"
 fi
+
+cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+cmake --build build/cmake --target router >/dev/null
+
+scripts/need.sh cmake cmake "build the C example to compare"
+cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo >/dev/null
+cmake --build build/cmake --target router >/dev/null
 
 exec "$venv/bin/python" bench/run.py "$@"

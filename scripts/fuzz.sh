@@ -7,30 +7,19 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 seconds=${SECONDS_EACH:-60}
-if [[ ! -d fuzz/fuzz_targets ]]; then
-    echo "fuzz/fuzz_targets is missing: there is nothing to run." >&2
-    exit 1
-fi
 scripts/need.sh c++ g++ "build libFuzzer"
 if ! cargo fuzz --version >/dev/null 2>&1; then
     echo "Installing cargo-fuzz ..." >&2
     cargo install --quiet --locked cargo-fuzz
 fi
 
-# cargo-fuzz uses compiler flags that only nightly offers openly.
-cargo=(cargo)
-if cargo +nightly --version >/dev/null 2>&1; then
-    cargo=(cargo +nightly)
-else
-    export RUSTC_BOOTSTRAP=1
-fi
-
+# A stable toolchain does: this lets it take the sanitizers' flags.
+export RUSTC_BOOTSTRAP=1
 unset CARGO_TARGET_DIR # cargo-fuzz keeps its instrumented builds in fuzz/target
 targets=("$@")
 if ((${#targets[@]} == 0)); then
-    for file in fuzz/fuzz_targets/*.rs; do
-        targets+=("$(basename "$file" .rs)")
-    done
+    listed=$(cargo fuzz list)
+    mapfile -t targets <<<"$listed"
 fi
 
 for target in "${targets[@]}"; do
@@ -38,6 +27,6 @@ for target in "${targets[@]}"; do
     mkdir -p "fuzz/corpus/$target"
     folders=("fuzz/corpus/$target") # what it finds goes to the first
     [[ -d fuzz/seeds/$target ]] && folders+=("fuzz/seeds/$target")
-    "${cargo[@]}" fuzz run "$target" "${folders[@]}" -- -max_total_time="$seconds" -verbosity=0
+    cargo fuzz run "$target" "${folders[@]}" -- -max_total_time="$seconds" -verbosity=0
 done
 echo "${#targets[@]} targets ran for $seconds s each without a finding."

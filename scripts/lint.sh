@@ -33,6 +33,7 @@ check selftest $venv/python -m pytest -q scripts/tests
 check floors $venv/python scripts/floors.py
 check unsafe $venv/python scripts/unsafe_code.py
 check habits $venv/python scripts/habits.py
+check links $venv/python scripts/links.py
 check fmt cargo fmt --all --check -- --color never
 check ruff $venv/ruff check .
 check pyformat $venv/ruff format --check .

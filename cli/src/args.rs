@@ -36,7 +36,7 @@ TOOLB_ACCESS_LOG=false. What is on the command line wins.
 Signals: Ctrl-C (SIGINT) or SIGTERM stops gracefully, a second one at once.
 Exit codes: 0 stopped, 2 wrong usage, 3 cannot start, 128 + n forced by signal n.";
 
-/// The application server for Python, Node, C and C++.
+/// An application server with a native engine.
 #[derive(Debug, Parser)]
 #[command(
     name = "toolb",
@@ -90,7 +90,7 @@ pub(crate) struct App {
     /// Look for modules here first
     #[arg(long, env = "TOOLB_APP_DIR", value_name = "DIR", default_value = ".")]
     pub(crate) app_dir: PathBuf,
-    /// The path the application is mounted at (ASGI root_path, WSGI SCRIPT_NAME) [default: none]
+    /// The path the application is mounted at (ASGI root_path) [default: none]
     #[arg(
         long,
         env = "TOOLB_ROOT_PATH",

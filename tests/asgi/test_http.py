@@ -278,7 +278,7 @@ def test_scope(server: Server) -> None:
         scope = scope_of(connection.response())
         local = connection.socket.getsockname()
     assert eval(scope["type"]) == "http"
-    assert eval(scope["asgi"]) == {"version": "3.0", "spec_version": "2.4"}
+    assert eval(scope["asgi"]) == {"version": "3.0", "spec_version": "2.5"}
     assert eval(scope["http_version"]) == "1.1"
     assert eval(scope["method"]) == "POST"
     assert eval(scope["scheme"]) == "http"
@@ -319,7 +319,7 @@ def test_scope_of_other_requests(server: Server) -> None:
         scope = scope_of(connection.response())
     assert eval(scope["path"]) == "/scope\ufffd "
     assert eval(scope["http_version"]) == "1.0"
-    assert eval(scope["method"]) == "PURGE"
+    assert eval(scope["method"]) == "purge"
     assert eval(scope["query_string"]) == b""
     with server.connect() as connection:
         connection.request("http://example.org/scope?x=1")

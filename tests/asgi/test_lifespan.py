@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,61 @@ def test_background_work_is_finished_before_the_shutdown(
     assert server.said.index("background work done") < server.said.index("shutting down")
 
 
+ENDLESS = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        say("shutting down")
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"data: 1", "more_body": True})
+    message = await receive()
+    while message["type"] != "http.disconnect":
+        message = await receive()
+    say("told to end")
+    await send({"type": "http.response.body", "body": b"goodbye"})
+"""
+
+
+def test_endless_streams_are_told_to_end(run: Starter) -> None:
+    server = run(ENDLESS, "--timeout-graceful-shutdown", "1s").listening()
+    with server.connect() as connection:
+        connection.request("/")
+        connection.until(b"data: 1")
+        server.signal(signal.SIGTERM)
+        assert connection.rest().endswith(b"7\r\ngoodbye\r\n0\r\n\r\n")
+        code = server.wait()
+    assert code == 0
+    assert server.said.index("told to end") < server.said.index("shutting down")
+
+
+FACTORY = """
+made = []
+
+def factory(loop, coroutine, **options):
+    made.append(coroutine)
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        asyncio.get_running_loop().set_task_factory(factory)
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await answer(send, str(asyncio.current_task().get_coro() in made))
+"""
+
+
+def test_the_task_factory_of_the_application_is_used(run: Starter) -> None:
+    server = run(FACTORY).listening()
+    assert server.ask("/").text == "True"
+
+
 PIDS = """
 async def app(scope, receive, send):
     assert scope["type"] == "http"
@@ -208,12 +264,48 @@ def test_handlers_hear_that_the_engine_died(
     assert left.read_text() == "http.disconnect"
 
 
+THREADS = """
+import threading
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    if scope["path"] == "/pid":
+        await answer(send, str(os.getpid()))
+    else:
+        say("thread waits")
+        await asyncio.to_thread(threading.Event().wait)
+"""
+
+
+def test_workers_end_even_if_a_thread_does_not(run: Starter) -> None:
+    server = run(THREADS).listening()
+    worker = int(server.ask("/pid").text)
+    with server.connect() as connection:
+        connection.request("/wait")
+        server.until_said("thread waits")
+        server.signal(signal.SIGKILL)
+        wait_for_exit(worker)
+
+
+STARTING = """
+async def app(scope, receive, send):
+    say("pid", os.getpid(), "starts")
+    await asyncio.Event().wait()
+"""
+
+
+def test_workers_end_even_if_they_only_start(run: Starter) -> None:
+    server = run(STARTING)
+    said = server.until_said("starts")
+    worker = int(said.split("pid ")[1].split()[0])
+    server.signal(signal.SIGKILL)
+    wait_for_exit(worker)
+
+
 def test_ctrl_c_is_the_supervisors_business(run: Starter) -> None:
     server = run(PIDS).listening()
     worker = int(server.ask("/").text)
     # Ctrl-C reaches the worker too; it goes on until the supervisor says otherwise.
-    import os
-
     os.kill(worker, signal.SIGINT)
     assert int(server.ask("/").text) == worker
 

@@ -204,7 +204,8 @@ def test_workers_killed_at_random_under_load(servers: Servers) -> None:
         patience=10,
     )
     after = baseline(server)
-    assert Counter(after.descriptors) == Counter(before.descriptors)
+    # Before, a client's socket may have been about to close.
+    assert not Counter(after.descriptors) - Counter(before.descriptors)
     assert after.children == before.children
     assert after.threads == before.threads
     assert after.mappings <= before.mappings + 4

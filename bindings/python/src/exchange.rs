@@ -153,8 +153,9 @@ impl Exchange {
 
     /// The message that `receive` waits for, once there is one.
     pub(crate) fn message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let over = bit::DISCONNECTED | bit::BODY_LOST | bit::COMPLETE;
-        if !self.has(over | bit::BODY_TAKEN) {
+        let over = self.has(bit::DISCONNECTED | bit::BODY_LOST | bit::COMPLETE)
+            || (self.has(bit::HEAD_SENT) && self.worker.is_ending());
+        if !over && !self.has(bit::BODY_TAKEN) {
             let ended = self.has(bit::BODY_CAME);
             let mut body = self.body.borrow_mut();
             if ended || !body.is_empty() {
@@ -171,7 +172,7 @@ impl Exchange {
             }
             return Ok(None);
         }
-        if !self.has(over) {
+        if !over {
             return Ok(None);
         }
         let message = PyDict::new(py);
@@ -214,8 +215,9 @@ impl Exchange {
         Ok(future)
     }
 
+    /// Has whoever waits for this exchange look again.
     #[inline]
-    fn wake(&self, py: Python<'_>) {
+    pub(crate) fn wake(&self, py: Python<'_>) {
         if !self.waiters.borrow().is_empty() {
             self.wake_all(py);
         }

@@ -47,7 +47,7 @@ impl Scopes {
         let root_path = root_path.trim_end_matches('/');
         let asgi = PyDict::new(py);
         asgi.set_item("version", "3.0")?;
-        asgi.set_item("spec_version", "2.4")?;
+        asgi.set_item("spec_version", "2.5")?;
         let common = PyDict::new(py);
         common.set_item(intern!(py, "type"), intern!(py, "http"))?;
         common.set_item(intern!(py, "asgi"), asgi)?;
@@ -308,8 +308,7 @@ fn method<'py>(py: Python<'py>, method: &[u8]) -> Bound<'py, PyString> {
         b"DELETE" => intern!(py, "DELETE").clone(),
         b"HEAD" => intern!(py, "HEAD").clone(),
         b"OPTIONS" => intern!(py, "OPTIONS").clone(),
-        // Upper case by the ASGI specification, although HTTP tells them apart.
-        other => PyString::new(py, &String::from_utf8_lossy(other).to_ascii_uppercase()),
+        other => PyString::new(py, &String::from_utf8_lossy(other)),
     }
 }
 

@@ -62,6 +62,8 @@ pub(crate) struct Worker {
     nothing: Py<PyAny>,
     /// To be called once nothing is in flight.
     when_idle: RefCell<Option<Py<PyAny>>>,
+    /// Streams are to end: to those who receive, their client has gone.
+    ending: Cell<bool>,
     /// The engine broke the rules, and that was told.
     broken: Cell<bool>,
     /// Requests started, ever.
@@ -94,6 +96,7 @@ impl Worker {
             app: OnceCell::new(),
             nothing: Answer::create(py, Awaits::Nothing)?.unbind(),
             when_idle: RefCell::new(None),
+            ending: Cell::new(false),
             broken: Cell::new(false),
             served: Cell::new(0),
             turn: Turn::default(),
@@ -111,6 +114,12 @@ impl Worker {
     #[inline]
     pub(crate) fn nothing<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.nothing.bind(py).clone()
+    }
+
+    /// Whether streams are to end.
+    #[inline]
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.get()
     }
 
     /// A future of the loop.
@@ -269,6 +278,11 @@ impl Worker {
         let live = self.live.borrow();
         let exchange = live.get(usize::from(id.slot))?.as_ref()?.bind(py);
         (exchange.id() == id).then_some(exchange)
+    }
+
+    fn exchanges<'py>(&self, py: Python<'py>) -> Vec<Instance<'py, Exchange>> {
+        let live = self.live.borrow();
+        live.iter().flatten().map(|kept| kept.bind(py)).collect()
     }
 
     fn look_whether_idle(&self, py: Python<'_>) {
@@ -487,14 +501,18 @@ impl PyWorker {
         self.worker.look_whether_idle(py);
     }
 
+    /// Tells the applications in the middle of a response, if they receive, that it is to end.
+    fn end_streams(&self, py: Python<'_>) {
+        self.worker.ending.set(true);
+        for exchange in self.worker.exchanges(py) {
+            exchange.wake(py);
+        }
+    }
+
     /// The tasks of the exchanges in flight.
     fn tasks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let live = self.worker.live.borrow();
-        let tasks: Vec<_> = live
-            .iter()
-            .flatten()
-            .filter_map(|exchange| exchange.bind(py).task(py))
-            .collect();
+        let exchanges = self.worker.exchanges(py);
+        let tasks: Vec<_> = exchanges.iter().filter_map(|it| it.task(py)).collect();
         PyTuple::new(py, tasks)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::bus::{self, Sleeper};
 use crate::http::{Extras, Head};
+use crate::log;
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::socket::Listener;
@@ -28,6 +29,8 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 pub(super) const RECALL_AFTER: u64 = 2_000_000;
 /// How long a loop may sleep while a consumer that is awake may be holding back its kick.
 const COALESCING_NAP: u64 = 1_000_000;
+/// Nobody is warned of the same thing more often than this.
+const WARNING_PAUSE: u64 = 10_000_000_000;
 /// Accepting rests this long after the process ran out of descriptors.
 const ACCEPT_PAUSE: u64 = 100_000_000;
 
@@ -53,6 +56,7 @@ pub(super) struct Loop {
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<Listener>,
     pub(super) accepting: bool,
+    warned_until: u64,
     sleeper: Sleeper,
     /// The time of this turn.
     pub(super) now: u64,
@@ -101,6 +105,7 @@ impl Loop {
             epoll,
             listeners,
             accepting: true,
+            warned_until: 0,
             now: clock::now(),
             date_until: 0,
             date: http_date(clock::unix_seconds()),
@@ -321,6 +326,13 @@ impl Loop {
     pub(super) fn pause_accepting(&mut self) {
         if !std::mem::replace(&mut self.accepting, false) {
             return;
+        }
+        if self.now >= self.warned_until {
+            self.warned_until = self.now + WARNING_PAUSE;
+            log::warning(format_args!(
+                "out of open files ({} connections): accepting rests; raise the limit (ulimit -n)",
+                self.conns.len()
+            ));
         }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);

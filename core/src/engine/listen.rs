@@ -1,9 +1,11 @@
 //! Addresses to listen on.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
 use crate::sys::socket::Listener;
 
@@ -58,6 +60,10 @@ impl Bound {
                 let explain = |error: io::Error| {
                     let shown = path.display();
                     StartError(match error.kind() {
+                        io::ErrorKind::AddrInUse if !is_socket(path) => format!(
+                            "cannot listen on unix:{shown}: there is something else than a socket; \
+                             remove it or give --uds another path"
+                        ),
                         io::ErrorKind::AddrInUse => format!(
                             "cannot listen on unix:{shown}: another server is using it; stop that \
                              server or give --uds another path"
@@ -114,6 +120,10 @@ impl Bound {
             file: None,
         })
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket())
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {

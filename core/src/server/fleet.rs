@@ -319,8 +319,9 @@ impl Fleet {
             signal: name,
             limit,
         };
-        self.out.push(Action::Tell(event));
         self.begin_stop(Outcome::Stopped, limit, now);
+        // Whoever reads this may rely on it: the engine is draining already.
+        self.out.push(Action::Tell(event));
     }
 
     /// The server cannot start.

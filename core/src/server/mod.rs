@@ -83,6 +83,7 @@ pub fn run(options: RunOptions, tell: impl FnMut(Event)) -> Outcome {
 }
 
 fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, String> {
+    process::fill_standard_descriptors().map_err(system)?;
     let mut wanted = vec![signal::SIGINT, signal::SIGTERM];
     if !signal::is_ignored(signal::SIGHUP) {
         wanted.push(signal::SIGHUP);

@@ -143,6 +143,23 @@ impl fmt::Display for Exit {
     }
 }
 
+/// Makes sure that descriptors 0 to 2 are open, if only on `/dev/null`: else the next thing that is
+/// opened would become somebody's standard output.
+pub fn fill_standard_descriptors() -> io::Result<()> {
+    loop {
+        // SAFETY: the path is NUL-terminated; the result is checked. Children inherit it.
+        let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if fd > 2 {
+            // SAFETY: the descriptor is ours and nobody has seen it.
+            unsafe { libc::close(fd) };
+            return Ok(());
+        }
+    }
+}
+
 /// Raises the soft limit of open descriptors to the hard one; returns what it was.
 pub fn raise_open_files() -> io::Result<u64> {
     let mut limit = open_files()?;

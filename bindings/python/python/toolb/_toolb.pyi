@@ -111,6 +111,8 @@ class Worker:
         """Makes the doorbell unreadable."""
     def when_idle(self, callback: Callable[[], object]) -> None:
         """Has `callback` called from the loop, once, when nothing is in flight."""
+    def end_streams(self) -> None:
+        """Tells the applications in the middle of a response, if they receive, that it is to end."""
     def tasks(self) -> tuple[Task[None], ...]:
         """The tasks of the requests in flight."""
 

@@ -9,7 +9,9 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 from ._app import AppError, load
 from ._lifespan import Lifespan, LifespanError
@@ -24,8 +26,14 @@ START_UP_FAILED = 3
 ENGINE_GONE = 1
 """The engine hung up or broke the rules of the bus."""
 
-HANG_UP_GRACE = 1.0
-"""Seconds that handlers get to notice that the engine has gone, before they are cancelled."""
+GRACE = {"drain": 2.0, "hang-up": 1.0}
+"""Seconds that handlers get to end by themselves before they are cancelled.
+
+The supervisor says `drain` when nothing is in flight, or when little is left of the time for that.
+"""
+
+CANCEL_GRACE = 1.0
+"""Seconds that handlers get once they are cancelled."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,7 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return START_UP_FAILED
     asyncio.set_event_loop(loop)
     try:
-        return loop.run_until_complete(_Service(worker, bridge, args).run())
+        code = loop.run_until_complete(_Service(worker, bridge, args).run())
+        if code == ENGINE_GONE and threading.active_count() > 1:
+            # Threads may take for ever, and nobody is left who would end this process then.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(code)
+        return code
     finally:
         _close(loop)
 
@@ -66,7 +80,9 @@ class _Service:
         self._bridge = bridge
         self._args = args
         self._stop = asyncio.Event()
-        self._hung_up = asyncio.Event()
+        # The word that bounds how long handlers may take to end.
+        self._last_word = ""
+        self._hurry = asyncio.Event()
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -76,10 +92,10 @@ class _Service:
         try:
             app = load(args.app, factory=args.factory, app_dir=args.app_dir)
             lifespan = Lifespan(app, args.lifespan)
-            state = await lifespan.startup()
+            state = await self._start(lifespan)
         except (AppError, LifespanError) as error:
             self._worker.fail(str(error), True)
-            return START_UP_FAILED
+            return ENGINE_GONE if self._last_word == "hang-up" else START_UP_FAILED
         # Whatever was started is shut down, even if the word to stop came while it started.
         try:
             if not self._stop.is_set():
@@ -98,46 +114,63 @@ class _Service:
         finally:
             self._bridge.detach()
             await lifespan.shutdown()
-        if self._hung_up.is_set():
+        if self._last_word == "hang-up":
             return ENGINE_GONE
         self._worker.drained()
         return 0
+
+    async def _start(self, lifespan: Lifespan) -> dict[str, Any] | None:
+        """Starts the application. Nobody waits for that any more once the engine has gone."""
+        starting = asyncio.ensure_future(lifespan.startup())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((starting, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if self._last_word == "hang-up":
+            await asyncio.wait((starting,), timeout=GRACE["hang-up"])
+            if not starting.done():
+                starting.cancel()
+                raise LifespanError("the engine has gone")
+        return await starting
 
     async def _finish(self) -> None:
         """Waits for the requests in flight."""
         idle = asyncio.Event()
         self._worker.when_idle(idle.set)
-        waits = [asyncio.ensure_future(event.wait()) for event in (idle, self._hung_up)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (idle, self._hurry)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         if not idle.is_set():
-            # Handlers have been told that their clients are gone: they get a moment to see it.
-            await asyncio.wait(waits[:1], timeout=HANG_UP_GRACE)
+            self._worker.end_streams()
+            await asyncio.wait(waits[:1], timeout=GRACE[self._last_word])
             tasks = self._worker.tasks()
             for task in tasks:
                 task.cancel()
             if tasks:
-                await asyncio.wait(tasks, timeout=HANG_UP_GRACE)
+                await asyncio.wait(tasks, timeout=CANCEL_GRACE)
         for wait in waits:
             wait.cancel()
         self._worker.flush(True)
 
+    def _take(self, word: str) -> None:
+        self._last_word = word
+        self._hurry.set()
+        self._stop.set()
+
     def _on_broken(self, why: str) -> None:
         logger.error("%s", why)
-        self._hung_up.set()
-        self._stop.set()
+        self._take("hang-up")
 
     def _on_control(self) -> None:
         while word := self._next_word():
             kind, text = word
             if kind == "error":
                 logger.error("the engine says: %s", text)
-            elif kind == "hang-up":
+                continue
+            self._take(kind)
+            if kind == "hang-up":
                 asyncio.get_running_loop().remove_reader(self._worker.control_fd)
-                self._hung_up.set()
-                self._stop.set()
+                # Tells the handlers: no bell will ring.
+                self._worker.drain()
                 break
-            else:
-                self._stop.set()
 
     def _next_word(self) -> tuple[str, str] | None:
         try:
