@@ -15,7 +15,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import proctree
 from run import WrkError, env_path, wrk
@@ -42,24 +45,56 @@ def role(root: int, stat: proctree.Stat) -> str:
     return "main process" if stat.pid == root else "child process"
 
 
-def report(data: Path, pid: int, top: int) -> list[str]:
-    """The top symbols of one process. perf names modules without their directories."""
-    done = subprocess.run(
-        ["perf", "report", "--stdio", "--no-children", "-q", "-i", str(data), f"--pid={pid}",
-         "--sort", "dso,symbol", "--percentage", "relative", "-w", "0,0"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    lines = [re.sub(r"\s{2,}", "  ", x.strip(" -")) for x in done.stdout.splitlines() if "%" in x]
-    return lines[:top] or [f"(no samples) {done.stderr.strip()[:200]}"]
+Key = TypeVar("Key")
 
 
-def by_module(data: Path, pid: int) -> list[str]:
+@dataclass(frozen=True)
+class Row:
+    share: float  # percent of all samples
+    task: int
+    module: str
+    symbol: str
+
+
+ROW = re.compile(r"\s*([\d.]+)%\s+(\d+):\S.*?\s{2,}(\S+)\s+\[[.k]\] (.*?)[\s-]*$")
+
+
+HASH = re.compile(r"::h[0-9a-f]{16}$")  # what Rust adds to tell versions of a function apart
+
+
+def read(data: Path) -> list[Row]:
+    """All symbols of all processes. Filters of perf's own lose samples when modules are merged, so
+    everything is taken and sorted here. perf names modules without their directories."""
     done = subprocess.run(
-        ["perf", "report", "--stdio", "--no-children", "-q", "-i", str(data), f"--pid={pid}",
-         "--sort", "dso", "--percentage", "relative"],
+        ["perf", "report", "--stdio", "--no-children", "-q", "-i", str(data),
+         "--sort", "pid,dso,symbol"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return [re.sub(r"\s{2,}", "  ", x.strip()) for x in done.stdout.splitlines() if "%" in x][:8]
+    found = (ROW.match(line) for line in done.stdout.splitlines())
+    return [Row(float(m[1]), int(m[2]), m[3], m[4]) for m in found if m]
+
+
+def largest(shares: dict[Key, float], top: int) -> list[tuple[Key, float]]:
+    return sorted(shares.items(), key=lambda item: -item[1])[:top]
+
+
+def report(rows: list[Row], top: int) -> list[str]:
+    """Modules, then symbols, of one process, in percent of that process."""
+    everything = sum(r.share for r in rows)
+    if not everything:
+        return ["(no samples)"]
+    modules: dict[str, float] = defaultdict(float)
+    symbols: dict[tuple[str, str], float] = defaultdict(float)
+    for r in rows:
+        modules[r.module] += r.share
+        symbols[r.module, r.symbol] += r.share
+    lines = [f"{100 * n / everything:6.2f} %  {m}" for m, n in largest(modules, 8)]
+    lines.append("")
+    for (module, symbol), n in largest(symbols, top):
+        name = HASH.sub("", symbol)
+        short = module.split(".cpython-")[0]
+        lines.append(f"{100 * n / everything:6.2f} %  {short:20.20}  {name}")
+    return lines
 
 
 def main() -> int:
@@ -99,6 +134,9 @@ def main() -> int:
                 before = {pid: s.own for pid, s in members.items()}
                 requests, rate, _, _, _ = wrk(running.url, str(o.connections), o.seconds)
                 after = proctree.tree(running.pid)
+                tasks = {
+                    pid: {int(t.name) for t in Path(f"/proc/{pid}/task").iterdir()} for pid in after
+                }
             finally:
                 recorder.send_signal(signal.SIGINT)
                 recorder.wait(30)
@@ -107,6 +145,7 @@ def main() -> int:
             return 1
         finally:
             running.stop()
+        rows = read(data)
         lines = [
             f"{o.server}: {o.connections} connections, {o.seconds} s, {rate:,.0f} req/s under perf",
             "(cpu-clock samples; shares are of one process; its CPU per request includes perf's)",
@@ -119,7 +158,7 @@ def main() -> int:
             if spent < 0.02:
                 lines.append("(idle)")
                 continue
-            lines += [*by_module(data, pid), "", *report(data, pid, o.top)]
+            lines += report([r for r in rows if r.task in tasks[pid]], o.top)
     o.out.mkdir(parents=True, exist_ok=True)
     target = o.out / (re.sub(r"\W+", "-", o.server) + ".txt")
     target.write_text("\n".join(lines) + "\n")
