@@ -45,8 +45,6 @@ pub(super) struct Conn {
     pub(super) ready: bool,
     /// At least one request has been answered.
     pub(super) served: bool,
-    /// The connection ends by a reset, as a response was cut short.
-    pub(super) broken: bool,
     pub(super) input: Vec<u8>,
     /// How much of `input` has been used up.
     pub(super) consumed: usize,
@@ -104,6 +102,31 @@ pub(super) struct Exchange {
     pub(super) status: u16,
 }
 
+impl Exchange {
+    /// One that nobody works on yet and that nothing is late for.
+    pub(super) fn new(facts: ResponseFacts, now: u64) -> Self {
+        Self {
+            place: Place::Here,
+            record: Vec::new(),
+            record_flags: 0,
+            attempts: 0,
+            body_done: false,
+            body_sent: 0,
+            wants_continue: false,
+            facts,
+            writer: None,
+            received: 0,
+            granted: 0,
+            deadline: u64::MAX,
+            begun_at: now,
+            collected: Vec::new(),
+            collects: false,
+            line: String::new(),
+            status: 0,
+        }
+    }
+}
+
 /// Where an exchange is.
 #[derive(Debug)]
 pub(super) enum Place {
@@ -141,7 +164,6 @@ impl Conn {
             dirty: false,
             ready: false,
             served: false,
-            broken: false,
             input: Vec::new(),
             consumed: 0,
             output: Vec::new(),

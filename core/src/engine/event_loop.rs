@@ -259,7 +259,6 @@ impl Loop {
     /// Publishes what this turn wrote for consumers and wakes those that sleep.
     pub(super) fn flush_lanes(&mut self) {
         let wants_starts = self.want_starts();
-        let mut any = false;
         for lane in self.lanes.iter_mut().flatten() {
             if lane.wants_starts != wants_starts {
                 lane.wants_starts = wants_starts;
@@ -267,23 +266,11 @@ impl Loop {
             }
             lane.touched |= lane.ends.requests.publish();
             lane.ends.responses.release();
-            any |= lane.touched;
         }
         bus::fence();
-        if !any && !wants_starts {
-            return self.kick_for_space();
-        }
         for lane in self.lanes.iter_mut().flatten() {
             if std::mem::take(&mut lane.touched) || lane.ends.responses.peer_wants_space() {
                 // A bell that cannot be rung belongs to a dead consumer.
-                let _ = lane.ends.waker.kick();
-            }
-        }
-    }
-
-    fn kick_for_space(&mut self) {
-        for lane in self.lanes.iter_mut().flatten() {
-            if lane.ends.responses.peer_wants_space() {
                 let _ = lane.ends.waker.kick();
             }
         }

@@ -232,34 +232,18 @@ impl Loop {
         let head = &self.head;
         let input = &conn.input[conn.consumed..];
         let response_timeout = shared.config.timeouts.response.as_nanos() as u64;
-        let mut exchange = Box::new(Exchange {
-            place: Place::Here,
-            record: Vec::new(),
-            record_flags: 0,
-            attempts: 0,
-            body_done: false,
-            body_sent: 0,
-            wants_continue: head.expect_continue,
-            facts: ResponseFacts {
-                version: head.version,
-                head_request: head.method.of(input) == b"HEAD",
-                keep_alive: head.keep_alive
-                    && !shared.config.timeouts.keep_alive.is_zero()
-                    && !shared.draining.load(Ordering::Relaxed),
-            },
-            writer: None,
-            received: 0,
-            granted: 0,
-            deadline: match response_timeout {
-                0 => u64::MAX,
-                timeout => self.now + timeout,
-            },
-            begun_at: self.now,
-            collected: Vec::new(),
-            collects: false,
-            line: String::new(),
-            status: 0,
-        });
+        let facts = ResponseFacts {
+            version: head.version,
+            head_request: head.method.of(input) == b"HEAD",
+            keep_alive: head.keep_alive
+                && !shared.config.timeouts.keep_alive.is_zero()
+                && !shared.draining.load(Ordering::Relaxed),
+        };
+        let mut exchange = Box::new(Exchange::new(facts, self.now));
+        exchange.wants_continue = head.expect_continue;
+        if response_timeout > 0 {
+            exchange.deadline = self.now + response_timeout;
+        }
         if shared.access.is_some() {
             exchange.line =
                 request_line(head.method.of(input), head.target.of(input), head.version);
@@ -395,7 +379,7 @@ impl Loop {
             let Some(exchange) = conn.exchange.as_deref_mut() else {
                 return false;
             };
-            let granted = match lane.ends.slots.started(slot) == generation {
+            let granted = match lane.has_started(slot, generation) {
                 true => lane.ends.slots.request_granted(slot),
                 false => 0,
             };
@@ -538,7 +522,13 @@ impl Loop {
         }
         self.abandon(key);
         if let Some(conn) = self.conns.get_mut(key) {
-            conn.exchange = Some(Box::new(Exchange::refused(self.now)));
+            // Stands for a request that never became one.
+            let facts = ResponseFacts {
+                version: Version::Http11,
+                head_request: false,
+                keep_alive: false,
+            };
+            conn.exchange = Some(Box::new(Exchange::new(facts, self.now)));
         }
         let text = format!("{}\n", reject.reason);
         self.answer_simply(key, reject.status, &text, &[]);
@@ -551,35 +541,6 @@ impl Conn {
         self.exchange
             .as_ref()
             .is_some_and(|exchange| exchange.collects)
-    }
-}
-
-impl Exchange {
-    /// Stands for a request that never became one.
-    fn refused(now: u64) -> Self {
-        Self {
-            place: Place::Here,
-            record: Vec::new(),
-            record_flags: 0,
-            attempts: 0,
-            body_done: false,
-            body_sent: 0,
-            wants_continue: false,
-            facts: ResponseFacts {
-                version: Version::Http11,
-                head_request: false,
-                keep_alive: false,
-            },
-            writer: None,
-            received: 0,
-            granted: 0,
-            deadline: u64::MAX,
-            begun_at: now,
-            collected: Vec::new(),
-            collects: false,
-            line: String::new(),
-            status: 0,
-        }
     }
 }
 

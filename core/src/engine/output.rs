@@ -166,7 +166,6 @@ impl Loop {
             // What was sent so far may go out; the reset comes in place of the rest.
             conn.send_output();
             conn.socket.reset_on_close();
-            conn.broken = true;
         }
         self.drop_conn(key);
     }

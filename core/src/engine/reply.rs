@@ -54,7 +54,7 @@ impl Loop {
             }
             if lane.wants_starts
                 && let Some(oldest) = lane.unstarted.front()
-                && lane.ends.slots.started(oldest.slot) == oldest.generation
+                && lane.has_started(oldest.slot, oldest.generation)
             {
                 return true;
             }
