@@ -14,7 +14,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
-use super::conn::Conn;
+use super::conn::{Conn, Exchange};
 use super::inline::Response;
 use super::lane::LaneEnd;
 use super::mailbox::Letter;
@@ -74,6 +74,8 @@ pub(super) struct Loop {
     pub(super) read_buffer: Vec<u8>,
     /// Spare output buffers.
     pub(super) spares: Vec<Vec<u8>>,
+    /// Spare exchanges: one is begun and ended with every request.
+    pub(super) exchanges: Vec<Box<Exchange>>,
     pub(super) scratch: Vec<u8>,
     pub(super) path: Vec<u8>,
     pub(super) inline_response: Response,
@@ -117,6 +119,7 @@ impl Loop {
             head: Head::default(),
             read_buffer: Vec::with_capacity(READ_BUFFER),
             spares: Vec::new(),
+            exchanges: Vec::new(),
             scratch: Vec::new(),
             path: Vec::new(),
             inline_response: Response::default(),

@@ -391,6 +391,9 @@ impl Loop {
         self.mark_dirty(key);
         self.spare(record);
         self.log_access(key, &exchange);
+        if exchange.collected.capacity() <= READ_SPARE && self.exchanges.len() < MAX_SPARES {
+            self.exchanges.push(exchange);
+        }
     }
 
     fn log_access(&mut self, key: u64, exchange: &Exchange) {
@@ -408,7 +411,7 @@ impl Loop {
 
     /// Keeps a buffer for later use, unless it has grown large.
     pub(super) fn spare(&mut self, mut buffer: Vec<u8>) {
-        if (1..=READ_SPARE).contains(&buffer.capacity()) && self.spares.len() < 64 {
+        if (1..=READ_SPARE).contains(&buffer.capacity()) && self.spares.len() < MAX_SPARES {
             buffer.clear();
             self.spares.push(buffer);
         }
@@ -442,3 +445,5 @@ impl Loop {
 
 /// A larger buffer is not kept.
 const READ_SPARE: usize = 32 * 1024;
+/// No more of a kind is kept than this.
+const MAX_SPARES: usize = 64;
