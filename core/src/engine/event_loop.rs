@@ -15,6 +15,7 @@ use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
 use super::conn::Conn;
+use super::context::Calls;
 use super::inline::Response;
 use super::lane::LaneEnd;
 use super::mailbox::Letter;
@@ -39,6 +40,7 @@ const TAG_CONN: u64 = 0;
 const TAG_LISTENER: u64 = 0x1000_0000_0000_0000;
 const TAG_BELL: u64 = 0x2000_0000_0000_0000;
 const TAG_LANE: u64 = 0x3000_0000_0000_0000;
+pub(super) const TAG_WATCH: u64 = 0x4000_0000_0000_0000;
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -65,6 +67,8 @@ pub(super) struct Loop {
     pub(super) conns: Slab<Conn>,
     pub(super) lanes: Vec<Option<Box<LaneEnd>>>,
     pub(super) deadlines: Deadlines<Timer>,
+    /// What application code waits for.
+    pub(super) calls: Calls,
     /// Connections to go on with though the kernel has nothing new to say of them.
     pub(super) ready: VecDeque<u64>,
     /// Connections with output to send.
@@ -112,6 +116,7 @@ impl Loop {
             conns: Slab::new(),
             lanes: Vec::new(),
             deadlines: Deadlines::new(),
+            calls: Calls::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             head: Head::default(),
@@ -169,6 +174,9 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let mut until = self.deadlines.next().unwrap_or(u64::MAX);
+        if let Some(due) = self.calls.timers.next() {
+            until = until.min(due);
+        }
         for lane in self.lanes.iter().flatten() {
             if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
                 until = until.min(self.now + COALESCING_NAP);
@@ -200,6 +208,7 @@ impl Loop {
             }
             // Lanes and mail are looked at in every turn; their bells only end the sleep.
             TAG_LANE | TAG_BELL => {}
+            TAG_WATCH => self.watch_event(token & !TAG, flags),
             tag => unreachable!("no descriptor has the tag {tag:#x}"),
         }
     }
@@ -238,6 +247,9 @@ impl Loop {
                 Timer::Accept => self.resume_accepting(),
                 Timer::Drain => self.drain_deadline(),
             }
+        }
+        if self.calls.timers.next().is_some_and(|due| due <= self.now) {
+            self.fire_timers();
         }
         self.recall_overdue();
     }

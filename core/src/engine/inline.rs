@@ -3,6 +3,8 @@
 use crate::http::{Head, Span};
 use crate::route::Params;
 
+use super::context::Context;
+
 /// What becomes of the connection after a handler's response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Step {
@@ -17,13 +19,37 @@ pub enum Step {
 /// Calls on different loops overlap. A handler must not block: every connection of its loop waits
 /// while it runs.
 pub trait Handler: Send + Sync {
-    /// Answers one request, whose body has arrived as a whole.
-    fn handle(&self, request: &Request<'_>, response: &mut Response) -> Step;
+    /// Answers one request, whose body has arrived as a whole. `context` is the loop it runs on.
+    fn handle(
+        &self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Step;
 }
 
+/// A function that needs nothing but the request.
 impl<F: Fn(&Request<'_>, &mut Response) -> Step + Send + Sync> Handler for F {
-    fn handle(&self, request: &Request<'_>, response: &mut Response) -> Step {
+    fn handle(&self, _: &mut Context<'_>, request: &Request<'_>, response: &mut Response) -> Step {
         self(request, response)
+    }
+}
+
+/// Makes a handler of a function that needs the loop, too.
+#[derive(Clone, Copy, Debug)]
+pub struct WithContext<F>(pub F);
+
+impl<F> Handler for WithContext<F>
+where
+    F: Fn(&mut Context<'_>, &Request<'_>, &mut Response) -> Step + Send + Sync,
+{
+    fn handle(
+        &self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Step {
+        self.0(context, request, response)
     }
 }
 

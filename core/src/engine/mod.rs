@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod conn;
+mod context;
 mod encode;
 mod event_loop;
 mod inline;
@@ -19,13 +20,14 @@ mod reply;
 mod serve_inline;
 mod shared;
 mod slab;
+mod timers;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -37,7 +39,8 @@ use crate::stats::{LoopStats, Snapshot};
 use crate::sys::clock;
 use crate::sys::socket::Listener;
 
-pub use inline::{Handler, Request, Response, Step};
+pub use context::{Context, Interest, Ready, TimerId, WatchId};
+pub use inline::{Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
 pub use shared::{ControlEvent, Routes};
@@ -133,11 +136,24 @@ impl Engine {
             }
         }
         for (index, listeners) in sockets.into_iter().enumerate() {
-            let one = Loop::new(index as u16, self.shared.clone(), listeners)?;
+            let shared = self.shared.clone();
+            let (made, is_made) = mpsc::channel();
+            // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
+            let life = move || match Loop::new(index as u16, shared, listeners) {
+                Ok(one) => {
+                    let _ = made.send(Ok(()));
+                    one.run();
+                }
+                Err(error) => {
+                    let _ = made.send(Err(error));
+                }
+            };
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
-                .spawn(move || abort_on_panic(|| one.run()))?;
+                .spawn(move || abort_on_panic(life))?;
             self.threads.push(thread);
+            // It tells before it does anything else; a panic would have ended the process.
+            is_made.recv().unwrap_or(Ok(()))?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use crate::log;
 use crate::route::Match;
 
 use super::conn::{Phase, Place};
+use super::context::Context;
 use super::event_loop::Loop;
 use super::inline::{Request, Step};
 
@@ -185,7 +186,8 @@ impl Loop {
         };
         let response = &mut self.inline_response;
         response.reset();
-        let step = handler.handle(&request, response);
+        let mut context = Context::new(self.index, self.now, &self.epoll, &mut self.calls);
+        let step = handler.handle(&mut context, &request, response);
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return true;
         };
