@@ -89,6 +89,34 @@ typedef enum {
      */
     TOOLB_CANNOT_START = 201,
     /*
+     Not here: this may be called in a callback on the loop that owns the thing, and nowhere else.
+     */
+    TOOLB_WRONG_LOOP = 202,
+    /*
+     The other side has gone: the client left, it was closed, or the engine has stopped.
+     */
+    TOOLB_GONE = 300,
+    /*
+     The window is used up; nothing was taken.
+     */
+    TOOLB_FULL = 301,
+    /*
+     The time given is over.
+     */
+    TOOLB_TIMEOUT = 302,
+    /*
+     A consumer could not attach to the bus.
+     */
+    TOOLB_CANNOT_ATTACH = 400,
+    /*
+     The engine has gone, or it drains and everything is done.
+     */
+    TOOLB_HANG_UP = 401,
+    /*
+     What came over the bus breaks its rules.
+     */
+    TOOLB_BUS_VIOLATION = 402,
+    /*
      A defect of the library; the engine's error text describes it.
      */
     TOOLB_PANIC = 900,

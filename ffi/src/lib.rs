@@ -3,6 +3,7 @@
 
 #![allow(non_camel_case_types)]
 
+mod context;
 mod engine;
 mod exchange;
 mod guard;

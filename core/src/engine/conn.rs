@@ -7,6 +7,8 @@ use crate::dispatch::Ticket;
 use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
 use crate::sys::socket::Socket;
 
+use super::token::Outbox;
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Phase {
@@ -143,6 +145,8 @@ impl Exchange {
 pub(super) enum Place {
     /// Nowhere yet, or answered by the engine itself.
     Here,
+    /// With the holder of a token.
+    Token(Arc<Outbox>),
     /// In the pool's queue; 503 at the given time.
     Queued(Arc<Ticket>, u64),
     /// On a lane.
