@@ -30,7 +30,7 @@ use self::{
 use crate::{
     bus::{ConsumerLane, Violation},
     message::{Control, MAX_CONTROL_PACKET},
-    sys::seqpacket::Seqpacket,
+    sys::{crash, seqpacket::Seqpacket},
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
@@ -230,6 +230,7 @@ impl Consumer {
             match Control::decode(&packet[..len]) {
                 Ok(Control::Drain) => {
                     self.tell(&Control::Draining);
+                    crash::point("draining");
                     return Ok(ControlEvent::Drain);
                 }
                 Ok(Control::Error(text)) => return Ok(ControlEvent::Error(text)),
@@ -242,6 +243,7 @@ impl Consumer {
 
     /// The application has started: requests may come.
     pub fn ready(&self) {
+        crash::point("attached");
         self.tell(&Control::Ready);
     }
 
@@ -288,6 +290,7 @@ impl Consumer {
         }
         self.flush(true);
         self.armed = self.lane.arm();
+        crash::point("armed");
         self.armed
     }
 
