@@ -33,7 +33,7 @@ use self::{
 use crate::{
     bus::{ConsumerLane, Violation},
     message::{Control, MAX_CONTROL_PACKET},
-    sys::seqpacket::Seqpacket,
+    sys::{crash, seqpacket::Seqpacket},
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
@@ -236,6 +236,7 @@ impl Consumer {
             match Control::decode(&packet[..len]) {
                 Ok(Control::Drain) => {
                     self.tell(&Control::Draining);
+                    crash::point("draining");
                     return Ok(ControlEvent::Drain);
                 }
                 Ok(Control::Error(text)) => return Ok(ControlEvent::Error(text)),
@@ -248,6 +249,7 @@ impl Consumer {
 
     /// The application has started: requests may come.
     pub fn ready(&self) {
+        crash::point("attached");
         self.tell(&Control::Ready);
     }
 
@@ -300,6 +302,7 @@ impl Consumer {
         }
         self.flush(true);
         self.armed = self.lane.arm();
+        crash::point("armed");
         self.armed
     }
 
