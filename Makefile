@@ -42,7 +42,8 @@ test-python: $(VENV)/bin/toolb $(VENV)/test.ok  ## The Python and black-box test
 	$(PY) -m pytest $(PYTEST)
 
 test-c: build/rust.ok  ## The C and C++ tests, by CMake and ctest
-	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests"
+	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests" \
+	    ninja ninja-build "test builds by Ninja" pkg-config pkg-config "test builds by pkg-config"
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	cmake --build build/cmake --parallel
 	ctest --test-dir build/cmake --output-on-failure --no-tests=error
