@@ -58,5 +58,10 @@ set_target_properties(
   PROPERTIES IMPORTED_LOCATION "${toolb_archive}" IMPORTED_LINK_INTERFACE_LANGUAGES C
              INTERFACE_INCLUDE_DIRECTORIES "${toolb_include_dir};${toolb_cpp_dir}"
              INTERFACE_LINK_LIBRARIES "${toolb_archive_needs}")
+add_library(toolb::cpp INTERFACE IMPORTED GLOBAL)
+set_target_properties(
+  toolb::cpp PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${toolb_cpp_dir}"
+                        INTERFACE_COMPILE_FEATURES cxx_std_17
+                        INTERFACE_LINK_LIBRARIES toolb::toolb)
 add_dependencies(toolb::toolb toolb_cargo)
 add_dependencies(toolb::static toolb_cargo)

@@ -3,7 +3,8 @@
 
 include(CMakePackageConfigHelpers)
 
-install(FILES include/toolb.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(FILES include/toolb.h bindings/cpp/toolb.hpp DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(DIRECTORY bindings/cpp/toolb DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(
   FILES "${toolb_library}" "${toolb_library_dir}/${toolb_soname}"
         "${toolb_library_dir}/libtoolb.so" "${toolb_archive}"

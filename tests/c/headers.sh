@@ -23,6 +23,16 @@ done
 for compiler in g++ clang++; do
     for dialect in c++17 c++20; do
         check $compiler "$tests/header.cpp" -std=$dialect -Wold-style-cast
+        for without in "" -fno-exceptions -fno-rtti "-fno-exceptions -fno-rtti"; do
+            # shellcheck disable=SC2086
+            check $compiler "$1/tests/cpp/other_unit.cpp" -std=$dialect -Wold-style-cast -Wextra-semi \
+                -Wnon-virtual-dtor -Woverloaded-virtual $without
+        done
     done
+    command -v $compiler >/dev/null || continue
+    # shellcheck disable=SC2086
+    ! $compiler -std=c++17 -fsyntax-only $include "$1/tests/cpp/mutable.cpp" 2>"$scratch/said" ||
+        fail "a mutable handler compiles"
+    grep -q "several loops call it at once" "$scratch/said" || fail "$(cat "$scratch/said")"
 done
 [ "$tried" -gt 0 ] || fail "there is no compiler called gcc, g++, clang or clang++"

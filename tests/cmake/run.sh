@@ -34,6 +34,9 @@ installed() {  # SOURCE_DIR BUILD_DIR
         fail "the program does not ask for libtoolb.so.0"
     ! needed "$scratch/build-find_package_c/hello_static" | grep libtoolb ||
         fail "the static program asks for the shared library"
+    build find_package_cpp -DCMAKE_PREFIX_PATH="$scratch/prefix"
+    hello "$scratch/build-find_package_cpp/hello"
+    hello "$scratch/build-find_package_cpp/hello_static"
     refused find_package_c 0.2
     refused find_package_c 1.0
 
@@ -58,6 +61,7 @@ add_subdirectory() {  # GENERATOR SOURCE_DIR BUILD_DIR
     local build="$scratch/build-add_subdirectory"
     build add_subdirectory -G "$1" -DTOOLB_SOURCE="$2"
     hello "$build/hello"
+    hello "$build/hello_cpp"
 
     # A second build does nothing; a library that changed is linked anew; one that is lost is back.
     touch "$scratch/mark"
