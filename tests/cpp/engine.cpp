@@ -93,9 +93,11 @@ void handlers_answer()
     EXPECT(starts(all, "HTTP/1.1 201 "));
     EXPECT(all.find("x-method: DELETE\r\n") != std::string::npos);
     EXPECT(ends(all, "\r\n\r\n/all?q=1"));
-    Client open(address);
-    open.send("GET /close HTTP/1.1\r\nHost: t\r\n\r\n");
-    EXPECT(starts(open.receive(), "HTTP/1.1 200 "));
+    {
+        Client open(address);
+        open.send("GET /close HTTP/1.1\r\nHost: t\r\n\r\n");
+        EXPECT(starts(open.receive(), "HTTP/1.1 200 "));
+    }
     for (const char *path : {"/bad/field", "/bad/throw", "/bad/odd"}) {
         const std::string answer = ask(address, "GET", path);
         EXPECT(starts(answer, "HTTP/1.1 500 "));
