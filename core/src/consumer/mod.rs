@@ -16,6 +16,7 @@ mod receive;
 mod respond;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{
     error::Error,
@@ -34,6 +35,7 @@ use crate::{
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
+pub use self::watch::{Watch, Woken};
 pub use crate::message::Request;
 
 /// An exchange: a slot of the lane, and which use of it.

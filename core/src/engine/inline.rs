@@ -114,7 +114,17 @@ impl Response {
         self.body.extend_from_slice(bytes);
     }
 
-    pub(super) fn reset(&mut self) {
+    /// Status, fields and body as written so far, for who carries them elsewhere than to a loop's own
+    /// output.
+    pub fn parts(&self) -> (u16, impl Iterator<Item = (&[u8], &[u8])> + Clone, &[u8]) {
+        let of = |span: &Span| span.of(&self.text);
+        let fields = self.fields.iter();
+        let fields = fields.map(move |(name, value)| (of(name), of(value)));
+        (self.status, fields, &self.body)
+    }
+
+    /// Begins anew: a 200 without fields and body.
+    pub fn reset(&mut self) {
         self.status = 200;
         self.text.clear();
         self.fields.clear();
