@@ -15,6 +15,7 @@
 
 #include <toolb.h>
 
+#include "toolb/consumer.hpp"
 #include "toolb/engine.hpp"
 #include "toolb/http.hpp"
 #include "toolb/status.hpp"

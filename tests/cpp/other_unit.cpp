@@ -8,3 +8,11 @@ std::string other_unit()
     engine.get("/", [](const toolb::Request &, toolb::Response &response) { response.write("x"); });
     return engine.status() ? "the other unit" : engine.status().text();
 }
+
+toolb::Status other_consumer()
+{
+    auto consumer = toolb::Consumer::attach("/none");
+    if (!consumer)
+        return consumer.status();
+    return consumer->run_events([](const toolb::Event &event) { (void)event.exchange().answer("x"); });
+}

@@ -95,12 +95,14 @@ public:
     template <class Handler>
     Engine &route(const char *method, const char *pattern, Handler handler)
     {
-        static_assert(std::is_invocable_v<const Handler &, const Request &, Response &>,
-                      "a handler is called as handler(const toolb::Request &, toolb::Response &); "
-                      "it is const, since several loops call it at once");
-        auto kept = std::make_shared<Route<Handler>>(std::move(handler), method, pattern);
-        (void)keep(toolb_engine_route(handle(), method, pattern, &Route<Handler>::call, kept.get()));
-        kept_.push_back(std::move(kept));
+        std::string name = "the handler of ";
+        // The library refuses what is null; here it must only not crash.
+        if (method != nullptr && pattern != nullptr)
+            name.append(method).append(" ").append(pattern);
+        using Bound = detail::Bound<Handler>;
+        auto bound = std::make_shared<Bound>(std::move(handler), std::move(name));
+        (void)keep(toolb_engine_route(handle(), method, pattern, &Bound::call, bound.get()));
+        kept_.push_back(std::move(bound));
         return *this;
     }
 
@@ -171,32 +173,6 @@ public:
     toolb_engine *handle() const noexcept { return handle_.get(); }
 
 private:
-    template <class Handler>
-    struct Route {
-        Route(Handler &&given, const char *method, const char *pattern)
-            : handler(std::move(given)), name("the handler of ")
-        {
-            // The library refuses what is null; here it must only not crash.
-            if (method != nullptr && pattern != nullptr)
-                name.append(method).append(" ").append(pattern);
-        }
-
-        static int call(void *data, const toolb_request *request, toolb_response *response) noexcept
-        {
-            const Route &route = *static_cast<const Route *>(data);
-            const Request lent(request);
-            Response answer(response);
-            Step step = Step::Done;
-            if (!detail::guarded(route.name.c_str(),
-                                 [&] { step = detail::step_of(route.handler, lent, answer); }))
-                answer.fail();
-            return static_cast<int>(step);
-        }
-
-        const Handler handler;
-        std::string name;
-    };
-
     struct Free {
         void operator()(toolb_engine *engine) const noexcept { toolb_engine_free(engine); }
     };

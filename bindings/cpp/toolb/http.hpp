@@ -6,8 +6,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 namespace toolb {
 
@@ -108,20 +110,40 @@ private:
 
 namespace detail {
 
-/// Calls a handler that returns nothing or a Step.
-template <class Handler, class... Arguments>
-Step step_of(const Handler &handler, Arguments &...arguments)
-{
-    using Returned = std::invoke_result_t<const Handler &, Arguments &...>;
+/// A handler of the application, with the function that toolb.h calls it by.
+template <class Handler>
+class Bound {
+    static_assert(std::is_invocable_v<const Handler &, const Request &, Response &>,
+                  "a handler is called as handler(const toolb::Request &, toolb::Response &); "
+                  "it is const, since several loops call it at once");
+    using Returned = std::invoke_result_t<const Handler &, const Request &, Response &>;
     static_assert(std::is_void_v<Returned> || std::is_same_v<Returned, Step>,
                   "a handler returns nothing or a toolb::Step");
-    if constexpr (std::is_void_v<Returned>) {
-        handler(arguments...);
-        return Step::Done;
-    } else {
-        return handler(arguments...);
+
+public:
+    Bound(Handler handler, std::string name) : handler_(std::move(handler)), name_(std::move(name)) {}
+
+    static int call(void *bound, const toolb_request *request, toolb_response *response) noexcept
+    {
+        const Bound &self = *static_cast<const Bound *>(bound);
+        const Request lent(request);
+        Response answer(response);
+        Step step = Step::Done;
+        const bool went_well = guarded(self.name_.c_str(), [&] {
+            if constexpr (std::is_void_v<Returned>)
+                self.handler_(lent, answer);
+            else
+                step = self.handler_(lent, answer);
+        });
+        if (!went_well)
+            answer.fail();
+        return static_cast<int>(step);
     }
-}
+
+private:
+    const Handler handler_;
+    const std::string name_;
+};
 
 } // namespace detail
 } // namespace toolb
