@@ -445,6 +445,29 @@ async def tasks(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @scenario
+async def all_tasks(scope: Scope, receive: Receive, send: Send) -> None:
+    """The set of all tasks while tasks come and go, and while somebody goes through it."""
+    known = asyncio.tasks._all_tasks
+    before = len(known)
+    slow = asyncio.create_task(events["never"].wait())
+    quick = [asyncio.create_task(asyncio.sleep(0)) for _ in range(50)]  # not-sync: a step each
+    counts = [len(known) - before, len({slow, *quick} & asyncio.all_tasks())]
+    await asyncio.wait(quick)
+    everybody = iter(known)
+    next(everybody)
+    quick.clear()
+    for _ in everybody:
+        pass
+    del _
+    counts.append(len(known) - before)
+    slow.cancel()
+    await asyncio.wait([slow])
+    del slow
+    counts.append(len(known) - before)
+    await answer(send, counts)
+
+
+@scenario
 async def timeouts(scope: Scope, receive: Receive, send: Send) -> None:
     seen = []
     for wait in (0.0, 0.001):
