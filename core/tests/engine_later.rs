@@ -641,7 +641,8 @@ fn a_handler_keeps_a_state_on_each_loop() {
             Step::Done
         }
 
-        fn make_state(&self, loop_index: u16) -> Option<Box<dyn Any>> {
+        fn make_state(&self, context: &mut Context<'_>) -> Option<Box<dyn Any>> {
+            let loop_index = context.loop_index();
             let thread = std::thread::current().id();
             self.0.send((loop_index, "made", thread)).unwrap();
             Some(Box::new(Count {

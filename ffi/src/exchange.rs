@@ -1,11 +1,11 @@
 //! What a handler sees: the request, and the response it writes.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_void};
 
-use toolb_core::engine::{Context, Request, Response, Step};
+use toolb_core::engine::{Request, Response};
 
-use crate::context;
 use crate::guard::{bytes, entry, object, place, text, text_bytes};
+use crate::handler::CState;
 use crate::toolb_status;
 
 /// Bytes of somebody else; not NUL-terminated.
@@ -18,11 +18,6 @@ pub struct toolb_slice {
     pub len: usize,
 }
 
-/// The response is complete; the connection goes on as HTTP has it.
-pub const TOOLB_DONE: c_int = 0;
-/// The response is complete; the connection closes after it.
-pub const TOOLB_CLOSE: c_int = 1;
-
 /// A request, lent to a handler for the time of its call. All slices taken from it end with the
 /// call.
 pub struct toolb_request {
@@ -33,53 +28,6 @@ pub struct toolb_request {
 /// Connection are the engine's to add.
 pub struct toolb_response {
     _opaque: [u8; 0],
-}
-
-/// A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
-/// number closes the connection, too.
-///
-/// It is called on the loop thread of the request's connection: calls on different loops overlap,
-/// and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
-pub type toolb_handler = Option<
-    unsafe extern "C" fn(
-        user_data: *mut c_void,
-        request: *const toolb_request,
-        response: *mut toolb_response,
-    ) -> c_int,
->;
-
-/// A handler with its data, as the engine calls it.
-pub(crate) struct CHandler {
-    pub(crate) call:
-        unsafe extern "C" fn(*mut c_void, *const toolb_request, *mut toolb_response) -> c_int,
-    pub(crate) user_data: *mut c_void,
-}
-
-// SAFETY: the documentation of `toolb_engine_route` makes the data's owner promise that it may be
-// used from all loop threads.
-unsafe impl Send for CHandler {}
-// SAFETY: as above.
-unsafe impl Sync for CHandler {}
-
-impl toolb_core::engine::Handler for CHandler {
-    fn handle(
-        &self,
-        context: &mut Context<'_>,
-        request: &Request<'_>,
-        response: &mut Response,
-    ) -> Step {
-        let request: *const Request<'_> = request;
-        let response: *mut Response = response;
-        // SAFETY: both objects outlive the call, and C gets no other way to them than the functions
-        // below, which cast the pointers back.
-        let step = context::enter(context, || unsafe {
-            (self.call)(self.user_data, request.cast(), response.cast())
-        });
-        match step {
-            TOOLB_DONE => Step::Done,
-            _ => Step::Close,
-        }
-    }
 }
 
 const EMPTY: toolb_slice = toolb_slice {
@@ -161,19 +109,9 @@ pub unsafe extern "C" fn toolb_request_param(
     name: *const c_char,
     out: *mut toolb_slice,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise; the pointer was made from a `Request`.
-        let (request, name, out) = unsafe {
-            (
-                object(request.cast::<Request<'_>>())?,
-                text(name)?,
-                place(out)?,
-            )
-        };
-        let value = request.param(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
-        *out = slice(value.as_bytes());
-        Ok(())
-    })
+    let find = |request: &Request<'_>, name: &str| request.param(name).map(|v| slice(v.as_bytes()));
+    // SAFETY: the caller's promise.
+    unsafe { look_up(request, name, out, find) }
 }
 
 /// Stores in `out` the value of the first field called `name`, in any case. TOOLB_NOT_FOUND if
@@ -187,6 +125,21 @@ pub unsafe extern "C" fn toolb_request_field(
     name: *const c_char,
     out: *mut toolb_slice,
 ) -> toolb_status {
+    let find = |request: &Request<'_>, name: &str| request.field(name).map(slice);
+    // SAFETY: the caller's promise.
+    unsafe { look_up(request, name, out, find) }
+}
+
+/// Stores what `find` finds by name.
+///
+/// # Safety
+/// As for toolb_request_param.
+unsafe fn look_up(
+    request: *const toolb_request,
+    name: *const c_char,
+    out: *mut toolb_slice,
+    find: impl FnOnce(&Request<'_>, &str) -> Option<toolb_slice>,
+) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise; the pointer was made from a `Request`.
         let (request, name, out) = unsafe {
@@ -196,10 +149,21 @@ pub unsafe extern "C" fn toolb_request_field(
                 place(out)?,
             )
         };
-        let value = request.field(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
-        *out = slice(value);
+        *out = find(request, name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         Ok(())
     })
+}
+
+/// What the `make_state` of the request's route made for this loop; NULL if there is none.
+///
+/// # Safety
+/// `request` is what the handler was called with, during that call, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_state(request: *const toolb_request) -> *mut c_void {
+    // SAFETY: the caller's promise; the pointer was made from a `Request`.
+    let request = unsafe { object(request.cast::<Request<'_>>()) };
+    let state = request.ok().and_then(|request| request.state::<CState>());
+    state.map_or(std::ptr::null_mut(), |state| state.pointer)
 }
 
 /// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the

@@ -32,6 +32,8 @@ pub enum toolb_status {
     TOOLB_FULL = 301,
     /// The time given is over.
     TOOLB_TIMEOUT = 302,
+    /// The process has no descriptor or no memory left for it.
+    TOOLB_NO_DESCRIPTOR = 303,
     /// A consumer could not attach to the bus.
     TOOLB_CANNOT_ATTACH = 400,
     /// The engine has gone, or it drains and everything is done.
@@ -59,6 +61,7 @@ pub extern "C" fn toolb_status_text(status: i32) -> *const c_char {
         300 => b"the other side has gone: the client left, or the engine has stopped\0",
         301 => b"the window is used up: write again when there is room\0",
         302 => b"the time given is over\0",
+        303 => b"the process is out of open files: raise the limit (ulimit -n)\0",
         400 => b"cannot attach to the bus: see toolb_last_error\0",
         401 => b"the engine has gone, or it drains and everything is done\0",
         402 => b"what came over the bus breaks its rules\0",

@@ -37,8 +37,8 @@ pub trait Handler: Send + Sync {
     /// Makes what the handler keeps on a loop, for [`Request::state`]: called once for each loop, on
     /// its thread, before its first request. It is dropped on that thread when the loop ends, after
     /// every callback.
-    fn make_state(&self, loop_index: u16) -> Option<Box<dyn Any>> {
-        let _ = loop_index;
+    fn make_state(&self, context: &mut Context<'_>) -> Option<Box<dyn Any>> {
+        let _ = context;
         None
     }
 }
