@@ -84,7 +84,8 @@ impl State {
 }
 
 /// Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
-/// caller then owns.
+/// caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
+/// which.
 ///
 /// # Safety
 /// `options` is NULL or points to a toolb_options; `out` may be written or is NULL.

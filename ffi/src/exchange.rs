@@ -2,10 +2,11 @@
 
 use std::ffi::{c_char, c_void};
 
-use toolb_core::engine::{Request, Response};
+use toolb_core::engine::Response;
 
 use crate::guard::{bytes, entry, object, place, text, text_bytes};
 use crate::handler::CState;
+use crate::request::AnyRequest;
 use crate::toolb_status;
 
 /// Bytes of somebody else; not NUL-terminated.
@@ -18,8 +19,8 @@ pub struct toolb_slice {
     pub len: usize,
 }
 
-/// A request, lent to a handler for the time of its call. All slices taken from it end with the
-/// call.
+/// A request. An inline handler has it for the time of its call; one that a consumer got with an
+/// event lives until its exchange is over. All slices taken from it end with it.
 pub struct toolb_request {
     _opaque: [u8; 0],
 }
@@ -30,12 +31,12 @@ pub struct toolb_response {
     _opaque: [u8; 0],
 }
 
-const EMPTY: toolb_slice = toolb_slice {
+pub(crate) const EMPTY: toolb_slice = toolb_slice {
     data: c"".as_ptr(),
     len: 0,
 };
 
-fn slice(bytes: &[u8]) -> toolb_slice {
+pub(crate) fn slice(bytes: &[u8]) -> toolb_slice {
     toolb_slice {
         data: bytes.as_ptr().cast(),
         len: bytes.len(),
@@ -45,13 +46,13 @@ fn slice(bytes: &[u8]) -> toolb_slice {
 /// Runs an accessor; NULL gives an empty slice.
 ///
 /// # Safety
-/// `request` is NULL or the pointer a handler was called with, during that call.
+/// `request` is NULL or points to an `AnyRequest` that lives.
 unsafe fn accessor(
     request: *const toolb_request,
-    part: impl for<'a> FnOnce(&Request<'a>) -> &'a [u8],
+    part: impl for<'a> FnOnce(&'a AnyRequest<'a>) -> &'a [u8],
 ) -> toolb_slice {
-    // SAFETY: the caller's promise; the pointer was made from a `Request`.
-    match unsafe { object(request.cast::<Request<'_>>()) } {
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    match unsafe { object(request.cast::<AnyRequest<'_>>()) } {
         Ok(request) => slice(part(request)),
         Err(_) => EMPTY,
     }
@@ -60,7 +61,7 @@ unsafe fn accessor(
 /// The method, as sent, such as "GET". Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_method(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
@@ -70,7 +71,7 @@ pub unsafe extern "C" fn toolb_request_method(request: *const toolb_request) -> 
 /// The path, percent-decoded, without the query. Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_path(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
@@ -80,17 +81,18 @@ pub unsafe extern "C" fn toolb_request_path(request: *const toolb_request) -> to
 /// The query, as sent, without its question mark. Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_query(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
     unsafe { accessor(request, |request| request.query()) }
 }
 
-/// The whole body. Borrows from `request`.
+/// The whole body; of a request that a consumer got with an event, the part that came with it.
+/// Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
@@ -98,18 +100,22 @@ pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> to
 }
 
 /// Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
-/// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
+/// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
+/// requests that came over the bus, which have no routes.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call; `name` is NUL-terminated; `out`
-/// may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+/// `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
+/// which is answered by TOOLB_NULL_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_param(
     request: *const toolb_request,
     name: *const c_char,
     out: *mut toolb_slice,
 ) -> toolb_status {
-    let find = |request: &Request<'_>, name: &str| request.param(name).map(|v| slice(v.as_bytes()));
+    let find = |request: &AnyRequest<'_>, name: &str| {
+        let value = request.param(name);
+        value.map(|value| slice(value.as_bytes()))
+    };
     // SAFETY: the caller's promise.
     unsafe { look_up(request, name, out, find) }
 }
@@ -125,7 +131,7 @@ pub unsafe extern "C" fn toolb_request_field(
     name: *const c_char,
     out: *mut toolb_slice,
 ) -> toolb_status {
-    let find = |request: &Request<'_>, name: &str| request.field(name).map(slice);
+    let find = |request: &AnyRequest<'_>, name: &str| request.field(name).map(slice);
     // SAFETY: the caller's promise.
     unsafe { look_up(request, name, out, find) }
 }
@@ -138,13 +144,13 @@ unsafe fn look_up(
     request: *const toolb_request,
     name: *const c_char,
     out: *mut toolb_slice,
-    find: impl FnOnce(&Request<'_>, &str) -> Option<toolb_slice>,
+    find: impl FnOnce(&AnyRequest<'_>, &str) -> Option<toolb_slice>,
 ) -> toolb_status {
     entry(|| {
-        // SAFETY: the caller's promise; the pointer was made from a `Request`.
+        // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
         let (request, name, out) = unsafe {
             (
-                object(request.cast::<Request<'_>>())?,
+                object(request.cast::<AnyRequest<'_>>())?,
                 text(name)?,
                 place(out)?,
             )
@@ -154,16 +160,20 @@ unsafe fn look_up(
     })
 }
 
-/// What the `make_state` of the request's route made for this loop; NULL if there is none.
+/// What the `make_state` of the request's route made for this loop; NULL if there is none, and for
+/// requests that came over the bus.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_state(request: *const toolb_request) -> *mut c_void {
-    // SAFETY: the caller's promise; the pointer was made from a `Request`.
-    let request = unsafe { object(request.cast::<Request<'_>>()) };
-    let state = request.ok().and_then(|request| request.state::<CState>());
-    state.map_or(std::ptr::null_mut(), |state| state.pointer)
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    match unsafe { object(request.cast::<AnyRequest<'_>>()) } {
+        Ok(AnyRequest::Inline(request)) => request
+            .state::<CState>()
+            .map_or(std::ptr::null_mut(), |state| state.pointer),
+        _ => std::ptr::null_mut(),
+    }
 }
 
 /// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the

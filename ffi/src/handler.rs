@@ -7,6 +7,7 @@ use toolb_core::engine::{Context, Handler, Request, Response, Step};
 
 use crate::context;
 use crate::exchange::{toolb_request, toolb_response};
+use crate::request::AnyRequest;
 
 /// The response is complete; the connection goes on as HTTP has it.
 pub const TOOLB_DONE: c_int = 0;
@@ -70,7 +71,8 @@ impl Handler for CHandler {
         request: &Request<'_>,
         response: &mut Response,
     ) -> Step {
-        let request: *const Request<'_> = request;
+        let request = AnyRequest::Inline(request);
+        let request: *const AnyRequest<'_> = &request;
         let response: *mut Response = response;
         // SAFETY: both objects outlive the call, and C gets no other way to them than the functions
         // of this crate, which cast the pointers back.

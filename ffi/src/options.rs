@@ -7,6 +7,7 @@ use std::time::Duration;
 use toolb_core::config::EngineConfig;
 
 use crate::guard::{sized, text};
+use crate::last_error::fail;
 use crate::toolb_status;
 
 /// For options that say so: none of it.
@@ -84,10 +85,10 @@ pub(crate) unsafe fn config(options: *const toolb_options) -> Result<EngineConfi
         let server = unsafe { text(options.server)? };
         config.server_header = (!server.is_empty()).then(|| server.to_owned());
     }
-    config
-        .validate()
-        .map_err(|_| toolb_status::TOOLB_BAD_ARGUMENT)?;
-    Ok(config)
+    match config.validate() {
+        Ok(()) => Ok(config),
+        Err(error) => Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
+    }
 }
 
 fn apply(options: &toolb_options, config: &mut EngineConfig) {

@@ -23,7 +23,7 @@ pub struct toolb_token(Token);
 /// Gives the right to answer away, with the status, the fields and the body that were written so
 /// far, and stores it in `out`; the handler then returns TOOLB_LATER. The caller owns the token.
 /// What is written to `response` afterwards is lost. TOOLB_BAD_STATE if there has been a token for
-/// this request before.
+/// this request before, and in a consumer, whose handlers answer at once.
 ///
 /// # Safety
 /// `response` is what the handler was called with, during that call; `out` may be written. Each may
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn toolb_response_later(
         // SAFETY: the caller's promise; the pointer was made from a `Response`.
         let (response, out) = unsafe { (place(response.cast::<Response>())?, place(out)?) };
         *out = std::ptr::null_mut();
-        if response.is_given_away() {
+        if !response.can_answer_later() {
             return Err(toolb_status::TOOLB_BAD_STATE);
         }
         *out = Box::into_raw(Box::new(toolb_token(response.later())));

@@ -127,6 +127,17 @@ impl Exchange {
             status: 0,
         }
     }
+
+    /// Makes this one what `new` makes, in its own memory.
+    pub(super) fn renew(&mut self, facts: ResponseFacts, now: u64) {
+        self.collected.clear();
+        self.line.clear();
+        *self = Self {
+            collected: std::mem::take(&mut self.collected),
+            line: std::mem::take(&mut self.line),
+            ..Self::new(facts, now)
+        };
+    }
 }
 
 /// Where an exchange is.

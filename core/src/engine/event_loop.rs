@@ -15,7 +15,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
-use super::conn::Conn;
+use super::conn::{Conn, Exchange};
 use super::context::Calls;
 use super::inline::Response;
 use super::lane::LaneEnd;
@@ -79,6 +79,12 @@ pub(super) struct Loop {
     pub(super) read_buffer: Vec<u8>,
     /// Spare output buffers.
     pub(super) spares: Vec<Vec<u8>>,
+    /// Spare exchanges: one is begun and ended with every request.
+    #[expect(
+        clippy::vec_box,
+        reason = "they move into connections and back by pointer"
+    )]
+    pub(super) exchanges: Vec<Box<Exchange>>,
     pub(super) scratch: Vec<u8>,
     pub(super) path: Vec<u8>,
     pub(super) inline_response: Response,
@@ -129,6 +135,7 @@ impl Loop {
             head: Head::default(),
             read_buffer: Vec::with_capacity(READ_BUFFER),
             spares: Vec::new(),
+            exchanges: Vec::new(),
             scratch: Vec::new(),
             path: Vec::new(),
             states: Vec::new(),

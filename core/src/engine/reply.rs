@@ -193,24 +193,25 @@ impl Loop {
             return Ok(());
         };
         let held = &mut lane.slots[usize::from(slot)];
-        let recalled = held.recalled;
-        let key = std::mem::replace(&mut held.conn, NOBODY);
+        let (key, recalled) = (held.conn, held.recalled);
         if key == NOBODY {
             return Ok(());
         }
+        if aux != 0 || !recalled {
+            // It stays in its slot until the lane is taken down, as those of any dead consumer.
+            return Err(Offence::Borrowed(
+                "an exchange was cancelled that nobody called back",
+            ));
+        }
+        // Recalled in the instant of its start, and the consumer saw the recall.
+        held.conn = NOBODY;
         let untouched = self
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
-        match aux {
-            // Recalled in the instant of its start, and the consumer saw the recall.
-            0 if recalled && untouched => self.readmit(key),
-            0 if !recalled => {
-                self.respond_abort(key);
-                return Err(Offence::Borrowed(
-                    "an exchange was cancelled that nobody called back",
-                ));
-            }
-            _ => self.respond_abort(key),
+        match untouched {
+            true => self.readmit(key),
+            // What was sent of its body since cannot be sent again.
+            false => self.respond_abort(key),
         }
         Ok(())
     }
@@ -409,6 +410,9 @@ impl Loop {
         self.mark_dirty(key);
         self.spare(record);
         self.log_access(key, &exchange);
+        if exchange.collected.capacity() <= READ_SPARE && self.exchanges.len() < MAX_SPARES {
+            self.exchanges.push(exchange);
+        }
     }
 
     fn log_access(&mut self, key: u64, exchange: &Exchange) {
@@ -426,7 +430,7 @@ impl Loop {
 
     /// Keeps a buffer for later use, unless it has grown large.
     pub(super) fn spare(&mut self, mut buffer: Vec<u8>) {
-        if (1..=READ_SPARE).contains(&buffer.capacity()) && self.spares.len() < 64 {
+        if (1..=READ_SPARE).contains(&buffer.capacity()) && self.spares.len() < MAX_SPARES {
             buffer.clear();
             self.spares.push(buffer);
         }
@@ -460,3 +464,5 @@ impl Loop {
 
 /// A larger buffer is not kept.
 const READ_SPARE: usize = 32 * 1024;
+/// No more of a kind is kept than this.
+const MAX_SPARES: usize = 64;
