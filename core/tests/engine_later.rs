@@ -448,6 +448,20 @@ fn an_abort_is_a_500_or_a_reset() {
     );
 }
 
+/// The body that came in chunks.
+fn dechunked(mut body: &str) -> String {
+    let mut whole = String::new();
+    loop {
+        let (size, rest) = body.split_once("\r\n").unwrap();
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            return whole;
+        }
+        whole += &rest[..size];
+        body = &rest[size + 2..];
+    }
+}
+
 /// A slow reader holds the writer up, and in the end has everything.
 fn slow_reader(blocking: bool) {
     const PART: usize = 16 * 1024;
@@ -487,18 +501,9 @@ fn slow_reader(blocking: bool) {
     assert_eq!(end, Ok(()));
     writer.join().unwrap();
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    let mut sizes: Vec<usize> = vec![0; 26];
-    let mut left = body;
-    loop {
-        let (size, tail) = left.split_once("\r\n").unwrap();
-        let size = usize::from_str_radix(size, 16).unwrap();
-        if size == 0 {
-            break;
-        }
-        for byte in tail.as_bytes()[..size].iter() {
-            sizes[usize::from(byte - b'a')] += 1;
-        }
-        left = &tail[size + 2..];
+    let mut sizes = [0; 26];
+    for byte in dechunked(body).bytes() {
+        sizes[usize::from(byte - b'a')] += 1;
     }
     assert_eq!(sizes.iter().sum::<usize>(), PART * PARTS);
     assert_eq!(sizes[0], PART * PARTS.div_ceil(26));
@@ -512,6 +517,75 @@ fn a_slow_reader_holds_a_writer_that_waits() {
 #[test]
 fn a_slow_reader_holds_a_writer_that_is_called() {
     slow_reader(false);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_cut_off_and_told_of() {
+    let server = Server::start(|config| config.timeouts.send_idle = Duration::from_millis(50));
+    let (stream, waiting) = server.ask(&last("x"));
+    let error = loop {
+        let written = waiting.token.write(&[b'x'; 16 * 1024]);
+        if let Err(error) = written.or_else(|_| wait(&waiting.token)) {
+            break error;
+        }
+    };
+    assert_eq!(error, WriteError::Gone);
+    let told = server.cancels.recv().unwrap();
+    assert_eq!(told, ("/later/x".to_owned(), waiting.thread));
+    let mut rest = Vec::new();
+    let end = (&stream).read_to_end(&mut rest);
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn an_old_client_reads_a_stream_to_the_end_of_its_connection() {
+    let server = Server::start(|_| ());
+    let (stream, waiting) = server.ask("GET /later/x HTTP/1.0\r\n\r\n");
+    waiting.token.write(b"one, ").unwrap();
+    waiting.token.answer(b"two").unwrap();
+    let expected = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\none, two";
+    assert_eq!(rest(stream), (expected.to_owned(), Ok(())));
+}
+
+#[test]
+fn a_token_may_be_used_by_several_threads() {
+    fn shared<T: Send + Sync>(value: T) -> T {
+        value
+    }
+    let server = Server::start(|_| ());
+    let (stream, waiting) = server.ask(&last("x"));
+    let token = Arc::new(shared(waiting.token));
+    let writers: Vec<_> = [b"a", b"b", b"c"]
+        .into_iter()
+        .map(|byte| {
+            let token = token.clone();
+            std::thread::spawn(move || {
+                for _ in 0..1000 {
+                    while token.write(byte).is_err() {
+                        wait(&token).unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    writers
+        .into_iter()
+        .for_each(|writer| writer.join().unwrap());
+    Arc::into_inner(token).unwrap().end().unwrap();
+    let answer = rest(stream).0;
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    // How they are cut into chunks depends on when the loop came to look.
+    let sent = dechunked(body);
+    for byte in ['a', 'b', 'c'] {
+        assert_eq!(sent.matches(byte).count(), 1000);
+    }
+}
+
+#[test]
+fn a_response_away_from_a_loop_cannot_come_later() {
+    let mut response = Response::default();
+    assert!(!response.can_answer_later());
+    assert_eq!(response.later().answer(b"x"), Err(WriteError::Gone));
 }
 
 #[test]
