@@ -302,7 +302,7 @@ impl Loop {
     pub(super) fn drain(&mut self) {
         // Whoever has connected has been accepted, as far as the client can tell.
         for address in 0..self.listeners.len() {
-            while self.accepting && self.accept(address) {}
+            while self.accepting && self.accept_at(address) {}
         }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
@@ -313,6 +313,7 @@ impl Loop {
         for key in self.conns.keys() {
             self.set_timer(key);
         }
+        self.drain_services();
         self.check_idle();
     }
 
@@ -330,7 +331,8 @@ impl Loop {
     }
 
     pub(super) fn check_idle(&mut self) {
-        if self.draining && self.conns.len() == 0 && !self.reported_idle {
+        let left = self.conns.len() + self.calls.streams.len();
+        if self.draining && left == 0 && !self.reported_idle {
             self.reported_idle = true;
             self.shared.loop_is_idle();
         }
