@@ -1,5 +1,6 @@
 //! One loop: a thread that owns connections and its ends of every lane.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
-use super::conn::Conn;
+use super::conn::{Conn, Exchange};
 use super::context::Calls;
 use super::inline::Response;
 use super::lane::LaneEnd;
@@ -94,9 +95,13 @@ pub(super) struct Loop {
     pub(super) read_buffer: Vec<u8>,
     /// Spare output buffers.
     pub(super) spares: Vec<Vec<u8>>,
+    /// Spare exchanges: one is begun and ended with every request.
+    pub(super) exchanges: Vec<Box<Exchange>>,
     pub(super) scratch: Vec<u8>,
     pub(super) path: Vec<u8>,
     pub(super) inline_response: Response,
+    /// What handlers keep on this loop, by the place in their route.
+    pub(super) states: Vec<Option<Box<dyn Any>>>,
     /// Words for consumers were moved after this turn's flush.
     pub(super) lanes_dirty: bool,
     pub(super) draining: bool,
@@ -122,6 +127,10 @@ impl Loop {
         Ok(Self {
             index,
             sleeper: shared.page.sleeper(index),
+            inline_response: Response::on_loop(
+                shared.mailboxes[usize::from(index)].clone(),
+                shared.config.response_window as usize,
+            ),
             shared,
             epoll,
             listeners,
@@ -141,9 +150,10 @@ impl Loop {
             head: Head::default(),
             read_buffer: Vec::with_capacity(READ_BUFFER),
             spares: Vec::new(),
+            exchanges: Vec::new(),
             scratch: Vec::new(),
             path: Vec::new(),
-            inline_response: Response::default(),
+            states: Vec::new(),
             lanes_dirty: false,
             draining: false,
             reported_idle: false,
@@ -155,6 +165,7 @@ impl Loop {
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
+        self.states = self.shared.routes.inline.make_states(self.index);
         self.init_services();
         while !self.stopped {
             let timeout = self.lie_down();
@@ -182,7 +193,18 @@ impl Loop {
                 self.flush_lanes();
             }
         }
+        self.wind_up();
+    }
+
+    /// Lets go of what application code keeps here, on the thread where it was made.
+    fn wind_up(mut self) {
+        self.cancel_tokens();
         self.end_services();
+        self.mailbox().close();
+        // Callbacks may point into the states, and connections lead to neither.
+        self.conns = Slab::new();
+        self.calls = Calls::new(Streams::new(self.index, Vec::new()));
+        self.states = Vec::new();
     }
 
     /// Decides how long to sleep, and announces sleep if it is for longer than a moment.
@@ -244,6 +266,7 @@ impl Loop {
                 Letter::Granted(ticket, reservation) => self.granted(&ticket, reservation),
                 Letter::LaneUp(handle) => self.lane_up(handle),
                 Letter::LaneDown(handle) => self.lane_down(&handle),
+                Letter::Token(outbox) => self.token_letter(&outbox),
                 Letter::Pump => {}
                 Letter::Drain => self.drain(),
                 Letter::Stop => self.stopped = true,

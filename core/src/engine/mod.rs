@@ -2,7 +2,8 @@
 //!
 //! A [`Loop`](event_loop) is a thread that owns connections and its ends of every lane. It is one
 //! struct whose methods are told by direction: `intake` reads clients, `relay` writes to consumers,
-//! `reply` reads consumers, `output` writes to clients, `serve_inline` runs handlers on the spot.
+//! `reply` reads consumers, `output` writes to clients, `serve_inline` runs handlers on the spot,
+//! `serve_token` takes what they answer later.
 #![forbid(unsafe_code)]
 
 mod conn;
@@ -17,11 +18,14 @@ mod mailbox;
 mod output;
 mod relay;
 mod reply;
+mod routes;
 mod serve_inline;
+mod serve_token;
 mod shared;
 mod slab;
 mod stream;
 mod timers;
+mod token;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -45,11 +49,13 @@ pub use context::{Context, Interest, Ready, TimerId, WatchId};
 pub use inline::{Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
-pub use shared::{ControlEvent, Routes};
+pub use routes::{InlineRoutes, Routes};
+pub use shared::ControlEvent;
 pub use stream::{
     Callbacks, CloseReason, Service, ServiceId, ServiceOptions, StreamError, StreamId, Streams,
     Target, Wait,
 };
+pub use token::{Token, WriteError};
 
 /// What [`Engine::control_events`] rings.
 pub use crate::sys::eventfd::EventFd;
@@ -98,7 +104,7 @@ impl Engine {
             }),
             page: StatusPage::create(loops as u16, clock::now()).map_err(cannot)?,
             mailboxes: (0..loops)
-                .map(|_| Mailbox::new())
+                .map(|_| Mailbox::new().map(Arc::new))
                 .collect::<io::Result<_>>()
                 .map_err(cannot)?,
             stats: (0..loops).map(|_| LoopStats::default()).collect(),
