@@ -21,7 +21,6 @@ pub(crate) fn enter<R>(context: &mut Context<'_>, callback: impl FnOnce() -> R) 
 }
 
 /// Gives `action` the loop whose callback this thread is in.
-#[allow(dead_code, reason = "timers, watches and streams will use it")]
 pub(crate) fn with<R>(action: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, toolb_status> {
     CURRENT.with(|current| {
         // Out of reach meanwhile, so that there is one reference to it at a time.

@@ -87,7 +87,7 @@ const EMPTY: toolb_slice = toolb_slice {
     len: 0,
 };
 
-fn slice(bytes: &[u8]) -> toolb_slice {
+pub(crate) fn slice(bytes: &[u8]) -> toolb_slice {
     toolb_slice {
         data: bytes.as_ptr().cast(),
         len: bytes.len(),

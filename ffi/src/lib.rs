@@ -8,10 +8,12 @@ mod engine;
 mod exchange;
 mod guard;
 mod status;
+mod stream;
 
 pub use engine::*;
 pub use exchange::*;
 pub use status::*;
+pub use stream::*;
 
 /// The version of the ABI this library speaks. Within one version structs only grow at their end
 /// and functions are only added.

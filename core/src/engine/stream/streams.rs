@@ -158,16 +158,19 @@ impl Streams {
         Ok(())
     }
 
-    /// Begins to connect; the stream is served by the service whose callback runs. Either `connect`
-    /// or `connect_fail` follows, once, never before this callback returns. What is sent before goes
-    /// out when the connection is there. `tag` is the stream's number for the application.
+    /// Begins to connect; the stream is served by the service whose callback runs, or elsewhere by
+    /// the engine's only one. Either `connect` or `connect_fail` follows, once, never before the
+    /// running callback returns. What is sent before goes out when the connection is there. `tag` is
+    /// the stream's number for the application.
     pub fn connect(
         &mut self,
         to: &Target,
         timeout: Duration,
         tag: usize,
     ) -> Result<StreamId, StreamError> {
-        let current = self.current.ok_or(StreamError::UnknownService)?;
+        let only = (self.options.len() == 1).then_some(0);
+        let current = self.current.or(only);
+        let current = current.ok_or(StreamError::UnknownService)?;
         self.connect_for(ServiceId(current), to, timeout, tag)
     }
 
