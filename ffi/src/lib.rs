@@ -3,15 +3,20 @@
 
 #![allow(non_camel_case_types)]
 
+mod consumer;
 mod context;
 mod engine;
 mod exchange;
 mod guard;
+mod last_error;
+mod request;
 mod status;
 mod stream;
 
+pub use consumer::*;
 pub use engine::*;
 pub use exchange::*;
+pub use last_error::*;
 pub use status::*;
 pub use stream::*;
 

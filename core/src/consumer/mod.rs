@@ -12,10 +12,13 @@
 mod attach;
 mod exchange;
 mod kick;
+mod leash;
 mod receive;
 mod respond;
+mod retry;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{
     error::Error,
@@ -30,10 +33,13 @@ use self::{
 use crate::{
     bus::{ConsumerLane, Violation},
     message::{Control, MAX_CONTROL_PACKET},
-    sys::seqpacket::Seqpacket,
+    sys::{crash, seqpacket::Seqpacket},
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
+pub use self::leash::Leash;
+pub use self::retry::Retry;
+pub use self::watch::{Watch, Woken};
 pub use crate::message::Request;
 
 /// An exchange: a slot of the lane, and which use of it.
@@ -230,6 +236,7 @@ impl Consumer {
             match Control::decode(&packet[..len]) {
                 Ok(Control::Drain) => {
                     self.tell(&Control::Draining);
+                    crash::point("draining");
                     return Ok(ControlEvent::Drain);
                 }
                 Ok(Control::Error(text)) => return Ok(ControlEvent::Error(text)),
@@ -242,6 +249,7 @@ impl Consumer {
 
     /// The application has started: requests may come.
     pub fn ready(&self) {
+        crash::point("attached");
         self.tell(&Control::Ready);
     }
 
@@ -256,6 +264,12 @@ impl Consumer {
     /// Everything is finished after [`ControlEvent::Drain`].
     pub fn drained(&self) {
         self.tell(&Control::Drained);
+    }
+
+    /// Wants to leave: the engine sends no more requests. Those that are on their way still come;
+    /// finish them, say [`drained`](Self::drained) and go. Whatever was not started goes to others.
+    pub fn leave(&self) {
+        self.tell(&Control::Draining);
     }
 
     /// Exchanges that came and are not done, started or not.
@@ -288,6 +302,7 @@ impl Consumer {
         }
         self.flush(true);
         self.armed = self.lane.arm();
+        crash::point("armed");
         self.armed
     }
 

@@ -178,6 +178,21 @@ impl Response {
         Token::new(outbox)
     }
 
+    /// Status, fields and body as written so far, for who carries them elsewhere than to a loop's own
+    /// output.
+    pub fn parts(&self) -> (u16, impl Iterator<Item = (&[u8], &[u8])> + Clone, &[u8]) {
+        (self.draft.status, self.draft.fields(), &self.draft.body)
+    }
+
+    /// Begins anew: a 200 without fields and body.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.draft.status = 200;
+        self.draft.text.clear();
+        self.draft.fields.clear();
+        self.draft.body.clear();
+    }
+
     /// Whether the right to answer has been given away.
     pub fn is_given_away(&self) -> bool {
         self.outbox.is_some()
@@ -195,10 +210,7 @@ impl Response {
     #[inline]
     pub(super) fn reset(&mut self, key: u64) {
         self.key = key;
-        self.draft.status = 200;
-        self.draft.text.clear();
-        self.draft.fields.clear();
-        self.draft.body.clear();
+        self.clear();
     }
 }
 
@@ -218,7 +230,7 @@ impl Draft {
         self.fields.push((name, value));
     }
 
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let text = &self.text;
         let fields = self.fields.iter();
         fields.map(|(name, value)| (name.of(text), value.of(text)))

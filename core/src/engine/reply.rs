@@ -193,24 +193,25 @@ impl Loop {
             return Ok(());
         };
         let held = &mut lane.slots[usize::from(slot)];
-        let recalled = held.recalled;
-        let key = std::mem::replace(&mut held.conn, NOBODY);
+        let (key, recalled) = (held.conn, held.recalled);
         if key == NOBODY {
             return Ok(());
         }
+        if aux != 0 || !recalled {
+            // It stays in its slot until the lane is taken down, as those of any dead consumer.
+            return Err(Offence::Borrowed(
+                "an exchange was cancelled that nobody called back",
+            ));
+        }
+        // Recalled in the instant of its start, and the consumer saw the recall.
+        held.conn = NOBODY;
         let untouched = self
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
-        match aux {
-            // Recalled in the instant of its start, and the consumer saw the recall.
-            0 if recalled && untouched => self.readmit(key),
-            0 if !recalled => {
-                self.respond_abort(key);
-                return Err(Offence::Borrowed(
-                    "an exchange was cancelled that nobody called back",
-                ));
-            }
-            _ => self.respond_abort(key),
+        match untouched {
+            true => self.readmit(key),
+            // What was sent of its body since cannot be sent again.
+            false => self.respond_abort(key),
         }
         Ok(())
     }
@@ -357,6 +358,9 @@ impl Loop {
         let Some(exchange) = self.exchange(key) else {
             return;
         };
+        if matches!(exchange.place, Place::Here) {
+            return;
+        }
         let place = std::mem::replace(&mut exchange.place, Place::Here);
         if let Place::Token(outbox) = &place {
             // Its holder has ended it, so there is nobody to be told.

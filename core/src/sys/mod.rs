@@ -2,11 +2,13 @@
 
 pub mod affinity;
 pub mod clock;
+pub mod crash;
 pub mod epoll;
 pub mod eventfd;
 pub mod inherited;
 pub mod memory;
 pub mod process;
+pub mod rendezvous;
 pub mod seqpacket;
 pub mod signal;
 pub mod socket;
