@@ -447,6 +447,12 @@ typedef struct {
      */
     uint32_t send_limit;
     /*
+     Not 0: a stream goes on when the peer ends its side. on_receive then tells of that end (see
+     toolb_stream_ended), and the service closes when it has sent its last. 0: the stream closes by
+     itself once on_receive has told of everything that came.
+     */
+    uint32_t half_open;
+    /*
      After toolb_stream_send answered TOOLB_FULL: half of the room is free again.
      */
     toolb_stream_callback on_writable;
@@ -994,6 +1000,15 @@ toolb_status toolb_stream_send(toolb_stream stream, const void *data, size_t len
  `out` may be written or is NULL.
  */
 toolb_status toolb_stream_unsent(toolb_stream stream, size_t *out);
+
+/*
+ Stores in `out` 1 if nothing more comes from the peer, so that what toolb_stream_peek shows is all,
+ or else 0. Callbacks of the stream's loop only.
+
+ # Safety
+ `out` may be written or is NULL.
+ */
+toolb_status toolb_stream_ended(toolb_stream stream, int *out);
 
 /*
  Ends a stream once everything queued has been sent; on_receive comes no more, on_close does, after

@@ -706,6 +706,73 @@ fn pinned_loops_stay_on_their_cpus() {
 }
 
 #[test]
+fn a_half_open_service_answers_behind_the_end() {
+    let options = ServiceOptions {
+        half_open: true,
+        ..ServiceOptions::default()
+    };
+    let (told, reasons) = events();
+    let server = Server::with(one_loop(), options, move |context, what| match what {
+        What::Receive(id) if context.streams().ended(id).unwrap() => {
+            let question = context.streams().peek(id).unwrap().len();
+            context.timer(Duration::from_millis(1), move |context| {
+                let streams = context.streams();
+                let answer = format!("{question} bytes");
+                streams.send(id, answer.as_bytes()).unwrap();
+                streams.close(id).unwrap();
+            });
+        }
+        What::Close(_, reason) => told.tell(reason),
+        _ => {}
+    });
+    for question in ["", "what?"] {
+        let mut client = server.connect();
+        client.write_all(question.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, format!("{} bytes", question.len()));
+        assert_eq!(reasons.recv().unwrap(), CloseReason::Closed);
+    }
+    reset(&server.address);
+    assert_eq!(reasons.recv().unwrap(), CloseReason::Reset);
+}
+
+#[test]
+fn those_that_wait_when_the_engine_drains_are_told_before_the_drain() {
+    let welcome = Arc::new(Mutex::new(0));
+    let (told, seen) = events();
+    let members = welcome.clone();
+    let server = Server::with(
+        one_loop(),
+        ServiceOptions::default(),
+        move |context, what| {
+            match what {
+                What::Receive(id) => {
+                    // Holds the loop until the test has connected more and asked it to drain.
+                    told.tell(0);
+                    drop(members.lock().unwrap());
+                    echo(context, id);
+                }
+                What::Accept(_) => told.tell(1),
+                What::Drain => told.tell(2),
+                _ => {}
+            }
+        },
+    );
+    let mut first = server.connect();
+    assert_eq!(seen.recv().unwrap(), 1);
+    let held = welcome.lock().unwrap();
+    first.write_all(b"hold").unwrap();
+    assert_eq!(seen.recv().unwrap(), 0);
+    let _more = [server.connect(), server.connect()];
+    server.engine.drain();
+    drop(held);
+    let order: Vec<_> = (0..3).map(|_| seen.recv().unwrap()).collect();
+    assert_eq!(order, [1, 1, 2]);
+}
+
+#[test]
 fn a_service_on_a_unix_socket_is_told_no_peer() {
     let folder = std::env::temp_dir().join(format!("toolb-stream-{}", std::process::id()));
     std::fs::create_dir(&folder).unwrap();

@@ -98,6 +98,10 @@ pub struct toolb_service {
     pub receive_limit: u32,
     /// Bytes that toolb_stream_send may have queued; 0: 262144.
     pub send_limit: u32,
+    /// Not 0: a stream goes on when the peer ends its side. on_receive then tells of that end (see
+    /// toolb_stream_ended), and the service closes when it has sent its last. 0: the stream closes by
+    /// itself once on_receive has told of everything that came.
+    pub half_open: u32,
     /// After toolb_stream_send answered TOOLB_FULL: half of the room is free again.
     pub on_writable: toolb_stream_callback,
     /// The engine has stopped accepting and ends when all connections have, at the latest after its
@@ -294,6 +298,23 @@ pub unsafe extern "C" fn toolb_stream_unsent(
     })
 }
 
+/// Stores in `out` 1 if nothing more comes from the peer, so that what toolb_stream_peek shows is all,
+/// or else 0. Callbacks of the stream's loop only.
+///
+/// # Safety
+/// `out` may be written or is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_stream_ended(stream: toolb_stream, out: *mut c_int) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let out = unsafe { place(out)? };
+        with(|streams| {
+            *out = c_int::from(streams.ended(StreamId::from_raw(stream))?);
+            Ok(())
+        })
+    })
+}
+
 /// Ends a stream once everything queued has been sent; on_receive comes no more, on_close does, after
 /// the running callback. Closing again is allowed. Callbacks of the stream's loop only.
 #[unsafe(no_mangle)]
@@ -446,6 +467,7 @@ impl CService {
             },
             receive_limit: size(self.service.receive_limit, default.receive_limit),
             send_limit: size(self.service.send_limit, default.send_limit),
+            half_open: self.service.half_open != 0,
         }
     }
 }

@@ -89,6 +89,7 @@ static void misuse(struct state *state, toolb_stream stream)
     size_t size;
     char byte[1];
     size_t i;
+    int ended;
 
     for (i = 0; i < sizeof gone / sizeof gone[0] + 1; i++) {
         toolb_status status = i == 0 ? TOOLB_WRONG_LOOP : TOOLB_GONE;
@@ -101,6 +102,7 @@ static void misuse(struct state *state, toolb_stream stream)
         EXPECT(toolb_stream_consume(wrong, 0), status);
         EXPECT(toolb_stream_send(wrong, "x", 1), status);
         EXPECT(toolb_stream_unsent(wrong, &size), status);
+        EXPECT(toolb_stream_ended(wrong, &ended), status);
         EXPECT(toolb_stream_close(wrong), status);
         EXPECT(toolb_stream_abort(wrong), status);
         EXPECT(toolb_stream_set_user(wrong, byte), status);
@@ -117,6 +119,9 @@ static void misuse(struct state *state, toolb_stream stream)
     EXPECT(toolb_stream_send(stream, NULL, 0), TOOLB_OK);
     EXPECT(toolb_stream_send(stream, large, sizeof large), TOOLB_BAD_ARGUMENT);
     EXPECT(toolb_stream_unsent(stream, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_stream_ended(stream, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_stream_ended(stream, &ended), TOOLB_OK);
+    CHECK(!ended);
     EXPECT(toolb_stream_peer(stream, byte, 1, &size), TOOLB_BUFFER_TOO_SMALL);
     CHECK(size > 10 && size < 64);
     EXPECT(toolb_stream_connect(NULL, 1, 0, NULL, &new), TOOLB_NULL_ARGUMENT);
@@ -311,6 +316,7 @@ int main(void)
     EXPECT(toolb_stream_consume(1, 0), TOOLB_WRONG_LOOP);
     EXPECT(toolb_stream_send(1, "x", 1), TOOLB_WRONG_LOOP);
     EXPECT(toolb_stream_unsent(1, &size), TOOLB_WRONG_LOOP);
+    EXPECT(toolb_stream_ended(1, &i), TOOLB_WRONG_LOOP);
     EXPECT(toolb_stream_close(1), TOOLB_WRONG_LOOP);
     EXPECT(toolb_stream_abort(1), TOOLB_WRONG_LOOP);
     EXPECT(toolb_stream_connect("127.0.0.1", port, 0, NULL, &stream), TOOLB_WRONG_LOOP);

@@ -315,6 +315,8 @@ impl Loop {
         for key in self.conns.keys() {
             self.set_timer(key);
         }
+        // Services hear of those that came last before they hear that these were the last.
+        self.go_on_with_streams();
         self.drain_services();
         self.check_idle();
     }

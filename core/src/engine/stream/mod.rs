@@ -97,6 +97,10 @@ pub struct ServiceOptions {
     pub receive_limit: usize,
     /// Bytes that wait to be taken by the peer.
     pub send_limit: usize,
+    /// Whether a stream goes on when the peer ends its side: `receive` then tells of that end (see
+    /// [`Streams::ended`]), and the service closes when it has sent its last. Otherwise the stream
+    /// closes by itself once `receive` has told of everything that came.
+    pub half_open: bool,
 }
 
 impl Default for ServiceOptions {
@@ -105,6 +109,7 @@ impl Default for ServiceOptions {
             default_timeout: Some(Duration::from_secs(60)),
             receive_limit: 256 * 1024,
             send_limit: 256 * 1024,
+            half_open: false,
         }
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Stream {
     pub(super) phase: Phase,
     /// Nothing more comes from the peer.
     pub(super) ended: bool,
+    /// A service that goes on behind the peer's end has been told of it.
+    pub(super) end_told: bool,
     /// Nothing more can be sent.
     pub(super) broken: bool,
     /// The kernel has told of an end, behind which it tells nothing more.
@@ -110,6 +112,7 @@ impl Stream {
             tag: 0,
             phase: Phase::Fresh { outgoing: false },
             ended: false,
+            end_told: false,
             broken: false,
             hung_up: false,
             // The peer may have spoken before the socket was watched: then an edge is reported.
@@ -150,6 +153,7 @@ impl Stream {
             Event::Receive => {
                 self.news = false;
                 self.wanted = None;
+                self.end_told = self.ended;
             }
             Event::Writable => {
                 self.refused = false;
@@ -175,7 +179,8 @@ impl Stream {
     /// Draws the consequences of an end: everything that came has been told, or everything that was
     /// queued has been sent. True: our direction is to be ended.
     pub(super) fn conclude(&mut self, options: &ServiceOptions) -> bool {
-        if self.phase == Phase::Open && self.ended && !self.receive_due(options) {
+        let goes_on = options.half_open && !self.broken;
+        if self.phase == Phase::Open && self.ended && !goes_on && !self.receive_due(options) {
             self.phase = Phase::Closing(CloseReason::PeerClosed);
         }
         let Phase::Closing(reason) = self.phase else {
@@ -252,6 +257,7 @@ impl Stream {
     fn receive_due(&self, options: &ServiceOptions) -> bool {
         let unread = self.unread().len();
         match self.wanted {
+            _ if options.half_open && self.ended && !self.end_told => true,
             _ if unread == 0 => false,
             Some(least) => unread >= least || self.ended || unread >= options.receive_limit,
             None => self.news,
@@ -284,6 +290,7 @@ mod tests {
         default_timeout: Some(Duration::from_secs(60)),
         receive_limit: 100,
         send_limit: 100,
+        half_open: false,
     };
 
     fn open(now: u64) -> Stream {
@@ -423,6 +430,29 @@ mod tests {
         stream.sent = 3;
         assert!(stream.conclude(&OPTIONS));
         let told = Phase::Over(Ending::Closed(CloseReason::PeerClosed));
+        assert_eq!(stream.phase, told);
+    }
+
+    #[test]
+    fn a_half_open_stream_is_told_of_the_end_and_goes_on() {
+        let options = ServiceOptions {
+            half_open: true,
+            ..OPTIONS
+        };
+        let mut stream = open(0);
+        stream.ended = true;
+        assert_eq!(stream.next_event(&options), Some(Event::Receive));
+        stream.tell(Event::Receive, 1, &options);
+        assert_eq!(stream.next_event(&options), None);
+        assert!(!stream.conclude(&options));
+        assert_eq!(stream.phase, Phase::Open);
+        assert_eq!(
+            stream.overdue(60 * SECOND + 1, SEND_IDLE),
+            Some(Overdue::Idle)
+        );
+        stream.broken = true;
+        stream.conclude(&options);
+        let told = Phase::Over(Ending::Closed(CloseReason::Reset));
         assert_eq!(stream.phase, told);
     }
 

@@ -242,6 +242,11 @@ impl Streams {
         Ok(self.find(stream)?.unsent())
     }
 
+    /// Whether nothing more comes from the peer: what `peek` shows is all.
+    pub fn ended(&self, stream: StreamId) -> Result<bool, StreamError> {
+        Ok(self.find(stream)?.ended)
+    }
+
     /// The service whose callback runs.
     pub fn service(&self) -> Option<ServiceId> {
         self.current.map(ServiceId)

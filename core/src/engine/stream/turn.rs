@@ -95,7 +95,8 @@ impl Loop {
             };
         }
         let options = &self.calls.streams.options[usize::from(stream.service)];
-        if flags & epoll::ERR != 0 && !stream.wants_to_read(options) {
+        let used = matches!(stream.phase, Phase::Open | Phase::Closing(_));
+        if flags & epoll::ERR != 0 && used && !stream.wants_to_read(options) {
             // Nobody is going to read as far as the error.
             stream.broken = true;
             stream.ended = true;
@@ -520,8 +521,8 @@ impl Stream {
         if self.sent > 0 && self.sent == self.output.len() {
             self.output = Vec::new();
             self.sent = 0;
-        } else if self.sent >= READ_BUFFER {
-            // A long queue must not drag its sent part along.
+        } else if self.sent >= READ_BUFFER && self.sent >= self.output.len() / 2 {
+            // A long queue must not drag its sent part along, nor be moved too often.
             self.output.drain(..self.sent);
             self.sent = 0;
         }
