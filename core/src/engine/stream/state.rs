@@ -256,8 +256,9 @@ impl Stream {
 
     fn receive_due(&self, options: &ServiceOptions) -> bool {
         let unread = self.unread().len();
+        let goes_on = options.half_open && !self.broken;
         match self.wanted {
-            _ if options.half_open && self.ended && !self.end_told => true,
+            _ if goes_on && self.ended && !self.end_told => true,
             _ if unread == 0 => false,
             Some(least) => unread >= least || self.ended || unread >= options.receive_limit,
             None => self.news,
@@ -450,7 +451,9 @@ mod tests {
             stream.overdue(60 * SECOND + 1, SEND_IDLE),
             Some(Overdue::Idle)
         );
+        // A connection that broke does not go on, nor is its end told of but by `close`.
         stream.broken = true;
+        stream.end_told = false;
         stream.conclude(&options);
         let told = Phase::Over(Ending::Closed(CloseReason::Reset));
         assert_eq!(stream.phase, told);
