@@ -35,6 +35,11 @@ pub(crate) fn with<R>(action: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, t
     })
 }
 
+/// Whether this thread is in a callback on a loop.
+pub(crate) fn is_inside() -> bool {
+    CURRENT.with(|current| !current.get().is_null())
+}
+
 thread_local! {
     static CURRENT: Cell<*mut Context<'static>> = const { Cell::new(null_mut()) };
 }

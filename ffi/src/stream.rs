@@ -14,7 +14,7 @@ use toolb_core::engine::{
 };
 
 use crate::context;
-use crate::guard::{bytes, entry, object, place, put_text, text};
+use crate::guard::{bytes, entry, object, place, put_text, sized, text};
 use crate::{toolb_engine, toolb_slice, toolb_status};
 
 /// The name of a raw connection: never 0 and never used again, so that a function that is given the
@@ -57,7 +57,7 @@ pub type toolb_loop_callback = Option<unsafe extern "C" fn(state: *mut c_void, i
 ///
 /// Each loop has a `state` of its own. All callbacks of a loop run on its thread, one after the other
 /// and to their end, so what only they use needs no locks; and as long as one runs, everything else
-/// on its loop waits (one that takes more than 100 ms is counted as an overrun). They must not block,
+/// on its loop waits (one that takes more than `callback_budget_ms` is counted as an overrun). They must not block,
 /// throw or longjmp. A function of this library that they call never calls back: what follows from it
 /// comes after the callback has returned.
 #[repr(C)]
@@ -440,16 +440,10 @@ impl CService {
         service: *const toolb_service,
         user_data: *mut c_void,
     ) -> Result<Self, toolb_status> {
-        if service.is_null() {
-            return Err(toolb_status::TOOLB_NULL_ARGUMENT);
-        }
-        // SAFETY: the caller's promise; only the size is read before it is known.
-        let size = unsafe { (&raw const (*service).struct_size).read() };
-        if size < offset_of!(toolb_service, on_drain) + size_of::<toolb_loop_callback>() {
-            return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-        }
-        // SAFETY: the struct has at least the fields of the first version.
-        let service = unsafe { service.read() };
+        let first_version = offset_of!(toolb_service, on_drain) + size_of::<toolb_loop_callback>();
+        // SAFETY: the caller's promise; zeros are no callbacks and defaults.
+        let service = unsafe { sized(service, first_version)? };
+        let service = service.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
         Ok(Self { service, user_data })
     }
 

@@ -280,6 +280,7 @@ int main(void)
         .receive_limit = LIMIT,
         .send_limit = LIMIT,
     };
+    toolb_stats stats = {.struct_size = sizeof stats};
     toolb_engine *engine;
     toolb_slice slice;
     toolb_stream stream;
@@ -348,11 +349,15 @@ int main(void)
     stays = dial();
     say(stays, "echo");
     hear(stays, 4, "echo");
+    EXPECT(toolb_engine_stats(engine, &stats), TOOLB_OK);
+    CHECK(stats.streams_active >= 1 && stats.streams_accepted > 20 && stats.streams_connected >= 20);
     EXPECT(toolb_engine_stop(engine), TOOLB_OK);
     CHECK(pthread_join(thread, NULL) == 0);
     close(stays);
     CHECK(inits == LOOPS && drained == LOOPS && exits == LOOPS);
     CHECK(closed == accepted);
+    EXPECT(toolb_engine_stats(engine, &stats), TOOLB_OK);
+    CHECK(stats.streams_active == 0);
     CHECK(reasons[TOOLB_REASON_ABORTED] == 20 && reasons[TOOLB_REASON_STOPPING] >= 1);
     toolb_engine_free(engine);
     return 0;

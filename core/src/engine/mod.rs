@@ -32,7 +32,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -40,7 +40,7 @@ use crate::config::EngineConfig;
 use crate::dispatch::{LaneLimits, Pool, PoolLimits};
 use crate::log;
 use crate::log::access::AccessLog;
-use crate::stats::{LoopStats, Snapshot};
+use crate::stats::LoopStats;
 use crate::sys::affinity;
 use crate::sys::clock;
 use crate::sys::socket::Listener;
@@ -57,6 +57,8 @@ pub use stream::{
 };
 pub use token::{Token, WriteError};
 
+/// What [`Engine::stats`] gives.
+pub use crate::stats::Snapshot;
 /// What [`Engine::control_events`] rings.
 pub use crate::sys::eventfd::EventFd;
 
@@ -189,30 +191,21 @@ impl Engine {
             let shared = self.shared.clone();
             let added = self.services.clone();
             let cpu = cpus.get(index % cpus.len().max(1)).copied();
-            let (made, is_made) = mpsc::channel();
+            let epoll = Loop::watch(index as u16, &shared, &listeners)?;
             // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
-            let make = move || {
-                if let Some(cpu) = cpu {
-                    affinity::pin(cpu)?;
+            let life = move || {
+                if let Some(Err(error)) = cpu.map(affinity::pin) {
+                    log::warning(format_args!(
+                        "loop {index} is on no CPU of its own: {error}"
+                    ));
                 }
                 let services = services_of(added, listeners.len());
-                Loop::new(index as u16, shared, listeners, services)
-            };
-            let life = move || match make() {
-                Ok(one) => {
-                    let _ = made.send(Ok(()));
-                    one.run();
-                }
-                Err(error) => {
-                    let _ = made.send(Err(error));
-                }
+                Loop::new(index as u16, shared, listeners, services, epoll).run();
             };
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
                 .spawn(move || abort_on_panic(life))?;
             self.threads.push(thread);
-            // It tells before it does anything else; a panic would have ended the process.
-            is_made.recv().unwrap_or(Ok(()))?;
         }
         Ok(())
     }
