@@ -398,7 +398,7 @@ impl Loop {
                     callbacks.connect_fail(context, id, error);
                 });
             }
-            Ending::Unknown => {}
+            Ending::Unknown => self.stats().streams_closed.add(1),
         }
         let now = self.now;
         let Some(stream) = self.calls.streams.table.find_mut(key) else {
@@ -540,9 +540,9 @@ impl Stream {
             Phase::Connecting | Phase::Fresh { outgoing: true } => {
                 Phase::Over(Ending::ConnectFailed(socket::CANCELLED))
             }
-            Phase::Fresh { outgoing: false } | Phase::Linger => Phase::Over(Ending::Unknown),
+            Phase::Fresh { outgoing: false } => Phase::Over(Ending::Unknown),
             Phase::Open | Phase::Closing(_) => Phase::Over(Ending::Closed(CloseReason::Stopping)),
-            Phase::Over(ending) => Phase::Over(ending),
+            Phase::Over(_) | Phase::Linger => self.phase,
         };
     }
 }
