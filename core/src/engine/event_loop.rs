@@ -80,7 +80,10 @@ pub(super) struct Loop {
     /// Spare output buffers.
     pub(super) spares: Vec<Vec<u8>>,
     /// Spare exchanges: one is begun and ended with every request.
-    #[expect(clippy::vec_box, reason = "they move into connections and back by pointer")]
+    #[expect(
+        clippy::vec_box,
+        reason = "they move into connections and back by pointer"
+    )]
     pub(super) exchanges: Vec<Box<Exchange>>,
     pub(super) scratch: Vec<u8>,
     pub(super) path: Vec<u8>,
@@ -243,6 +246,10 @@ impl Loop {
                 Letter::LaneUp(handle) => self.lane_up(handle),
                 Letter::LaneDown(handle) => self.lane_down(&handle),
                 Letter::Token(outbox) => self.token_letter(&outbox),
+                Letter::File(handle, slot, generation, file) => {
+                    self.file_arrived(&handle, slot, generation, file);
+                }
+                Letter::FilePart(part) => self.file_part(part),
                 Letter::Pump => {}
                 Letter::Drain => self.drain(),
                 Letter::Stop => self.stopped = true,
