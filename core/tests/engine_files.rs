@@ -15,6 +15,7 @@ use support::{Handle, Server, Worker, read_response};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, FileError};
 use toolb_core::message::{Control, Request};
+use toolb_core::sys::memory;
 
 /// Answers `/file?OFFSET,LENGTH` with the file, `/slow` after a word, all else with its path.
 struct Files {
@@ -140,8 +141,22 @@ fn file_of(content: &[u8]) -> File {
 #[test]
 fn files_and_parts_of_them_come_whole() {
     let content = content(3_000_000);
-    let fixture = Fixture::new(&file_of(&content));
-    assert!(fixture.fetch("/file") == (200, content.clone()));
+    files_come_whole(&file_of(&content), &content);
+}
+
+/// Of such a file the kernel does not say beforehand whether a read would wait, so that the file
+/// thread has to do it.
+#[test]
+fn files_that_the_file_thread_reads_come_whole() {
+    let content = content(3_000_000);
+    let file = File::from(memory::create(c"test", content.len()).unwrap());
+    (&file).write_all(&content).unwrap();
+    files_come_whole(&file, &content);
+}
+
+fn files_come_whole(file: &File, content: &[u8]) {
+    let fixture = Fixture::new(file);
+    assert!(fixture.fetch("/file") == (200, content.to_vec()));
     assert!(fixture.fetch("/file?2999990") == (200, content[2_999_990..].to_vec()));
     assert!(fixture.fetch("/file?100,5000,206") == (206, content[100..5100].to_vec()));
     assert_eq!(fixture.fetch("/file?3000000"), (200, Vec::new()));
