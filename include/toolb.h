@@ -238,6 +238,10 @@ typedef struct {
      Milliseconds that the engine may take to answer; 10000 by default.
      */
     uint32_t attach_timeout_ms;
+    /*
+     Milliseconds to wait for an engine that is not there yet; by default it must be there.
+     */
+    uint32_t attach_patience_ms;
 } toolb_consumer_options;
 
 /*
@@ -462,6 +466,15 @@ toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler,
  `consumer` is a live consumer or NULL.
  */
 toolb_status toolb_consumer_stop(toolb_consumer *consumer);
+
+/*
+ Asks the engine for no more requests: finish what there is; when all is done,
+ TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_leave(toolb_consumer *consumer);
 
 /*
  Leaves the engine and frees the consumer with all its requests. Exchanges that were begun and not

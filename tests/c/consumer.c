@@ -299,6 +299,8 @@ static void begin(const toolb_event *event)
         check("status", toolb_exchange_status(consumer, x, 403));
         check("answer", toolb_exchange_answer(consumer, x, NULL, 0));
     } else {
+        if (is(path, "/leave"))
+            check("leave", toolb_consumer_leave(consumer));
         if (is(path, "/block"))
             sleep_ms(number(event->request, "ms", 0));
         check("answer", toolb_exchange_answer(consumer, x, id, strlen(id)));

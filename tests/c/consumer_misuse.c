@@ -104,6 +104,8 @@ static void without_a_consumer(void)
     EXPECT(toolb_consumer_attach("fd:3", &options, &consumer), TOOLB_NOT_UTF8);
     options.name = NULL;
     EXPECT(toolb_consumer_attach("\xff", &options, &consumer), TOOLB_NOT_UTF8);
+    options.attach_patience_ms = 30;
+    EXPECT(toolb_consumer_attach("/nowhere/bus", &options, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT(toolb_consumer_attach("", &options, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT(toolb_consumer_attach("fd:x", &options, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT(toolb_consumer_attach("fd:-1", &options, &consumer), TOOLB_CANNOT_ATTACH);
@@ -121,6 +123,7 @@ static void without_a_consumer(void)
     EXPECT(toolb_consumer_wait(NULL, 0), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_flush(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_run(NULL, NULL, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_leave(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_stop(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_free(NULL), TOOLB_OK);
     EXPECT(toolb_exchange_status(NULL, 1, 200), TOOLB_NULL_ARGUMENT);

@@ -210,14 +210,17 @@ def test_a_drain_ends_consumers_well(servers: Servers, arguments: tuple[str, ...
     assert "exit" not in server.said().lower(), server.said()
 
 
-def test_a_handler_may_stop_its_consumer(servers: Servers) -> None:
+@pytest.mark.parametrize(
+    ("path", "arguments"), [("/stop", ("run",)), ("/leave", ())], ids=["stop", "leave"]
+)
+def test_a_consumer_may_leave(servers: Servers, path: str, arguments: tuple[str, ...]) -> None:
     """What it has not begun goes to the next one, which is started in its place."""
-    server = servers.start(program=native.serving("consumer", "run"))
+    server = servers.start(program=native.serving("consumer", *arguments))
     first = server.worker_pids()
     with server.connect() as connection:
         asked = ["a", "b", "c"]
-        connection.send(request("/stop", headers={"X-Id": "stop"}))
-        assert connection.receive().body == b"stop"
+        connection.send(request(path, headers={"X-Id": "left"}))
+        assert connection.receive().body == b"left"
         for own in asked:
             connection.send(request("/x", headers={"X-Id": own}))
         assert [connection.receive().body.decode() for _ in asked] == asked
