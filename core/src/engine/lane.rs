@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
 use crate::dispatch::LaneLimits;
 
+use super::files::Meeting;
+
 /// No connection: the client has left, or has its answer, and only the slot is still held.
 pub(super) const NOBODY: u64 = u64::MAX;
 
@@ -95,6 +97,8 @@ pub(super) struct LaneEnd {
     pub(super) wants_starts: bool,
     /// Slots in use here.
     pub(super) held: usize,
+    /// Where files and the records that speak of them wait for each other.
+    pub(super) meeting: Meeting,
     /// Since an exchange overran its deadline: the tick then, and when to look again.
     pub(super) suspicion: Option<(u32, u64)>,
 }
@@ -154,6 +158,7 @@ impl LaneEnd {
             stalled: false,
             wants_starts: false,
             held: 0,
+            meeting: Meeting::default(),
             suspicion: None,
         }
     }

@@ -348,8 +348,9 @@ impl Loop {
                     break;
                 }
             }
-            if let Some(lane) = self.lanes[place].take() {
+            if let Some(mut lane) = self.lanes[place].take() {
                 self.unwatch_lane(&lane);
+                self.settle_files(&mut lane);
                 self.settle(&lane);
             }
         }
@@ -408,7 +409,7 @@ impl Loop {
             return;
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
-            Place::Here => return,
+            Place::Here | Place::File(_) => return,
             Place::Token(outbox) => return self.cancel_token(&outbox),
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {

@@ -6,7 +6,7 @@ pub(crate) mod http;
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -67,7 +67,7 @@ impl Server {
         let geometry = lane.geometry();
         let welcome = Control::Welcome(Welcome {
             abi: toolb_core::bus::ABI,
-            features: 0,
+            features: toolb_core::message::FEATURE_FILES,
             lane_id: lane.lane_id(),
             rings: geometry.rings,
             slots: geometry.slots,
@@ -96,6 +96,30 @@ impl Worker {
     pub(crate) fn bury(&mut self, engine: &Engine) {
         self.thread.take().unwrap().join().unwrap();
         engine.lane_down(&self.lane);
+    }
+
+    /// The next file that it answers with.
+    pub(crate) fn take_file(&self) -> (Control, OwnedFd) {
+        let socket = self.socket.as_ref().unwrap();
+        let (mut packet, mut fds) = (vec![0; 4096], Vec::new());
+        socket.wait(None).unwrap();
+        let size = socket.recv(&mut packet, &mut fds).unwrap();
+        let control = Control::decode(&packet[..size]).unwrap();
+        assert_eq!(fds.len(), 1, "{control:?}");
+        (control, fds.pop().unwrap())
+    }
+
+    /// Hands a file to the engine as the one that a packet speaks of, as a supervisor does.
+    pub(crate) fn give_file(&self, engine: &Engine, packet: &Control, file: OwnedFd) {
+        let &Control::File {
+            owner,
+            slot,
+            generation,
+        } = packet
+        else {
+            panic!("{packet:?} speaks of no file");
+        };
+        assert!(engine.lane_file(&self.lane, owner, slot, generation, file));
     }
 
     /// Ends it by a hang-up.
