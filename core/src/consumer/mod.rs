@@ -18,6 +18,7 @@ mod respond;
 mod retry;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{
     error::Error,
@@ -32,12 +33,13 @@ use self::{
 use crate::{
     bus::{ConsumerLane, Violation},
     message::{Control, MAX_CONTROL_PACKET},
-    sys::seqpacket::Seqpacket,
+    sys::{crash, seqpacket::Seqpacket},
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
 pub use self::leash::Leash;
 pub use self::retry::Retry;
+pub use self::watch::{Watch, Woken};
 pub use crate::message::Request;
 
 /// An exchange: a slot of the lane, and which use of it.
@@ -234,6 +236,7 @@ impl Consumer {
             match Control::decode(&packet[..len]) {
                 Ok(Control::Drain) => {
                     self.tell(&Control::Draining);
+                    crash::point("draining");
                     return Ok(ControlEvent::Drain);
                 }
                 Ok(Control::Error(text)) => return Ok(ControlEvent::Error(text)),
@@ -246,6 +249,7 @@ impl Consumer {
 
     /// The application has started: requests may come.
     pub fn ready(&self) {
+        crash::point("attached");
         self.tell(&Control::Ready);
     }
 
@@ -298,6 +302,7 @@ impl Consumer {
         }
         self.flush(true);
         self.armed = self.lane.arm();
+        crash::point("armed");
         self.armed
     }
 

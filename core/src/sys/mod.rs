@@ -1,6 +1,7 @@
 //! Floor 0: the only module that makes system calls.
 
 pub mod clock;
+pub mod crash;
 pub mod epoll;
 pub mod eventfd;
 pub mod inherited;
