@@ -217,11 +217,14 @@ class Guest:
             kind, _ = word
             if kind == "error":
                 continue
-            self._last_word = "drain"
             if kind == "hang-up":
                 self._last_word = "orphaned"
                 asyncio.get_running_loop().remove_reader(self._leash.fd)
-            self._hurry.set()
+                self._hurry.set()
+            elif self._stop.is_set():
+                # Said before: little of the time is left.
+                self._last_word = "drain"
+                self._hurry.set()
             self._end()
             if kind == "hang-up":
                 break

@@ -136,7 +136,10 @@ class Leash:
     def fail(self, reason: str, permanent: bool) -> None:
         """Says that the application does not start."""
     def word(self) -> tuple[str, str] | None:
-        """The next word of the supervisor, None if there is none."""
+        """The next word of the supervisor, None if there is none.
+
+        To drain is to take leave and to finish; said a second time, it is to hurry.
+        """
 
 def run_cli(args: Sequence[str], executable: str) -> int:
     """Runs the `toolb` program and returns its exit code."""

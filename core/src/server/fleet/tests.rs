@@ -446,7 +446,7 @@ fn workers_of_an_engine_elsewhere_are_asked_and_then_told_to_hurry() {
     scene.stop();
     scene.fleet.ask_to_finish();
     let actions = scene.fleet.take_actions();
-    assert_eq!(actions, [Action::Terminate(0), Action::Terminate(1)]);
+    assert_eq!(actions, [Action::TellDrain(0), Action::TellDrain(1)]);
     // One has finished: that is as it should be.
     assert_eq!(scene.exit(1, Exit::Code(0)), [Action::LaneDown(1)]);
     let (time, actions) = scene.pass_to_deadline();
