@@ -100,18 +100,25 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(
-        index: u16,
-        shared: Arc<Shared>,
-        listeners: Vec<Listener>,
-    ) -> io::Result<Self> {
+    /// Watches what a loop is to be woken by from the start: all of it that can fail.
+    pub(super) fn watch(index: u16, shared: &Shared, listeners: &[Listener]) -> io::Result<Epoll> {
         let epoll = Epoll::new()?;
         for (address, listener) in listeners.iter().enumerate() {
             epoll.add(listener, TAG_LISTENER | address as u64, epoll::IN)?;
         }
         let bell = shared.mailboxes[usize::from(index)].bell();
         epoll.add(bell, TAG_BELL, epoll::IN | epoll::EDGE)?;
-        Ok(Self {
+        Ok(epoll)
+    }
+
+    /// With the `epoll` that `watch` made.
+    pub(super) fn new(
+        index: u16,
+        shared: Arc<Shared>,
+        listeners: Vec<Listener>,
+        epoll: Epoll,
+    ) -> Self {
+        Self {
             index,
             sleeper: shared.page.sleeper(index),
             inline_response: Response::on_loop(
@@ -144,13 +151,15 @@ impl Loop {
             reported_idle: false,
             at: u64::MAX,
             stopped: false,
-        })
+        }
     }
 
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
-        self.states = self.shared.routes.inline.make_states(self.index);
+        let shared = self.shared.clone();
+        self.states = shared.routes.inline.make_states(&mut self.context());
+        drop(shared);
         while !self.stopped {
             let timeout = self.lie_down();
             let woken = self.epoll.wait(&mut events, timeout);
@@ -183,6 +192,7 @@ impl Loop {
         self.cancel_tokens();
         self.mailbox().close();
         // Callbacks may point into the states, and connections lead to neither.
+        self.stats().closed.add(self.conns.len() as u64);
         self.conns = Slab::new();
         self.calls = Calls::new();
         self.states = Vec::new();

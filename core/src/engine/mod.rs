@@ -31,7 +31,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -39,7 +39,7 @@ use crate::config::EngineConfig;
 use crate::dispatch::{LaneLimits, Pool, PoolLimits};
 use crate::log;
 use crate::log::access::AccessLog;
-use crate::stats::{LoopStats, Snapshot};
+use crate::stats::LoopStats;
 use crate::sys::clock;
 use crate::sys::socket::Listener;
 
@@ -51,6 +51,8 @@ pub use routes::{InlineRoutes, Routes};
 pub use shared::ControlEvent;
 pub use token::{Token, WriteError};
 
+/// What [`Engine::stats`] gives.
+pub use crate::stats::Snapshot;
 /// What [`Engine::control_events`] rings.
 pub use crate::sys::eventfd::EventFd;
 
@@ -143,23 +145,13 @@ impl Engine {
         }
         for (index, listeners) in sockets.into_iter().enumerate() {
             let shared = self.shared.clone();
-            let (made, is_made) = mpsc::channel();
+            let epoll = Loop::watch(index as u16, &shared, &listeners)?;
             // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
-            let life = move || match Loop::new(index as u16, shared, listeners) {
-                Ok(one) => {
-                    let _ = made.send(Ok(()));
-                    one.run();
-                }
-                Err(error) => {
-                    let _ = made.send(Err(error));
-                }
-            };
+            let life = move || Loop::new(index as u16, shared, listeners, epoll).run();
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
                 .spawn(move || abort_on_panic(life))?;
             self.threads.push(thread);
-            // It tells before it does anything else; a panic would have ended the process.
-            is_made.recv().unwrap_or(Ok(()))?;
         }
         Ok(())
     }
