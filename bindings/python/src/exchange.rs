@@ -153,7 +153,7 @@ impl Exchange {
 
     /// The message that `receive` waits for, once there is one.
     pub(crate) fn message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let over = self.has(bit::DISCONNECTED | bit::BODY_LOST | bit::COMPLETE)
+        let over = self.has(bit::DISCONNECTED | bit::BODY_LOST | bit::COMPLETE | bit::OVER)
             || (self.has(bit::HEAD_SENT) && self.worker.is_ending());
         if !over && !self.has(bit::BODY_TAKEN) {
             let ended = self.has(bit::BODY_CAME);

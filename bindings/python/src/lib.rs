@@ -32,9 +32,11 @@ fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
         py.get_type::<worker::ClientDisconnected>(),
     )?;
     module.add("AttachError", py.get_type::<worker::AttachError>())?;
+    module.add("EngineAbsent", py.get_type::<worker::EngineAbsent>())?;
     module.add("BusError", py.get_type::<worker::BusError>())?;
     module.add_function(wrap_pyfunction!(run_cli, module)?)?;
-    module.add_class::<worker::PyWorker>()
+    module.add_class::<worker::PyWorker>()?;
+    module.add_class::<worker::PyLeash>()
 }
 
 /// Runs the `toolb` program, whose workers are the Python `executable`, and returns its exit code.
