@@ -18,17 +18,17 @@ EXTENSION_SOURCES := $(RUST_SOURCES) $(wildcard bindings/python/pyproject.toml b
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help header run test test-rust test-loom test-python test-c lint format header bench bench-quick fuzz build install clean
+.PHONY: help header run test test-rust test-loom test-python test-c test-c-valgrind test-c-asan lint format header bench bench-quick fuzz build install clean
 
 help:  ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/bin/toolb  ## Serve the FastAPI example on http://localhost:8080 (PORT=, WORKERS=)
 	@echo "The FastAPI example is served on http://localhost:$(PORT)/ - Ctrl-C stops it. In another terminal:"
 	@echo "    curl 'http://localhost:$(PORT)/api/users?id=123&role=admin'"
 	@$(VENV)/bin/toolb run main:app --app-dir examples/fastapi --port $(PORT) --workers $(WORKERS)
 
-test: test-tools test-rust test-loom test-python test-c  ## Install what the tests need, build, and run all of them
+test: test-tools test-rust test-loom test-python test-c test-c-valgrind test-c-asan  ## Install what the tests need, build, and run all of them
 	@echo "All tests passed."
 
 test-rust: build/rust.ok  ## The Rust tests: unit, property and documentation tests
@@ -43,15 +43,27 @@ test-python: $(VENV)/bin/toolb $(VENV)/test.ok  ## The Python and black-box test
 	$(PY) -m pytest $(PYTEST)
 
 test-c: build/rust.ok  ## The C and C++ tests, by CMake and ctest
-	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests"
+	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests" \
+	    ninja ninja-build "test builds by Ninja" pkg-config pkg-config "test builds by pkg-config"
 	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
 	cmake --build build/cmake --parallel
 	ctest --test-dir build/cmake --output-on-failure --no-tests=error
 
+test-c-valgrind: test-c  ## The C and C++ programs of test-c once more, under valgrind
+	@scripts/need.sh valgrind valgrind "look for leaks and wild pointers"
+	TOOLB_WRAPPER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=99" \
+	    ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex program
+
+test-c-asan: build/rust.ok  ## The same with AddressSanitizer and UBSan in the C and C++ side
+	cmake -S . -B build/asan -DCMAKE_BUILD_TYPE=Debug -DTOOLB_SANITIZE=address,undefined
+	cmake --build build/asan --parallel
+	ctest --test-dir build/asan --output-on-failure --no-tests=error --label-regex program
+
 .PHONY: test-tools
 test-tools:
 	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests" \
-	    curl curl "run the examples as a person would" strace strace "count system calls in tests"
+	    ninja ninja-build "test builds by Ninja" pkg-config pkg-config "test builds by pkg-config" \
+	    curl curl "run the examples as a person would" valgrind valgrind "look for leaks" strace strace "count system calls in tests"
 
 lint: build/rust.ok $(VENV)/lint.ok  ## Formatting, lints, types, documentation and the rules of the house
 	@scripts/lint.sh

@@ -39,6 +39,56 @@
 #define TOOLB_ABI_VERSION 1
 
 /*
+ Nothing has come.
+ */
+#define TOOLB_EVENT_NONE 0
+
+/*
+ A request, which the program now holds: `request` is its head, `data` its body as far as it has
+ come. It ends with toolb_exchange_answer, _done or _abort.
+ */
+#define TOOLB_EVENT_REQUEST 1
+
+/*
+ More of a request's body: `data`, until the next call of toolb_consumer_next, _poll, _arm or
+ _wait.
+ */
+#define TOOLB_EVENT_BODY 2
+
+/*
+ The client has gone, the deadline has passed, or the engine has: nothing can be answered any more.
+ The exchange still is the program's until toolb_exchange_done or _abort.
+ */
+#define TOOLB_EVENT_CANCELLED 3
+
+/*
+ An exchange that was told TOOLB_FULL has room again.
+ */
+#define TOOLB_EVENT_WRITABLE 4
+
+/*
+ The request's body will not be completed; a response is still welcome.
+ */
+#define TOOLB_EVENT_BODY_ABORTED 5
+
+/*
+ The engine sends no more requests: finish what there is; when all is done, TOOLB_EVENT_HANG_UP
+ comes.
+ */
+#define TOOLB_EVENT_DRAIN 6
+
+/*
+ Nothing will come any more: the engine has gone, or it drains and the last exchange is done. Free
+ the consumer.
+ */
+#define TOOLB_EVENT_HANG_UP 7
+
+/*
+ A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete.
+ */
+#define TOOLB_EVENT_END 1
+
+/*
  The response is complete; the connection goes on as HTTP has it.
  */
 #define TOOLB_DONE 0
@@ -89,10 +139,47 @@ typedef enum {
      */
     TOOLB_CANNOT_START = 201,
     /*
+     Outside of a callback on the loop that owns the object.
+     */
+    TOOLB_WRONG_LOOP = 202,
+    /*
+     The client has left, the object was closed, or the engine has stopped: what was said is lost.
+     */
+    TOOLB_GONE = 300,
+    /*
+     The window is used up; nothing was taken. Try again when told that there is room.
+     */
+    TOOLB_FULL = 301,
+    /*
+     The time is over.
+     */
+    TOOLB_TIMEOUT = 302,
+    /*
+     A consumer could not attach to its engine; toolb_last_error says why and what to do.
+     */
+    TOOLB_CANNOT_ATTACH = 400,
+    /*
+     The engine has gone, or drains and all is done: the consumer has nothing left to do.
+     */
+    TOOLB_HANG_UP = 401,
+    /*
+     The engine broke the rules of the bus; toolb_last_error says which. Free the consumer.
+     */
+    TOOLB_BUS_VIOLATION = 402,
+    /*
      A defect of the library; the engine's error text describes it.
      */
     TOOLB_PANIC = 900,
 } toolb_status;
+
+/*
+ A consumer: one end of the bus to an engine. Made by toolb_consumer_attach, freed by
+ toolb_consumer_free. One thread at a time may use it, and not from within a handler of
+ toolb_consumer_run; a call that breaks this rule answers TOOLB_BAD_STATE and does nothing.
+ Several consumers of one process are independent of each other. A process that was forked must
+ not use the consumers of its parent.
+ */
+typedef struct toolb_consumer toolb_consumer;
 
 /*
  An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
@@ -101,8 +188,8 @@ typedef enum {
 typedef struct toolb_engine toolb_engine;
 
 /*
- A request, lent to a handler for the time of its call. All slices taken from it end with the
- call.
+ A request. An inline handler has it for the time of its call; one that a consumer got with an
+ event lives until its exchange is over. All slices taken from it end with it.
  */
 typedef struct toolb_request toolb_request;
 
@@ -111,6 +198,100 @@ typedef struct toolb_request toolb_request;
  Connection are the engine's to add.
  */
 typedef struct toolb_response toolb_response;
+
+/*
+ What a consumer says about itself; 0 and NULL leave a setting at its default. Set `struct_size`
+ first.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_consumer_options)`.
+     */
+    size_t struct_size;
+    /*
+     What to call it in logs; "c" by default. Copied.
+     */
+    const char *name;
+    /*
+     The pool it belongs to; "main" by default. Copied.
+     */
+    const char *pool;
+    /*
+     Exchanges that may exist at once, at most 65535; 1024 by default.
+     */
+    uint32_t slots;
+    /*
+     Exchanges that the program may hold at once, at most 65535; as many as slots by default.
+     */
+    uint32_t concurrency;
+    /*
+     Requests that may be sent ahead of those it has begun, at most 65535; 16 by default. With 1,
+     no request waits behind a slow one as long as another consumer is free.
+     */
+    uint32_t window;
+    /*
+     Milliseconds that the engine may take to answer; 10000 by default.
+     */
+    uint32_t attach_timeout_ms;
+} toolb_consumer_options;
+
+/*
+ Bytes of somebody else; not NUL-terminated.
+ */
+typedef struct {
+    /*
+     The first byte; never NULL, but not to be read if `len` is 0.
+     */
+    const char *data;
+    /*
+     How many bytes.
+     */
+    size_t len;
+} toolb_slice;
+
+/*
+ What toolb_consumer_next found. Set `struct_size` first; the rest is written.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_event)`.
+     */
+    size_t struct_size;
+    /*
+     One of TOOLB_EVENT_*; a program must expect ones it does not know, and ignore them.
+     */
+    uint32_t kind;
+    /*
+     TOOLB_EVENT_END or 0.
+     */
+    uint32_t flags;
+    /*
+     The exchange, never 0; 0 if the event concerns none.
+     */
+    uint64_t exchange;
+    /*
+     Bytes of the request's body. Borrowed: those of a REQUEST until its exchange is over, those of
+     a BODY until the next call of toolb_consumer_next, _poll, _arm or _wait.
+     */
+    toolb_slice data;
+    /*
+     The request of a REQUEST, until its exchange is over; else NULL.
+     */
+    const toolb_request *request;
+    /*
+     What toolb_exchange_set_user_data was given; NULL before.
+     */
+    void *user_data;
+} toolb_event;
+
+/*
+ A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
+ number closes the connection, too.
+
+ It is called on the loop thread of the request's connection: calls on different loops overlap,
+ and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
+ */
+typedef int (*toolb_handler)(void *user_data, const toolb_request *request, toolb_response *response);
 
 /*
  Settings of an engine; 0 leaves a setting at its default. Set `struct_size` first.
@@ -142,29 +323,6 @@ typedef struct {
     uint32_t timeout_graceful_shutdown_ms;
 } toolb_options;
 
-/*
- A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
- number closes the connection, too.
-
- It is called on the loop thread of the request's connection: calls on different loops overlap,
- and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
- */
-typedef int (*toolb_handler)(void *user_data, const toolb_request *request, toolb_response *response);
-
-/*
- Bytes of somebody else; not NUL-terminated.
- */
-typedef struct {
-    /*
-     The first byte; never NULL, but not to be read if `len` is 0.
-     */
-    const char *data;
-    /*
-     How many bytes.
-     */
-    size_t len;
-} toolb_slice;
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -179,6 +337,245 @@ uint32_t toolb_abi_version(void);
  The release of the loaded library, such as "0.1.0". Never freed. Any thread, any time.
  */
 const char *toolb_version(void);
+
+/*
+ Attaches to an engine and stores the consumer in `out`, which the caller then owns. `bus` says
+ where: "fd:N", a path or "unix:" and a path; NULL: what the environment variable TOOLB_BUS says,
+ which `toolb` sets for the programs it starts. `options` may be NULL: all defaults. Blocks until
+ the engine has answered; TOOLB_CANNOT_ATTACH if it does not or will not, and toolb_last_error
+ says why. No request comes before toolb_consumer_ready.
+
+ # Safety
+ `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options or is NULL; `out`
+ may be written or is NULL.
+ */
+toolb_status toolb_consumer_attach(const char *bus,
+                                   const toolb_consumer_options *options,
+                                   toolb_consumer **out);
+
+/*
+ Tells the engine that the program has started: requests may come.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_ready(toolb_consumer *consumer);
+
+/*
+ Tells the engine, in place of toolb_consumer_ready, that the program will not start, and why.
+ `permanent`, if not 0: nor would it if it were tried again. The text is copied.
+
+ # Safety
+ `consumer` is a live consumer; `reason` is NUL-terminated. Each may be NULL, which is answered by
+ TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_fail(toolb_consumer *consumer, const char *reason, int permanent);
+
+/*
+ Stores in `out` the one descriptor to watch for reading, level-triggered, for programs with a loop
+ of their own: readable when something came after toolb_consumer_arm. It is never to be read, and
+ belongs to the consumer.
+
+ # Safety
+ `consumer` is a live consumer; `out` may be written. Each may be NULL, which is answered by
+ TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_fd(toolb_consumer *consumer, int *out);
+
+/*
+ Looks for what has come, about `max` events at most (0: 64), and stores in `got`, if not NULL, for
+ how many events toolb_consumer_next is to be called. Never blocks. What was written since the last
+ poll is made known to the engine when that is due. TOOLB_HANG_UP once TOOLB_EVENT_HANG_UP was
+ taken.
+
+ # Safety
+ `consumer` is a live consumer or NULL; `got` may be written or is NULL.
+ */
+toolb_status toolb_consumer_poll(toolb_consumer *consumer, size_t max, size_t *got);
+
+/*
+ Takes the next event that toolb_consumer_poll found; its kind is TOOLB_EVENT_NONE if there is none
+ left, which may be sooner than poll said. A request that is taken has begun: it is the program's
+ to answer, and no other consumer's. The body bytes of the event before count as used up, unless
+ toolb_exchange_pause was called.
+
+ # Safety
+ `consumer` is a live consumer; `event` points to a toolb_event. Each may be NULL, which is answered
+ by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_next(toolb_consumer *consumer, toolb_event *event);
+
+/*
+ Announces that the program is about to block on the descriptor of toolb_consumer_fd, and tells the
+ engine all that was written. Stores in `may_block` 1 if it may, 0 if it must not: then there is
+ something to poll. After blocking, or instead of it, call toolb_consumer_poll.
+
+ # Safety
+ `consumer` is a live consumer; `may_block` may be written. Each may be NULL, which is answered by
+ TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_arm(toolb_consumer *consumer, int *may_block);
+
+/*
+ Blocks until there is something to poll, at most `timeout_ms` milliseconds (negative: for ever):
+ TOOLB_TIMEOUT if nothing came. A signal that the program handles ends it with TOOLB_OK, too. Tells
+ the engine all that was written before.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_wait(toolb_consumer *consumer, int32_t timeout_ms);
+
+/*
+ Tells the engine all that was written. toolb_consumer_poll, _arm and _wait do it in time by
+ themselves; call it before doing something else that takes long.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_flush(toolb_consumer *consumer);
+
+/*
+ Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
+ is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
+ handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
+ a request over the bus has no route parameters, and TOOLB_LATER is not possible. Calls
+ toolb_consumer_ready. For several threads, run a consumer on each.
+
+ # Safety
+ `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
+ answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
+
+/*
+ Makes toolb_consumer_run return once it has answered what it has begun; the rest goes to other
+ consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
+ times, and from signal handlers.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_stop(toolb_consumer *consumer);
+
+/*
+ Leaves the engine and frees the consumer with all its requests. Exchanges that were begun and not
+ ended are answered by the engine in its place: 502, or a reset. NULL is allowed. TOOLB_BAD_STATE,
+ and nothing is freed, if another thread uses it or from a handler of toolb_consumer_run.
+
+ # Safety
+ `consumer` is NULL or was made by this library and not freed before.
+ */
+toolb_status toolb_consumer_free(toolb_consumer *consumer);
+
+/*
+ Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
+ answer a 500. TOOLB_BAD_STATE after the first write.
+
+ Of all functions of exchanges: `exchange` is the number that TOOLB_EVENT_REQUEST came with;
+ TOOLB_NOT_FOUND if the consumer holds no such exchange, or no longer; TOOLB_GONE if its client has
+ gone, of which TOOLB_EVENT_CANCELLED tells.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_status(toolb_consumer *consumer, uint64_t exchange, uint16_t status);
+
+/*
+ Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
+ answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
+ response is sent in chunks. TOOLB_BAD_STATE after the first write.
+
+ # Safety
+ `consumer` is a live consumer; `name` and `value` are NUL-terminated. Each may be NULL, which is
+ answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_exchange_field(toolb_consumer *consumer,
+                                  uint64_t exchange,
+                                  const char *name,
+                                  const char *value);
+
+/*
+ Answers at once: sends the head, `len` bytes of body and the end, and lets go of the exchange,
+ whatever is returned but TOOLB_NOT_FOUND and TOOLB_BAD_STATE (something was written before). The
+ bytes are copied; they may be the request's own. The shortest and fastest way to answer.
+
+ # Safety
+ `consumer` is a live consumer; `data` points to `len` bytes. Each may be NULL, which is answered by
+ TOOLB_NULL_ARGUMENT unless `len` is 0.
+ */
+toolb_status toolb_exchange_answer(toolb_consumer *consumer,
+                                   uint64_t exchange,
+                                   const char *data,
+                                   size_t len);
+
+/*
+ Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
+ head alone. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
+ used the window up; then TOOLB_EVENT_WRITABLE tells when to try again.
+
+ # Safety
+ As for toolb_exchange_answer.
+ */
+toolb_status toolb_exchange_write(toolb_consumer *consumer,
+                                  uint64_t exchange,
+                                  const char *data,
+                                  size_t len);
+
+/*
+ Ends the response; one of which nothing was written has an empty body. The exchange goes on, for
+ work after the response, until toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_end(toolb_consumer *consumer, uint64_t exchange);
+
+/*
+ Lets go of an exchange whose response was ended or whose client has gone: the request and its
+ slices end here. A response that was not ended is aborted.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_done(toolb_consumer *consumer, uint64_t exchange);
+
+/*
+ Gives an exchange up and lets go of it: the engine answers 500, or breaks the response off if its
+ head was sent. One that was ended stays so.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_abort(toolb_consumer *consumer, uint64_t exchange);
+
+/*
+ Asks for no more of the request's body until toolb_exchange_resume; at most a window of it (64 KiB
+ by default) is on its way and still comes. Called right after TOOLB_EVENT_REQUEST it also keeps a
+ client that waits for "100 Continue" from sending its body.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_pause(toolb_consumer *consumer, uint64_t exchange);
+
+/*
+ Goes on with a request's body after toolb_exchange_pause. TOOLB_OK if it was not paused.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_resume(toolb_consumer *consumer, uint64_t exchange);
+
+/*
+ Keeps a pointer with the exchange; every further event of it carries it.
+
+ # Safety
+ `consumer` is a live consumer or NULL. The pointer is not followed.
+ */
+toolb_status toolb_exchange_set_user_data(toolb_consumer *consumer,
+                                          uint64_t exchange,
+                                          void *user_data);
 
 /*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
@@ -279,7 +676,7 @@ void toolb_engine_free(toolb_engine *engine);
  The method, as sent, such as "GET". Borrows from `request`.
 
  # Safety
- `request` is what the handler was called with, during that call, or NULL.
+ `request` is one that lives, or NULL.
  */
 toolb_slice toolb_request_method(const toolb_request *request);
 
@@ -287,7 +684,7 @@ toolb_slice toolb_request_method(const toolb_request *request);
  The path, percent-decoded, without the query. Borrows from `request`.
 
  # Safety
- `request` is what the handler was called with, during that call, or NULL.
+ `request` is one that lives, or NULL.
  */
 toolb_slice toolb_request_path(const toolb_request *request);
 
@@ -295,15 +692,16 @@ toolb_slice toolb_request_path(const toolb_request *request);
  The query, as sent, without its question mark. Borrows from `request`.
 
  # Safety
- `request` is what the handler was called with, during that call, or NULL.
+ `request` is one that lives, or NULL.
  */
 toolb_slice toolb_request_query(const toolb_request *request);
 
 /*
- The whole body. Borrows from `request`.
+ The whole body; of a request that a consumer got with an event, the part that came with it.
+ Borrows from `request`.
 
  # Safety
- `request` is what the handler was called with, during that call, or NULL.
+ `request` is one that lives, or NULL.
  */
 toolb_slice toolb_request_body(const toolb_request *request);
 
@@ -312,10 +710,11 @@ toolb_slice toolb_request_body(const toolb_request *request);
  the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
 
  # Safety
- `request` is what the handler was called with, during that call; `name` is NUL-terminated; `out`
- may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
  */
-toolb_status toolb_request_param(const toolb_request *request, const char *name, toolb_slice *out);
+toolb_status toolb_request_param(const toolb_request *request,
+                                 const char *name,
+                                 toolb_slice *out);
 
 /*
  Stores in `out` the value of the first field called `name`, in any case. TOOLB_NOT_FOUND if
@@ -336,8 +735,8 @@ toolb_status toolb_request_field(const toolb_request *request, const char *name,
 toolb_status toolb_response_status(toolb_response *response, uint16_t status);
 
 /*
- Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
- answer a 500.
+ Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
+ HTTP does not allow makes the answer a 500.
 
  # Safety
  `response` is what the handler was called with, during that call; `name` and `value` are
@@ -353,6 +752,17 @@ toolb_status toolb_response_field(toolb_response *response, const char *name, co
  Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT unless `len` is 0.
  */
 toolb_status toolb_response_write(toolb_response *response, const char *data, size_t len);
+
+/*
+ Copies what this thread's last failure was about, one line that says what to do, to `buffer`:
+ for functions without an engine of whose error text one could ask. Empty if nothing has failed;
+ a call that succeeds leaves it as it is. `needed`, if not NULL, gets the size it takes. Any thread,
+ each with a text of its own.
+
+ # Safety
+ `buffer` has room for `capacity` bytes; `needed` may be written or is NULL.
+ */
+toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
 
 /*
  A line of text for a status; never NULL, never freed. Any thread, any time.

@@ -39,6 +39,7 @@ check ruff $venv/ruff check .
 check pyformat $venv/ruff format --check .
 check mypy $venv/mypy --strict "${typed[@]}"
 check header bash scripts/header.sh --check
+check abi $venv/python scripts/abi.py
 check clippy cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 # Tests that need a feature are not among all targets.
 check features cargo clippy --quiet --locked --package toolb-core --all-targets \

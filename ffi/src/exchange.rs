@@ -2,9 +2,11 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use toolb_core::engine::{Request, Response, Step};
+use toolb_core::engine::{Context, Request, Response, Step};
 
-use crate::guard::{bytes, entry, object, place, text};
+use crate::context;
+use crate::guard::{bytes, entry, object, place, text, text_bytes};
+use crate::request::AnyRequest;
 use crate::toolb_status;
 
 /// Bytes of somebody else; not NUL-terminated.
@@ -22,8 +24,8 @@ pub const TOOLB_DONE: c_int = 0;
 /// The response is complete; the connection closes after it.
 pub const TOOLB_CLOSE: c_int = 1;
 
-/// A request, lent to a handler for the time of its call. All slices taken from it end with the
-/// call.
+/// A request. An inline handler has it for the time of its call; one that a consumer got with an
+/// event lives until its exchange is over. All slices taken from it end with it.
 pub struct toolb_request {
     _opaque: [u8; 0],
 }
@@ -61,12 +63,20 @@ unsafe impl Send for CHandler {}
 unsafe impl Sync for CHandler {}
 
 impl toolb_core::engine::Handler for CHandler {
-    fn handle(&self, request: &Request<'_>, response: &mut Response) -> Step {
-        let request: *const Request<'_> = request;
+    fn handle(
+        &self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Step {
+        let request = AnyRequest::Inline(request);
+        let request: *const AnyRequest<'_> = &request;
         let response: *mut Response = response;
         // SAFETY: both objects outlive the call, and C gets no other way to them than the functions
         // below, which cast the pointers back.
-        let step = unsafe { (self.call)(self.user_data, request.cast(), response.cast()) };
+        let step = context::enter(context, || unsafe {
+            (self.call)(self.user_data, request.cast(), response.cast())
+        });
         match step {
             TOOLB_DONE => Step::Done,
             _ => Step::Close,
@@ -74,12 +84,12 @@ impl toolb_core::engine::Handler for CHandler {
     }
 }
 
-const EMPTY: toolb_slice = toolb_slice {
+pub(crate) const EMPTY: toolb_slice = toolb_slice {
     data: c"".as_ptr(),
     len: 0,
 };
 
-fn slice(bytes: &[u8]) -> toolb_slice {
+pub(crate) fn slice(bytes: &[u8]) -> toolb_slice {
     toolb_slice {
         data: bytes.as_ptr().cast(),
         len: bytes.len(),
@@ -89,13 +99,13 @@ fn slice(bytes: &[u8]) -> toolb_slice {
 /// Runs an accessor; NULL gives an empty slice.
 ///
 /// # Safety
-/// `request` is NULL or the pointer a handler was called with, during that call.
+/// `request` is NULL or points to an `AnyRequest` that lives.
 unsafe fn accessor(
     request: *const toolb_request,
-    part: impl for<'a> FnOnce(&Request<'a>) -> &'a [u8],
+    part: impl for<'a> FnOnce(&'a AnyRequest<'a>) -> &'a [u8],
 ) -> toolb_slice {
-    // SAFETY: the caller's promise; the pointer was made from a `Request`.
-    match unsafe { object(request.cast::<Request<'_>>()) } {
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    match unsafe { object(request.cast::<AnyRequest<'_>>()) } {
         Ok(request) => slice(part(request)),
         Err(_) => EMPTY,
     }
@@ -104,7 +114,7 @@ unsafe fn accessor(
 /// The method, as sent, such as "GET". Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_method(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
@@ -114,7 +124,7 @@ pub unsafe extern "C" fn toolb_request_method(request: *const toolb_request) -> 
 /// The path, percent-decoded, without the query. Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_path(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
@@ -124,17 +134,18 @@ pub unsafe extern "C" fn toolb_request_path(request: *const toolb_request) -> to
 /// The query, as sent, without its question mark. Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_query(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
     unsafe { accessor(request, |request| request.query()) }
 }
 
-/// The whole body. Borrows from `request`.
+/// The whole body; of a request that a consumer got with an event, the part that came with it.
+/// Borrows from `request`.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call, or NULL.
+/// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> toolb_slice {
     // SAFETY: the caller's promise.
@@ -145,8 +156,7 @@ pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> to
 /// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
 ///
 /// # Safety
-/// `request` is what the handler was called with, during that call; `name` is NUL-terminated; `out`
-/// may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+/// `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_param(
     request: *const toolb_request,
@@ -154,10 +164,10 @@ pub unsafe extern "C" fn toolb_request_param(
     out: *mut toolb_slice,
 ) -> toolb_status {
     entry(|| {
-        // SAFETY: the caller's promise; the pointer was made from a `Request`.
+        // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
         let (request, name, out) = unsafe {
             (
-                object(request.cast::<Request<'_>>())?,
+                object(request.cast::<AnyRequest<'_>>())?,
                 text(name)?,
                 place(out)?,
             )
@@ -180,10 +190,10 @@ pub unsafe extern "C" fn toolb_request_field(
     out: *mut toolb_slice,
 ) -> toolb_status {
     entry(|| {
-        // SAFETY: the caller's promise; the pointer was made from a `Request`.
+        // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
         let (request, name, out) = unsafe {
             (
-                object(request.cast::<Request<'_>>())?,
+                object(request.cast::<AnyRequest<'_>>())?,
                 text(name)?,
                 place(out)?,
             )
@@ -211,8 +221,8 @@ pub unsafe extern "C" fn toolb_response_status(
     })
 }
 
-/// Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
-/// answer a 500.
+/// Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
+/// HTTP does not allow makes the answer a 500.
 ///
 /// # Safety
 /// `response` is what the handler was called with, during that call; `name` and `value` are
@@ -228,11 +238,11 @@ pub unsafe extern "C" fn toolb_response_field(
         let (response, name, value) = unsafe {
             (
                 place(response.cast::<Response>())?,
-                text(name)?,
-                text(value)?,
+                text_bytes(name)?,
+                text_bytes(value)?,
             )
         };
-        response.field(name.as_bytes(), value.as_bytes());
+        response.field(name, value);
         Ok(())
     })
 }

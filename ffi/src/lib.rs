@@ -3,13 +3,19 @@
 
 #![allow(non_camel_case_types)]
 
+mod consumer;
+mod context;
 mod engine;
 mod exchange;
 mod guard;
+mod last_error;
+mod request;
 mod status;
 
+pub use consumer::*;
 pub use engine::*;
 pub use exchange::*;
+pub use last_error::*;
 pub use status::*;
 
 /// The version of the ABI this library speaks. Within one version structs only grow at their end

@@ -24,6 +24,20 @@ pub enum toolb_status {
     TOOLB_BAD_STATE = 200,
     /// The engine could not start; its error text says why and what to do.
     TOOLB_CANNOT_START = 201,
+    /// Outside of a callback on the loop that owns the object.
+    TOOLB_WRONG_LOOP = 202,
+    /// The client has left, the object was closed, or the engine has stopped: what was said is lost.
+    TOOLB_GONE = 300,
+    /// The window is used up; nothing was taken. Try again when told that there is room.
+    TOOLB_FULL = 301,
+    /// The time is over.
+    TOOLB_TIMEOUT = 302,
+    /// A consumer could not attach to its engine; toolb_last_error says why and what to do.
+    TOOLB_CANNOT_ATTACH = 400,
+    /// The engine has gone, or drains and all is done: the consumer has nothing left to do.
+    TOOLB_HANG_UP = 401,
+    /// The engine broke the rules of the bus; toolb_last_error says which. Free the consumer.
+    TOOLB_BUS_VIOLATION = 402,
     /// A defect of the library; the engine's error text describes it.
     TOOLB_PANIC = 900,
 }
@@ -41,6 +55,13 @@ pub extern "C" fn toolb_status_text(status: i32) -> *const c_char {
         105 => b"there is nothing by that name or index\0",
         200 => b"not in this state: configure an engine before it runs, and run it once\0",
         201 => b"the engine could not start: see its error text\0",
+        202 => b"outside of a callback on the loop that owns the object\0",
+        300 => b"the client has left, the object was closed, or the engine has stopped\0",
+        301 => b"the window is used up and nothing was taken: wait until there is room\0",
+        302 => b"the time is over\0",
+        400 => b"the consumer could not attach to its engine: see toolb_last_error\0",
+        401 => b"the engine has gone, or drains and all is done\0",
+        402 => b"the engine broke the rules of the bus: see toolb_last_error\0",
         900 => b"a defect of the library: see the engine's error text\0",
         _ => b"a status this version does not know\0",
     };

@@ -12,10 +12,13 @@
 mod attach;
 mod exchange;
 mod kick;
+mod leash;
 mod receive;
 mod respond;
+mod retry;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{
     error::Error,
@@ -34,6 +37,9 @@ use crate::{
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
+pub use self::leash::Leash;
+pub use self::retry::Retry;
+pub use self::watch::{Watch, Woken};
 pub use crate::message::Request;
 
 /// An exchange: a slot of the lane, and which use of it.
@@ -258,6 +264,12 @@ impl Consumer {
     /// Everything is finished after [`ControlEvent::Drain`].
     pub fn drained(&self) {
         self.tell(&Control::Drained);
+    }
+
+    /// Wants to leave: the engine sends no more requests. Those that are on their way still come;
+    /// finish them, say [`drained`](Self::drained) and go. Whatever was not started goes to others.
+    pub fn leave(&self) {
+        self.tell(&Control::Draining);
     }
 
     /// Exchanges that came and are not done, started or not.

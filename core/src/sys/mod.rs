@@ -7,6 +7,7 @@ pub mod eventfd;
 pub mod inherited;
 pub mod memory;
 pub mod process;
+pub mod rendezvous;
 pub mod seqpacket;
 pub mod signal;
 pub mod socket;

@@ -1,0 +1,256 @@
+// A consumer: a process that answers what an engine hands it over shared memory. Part of toolb.hpp.
+#ifndef TOOLB_CONSUMER_HPP
+#define TOOLB_CONSUMER_HPP
+
+#include "http.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <limits>
+#include <memory>
+
+namespace toolb {
+
+/// What a consumer says about itself, as in toolb.h; what is left at 0 and null has its default.
+struct ConsumerOptions : toolb_consumer_options {
+    ConsumerOptions() noexcept : toolb_consumer_options{}
+    {
+        struct_size = sizeof(toolb_consumer_options);
+    }
+};
+
+/// A request and its response, by its number. Copies name the same exchange; it is the consumer that
+/// holds it, until answer, done or abort, and a call after that answers TOOLB_NOT_FOUND.
+class Exchange {
+public:
+    Exchange(toolb_consumer *consumer, std::uint64_t id) noexcept : consumer_(consumer), id_(id) {}
+
+    /// Never 0; a key for programs that keep something for each exchange.
+    std::uint64_t id() const noexcept { return id_; }
+
+    /// Sets the status code of the response; 200 when not called.
+    Status status(std::uint16_t code) const noexcept
+    {
+        return Status(toolb_exchange_status(consumer_, id_, code));
+    }
+
+    /// Adds a field to the response.
+    Status field(const char *name, const char *value) const noexcept
+    {
+        return Status(toolb_exchange_field(consumer_, id_, name, value));
+    }
+
+    /// Sends the whole response, and lets go of the exchange.
+    Status answer(std::string_view body) const noexcept
+    {
+        return Status(toolb_exchange_answer(consumer_, id_, body.data(), body.size()));
+    }
+
+    /// Sends bytes of the body, all or none: TOOLB_FULL until Event::Kind::Writable.
+    Status write(std::string_view bytes) const noexcept
+    {
+        return Status(toolb_exchange_write(consumer_, id_, bytes.data(), bytes.size()));
+    }
+
+    /// Ends the response; the exchange goes on until done().
+    Status end() const noexcept { return Status(toolb_exchange_end(consumer_, id_)); }
+
+    /// Lets go of an exchange that was ended or whose client has gone.
+    Status done() const noexcept { return Status(toolb_exchange_done(consumer_, id_)); }
+
+    /// Gives it up: 500, or a response that breaks off.
+    Status abort() const noexcept { return Status(toolb_exchange_abort(consumer_, id_)); }
+
+    /// Asks for no more of the request's body until resume().
+    Status pause() const noexcept { return Status(toolb_exchange_pause(consumer_, id_)); }
+    Status resume() const noexcept { return Status(toolb_exchange_resume(consumer_, id_)); }
+
+    /// Keeps a pointer; every further event of this exchange carries it.
+    Status user_data(void *pointer) const noexcept
+    {
+        return Status(toolb_exchange_set_user_data(consumer_, id_, pointer));
+    }
+
+private:
+    toolb_consumer *consumer_;
+    std::uint64_t id_;
+};
+
+/// What came over the bus.
+class Event {
+public:
+    enum class Kind : std::uint32_t {
+        None = TOOLB_EVENT_NONE,
+        Request = TOOLB_EVENT_REQUEST,
+        Body = TOOLB_EVENT_BODY,
+        Cancelled = TOOLB_EVENT_CANCELLED,
+        Writable = TOOLB_EVENT_WRITABLE,
+        BodyAborted = TOOLB_EVENT_BODY_ABORTED,
+        Drain = TOOLB_EVENT_DRAIN,
+        HangUp = TOOLB_EVENT_HANG_UP,
+    };
+
+    Event(toolb_consumer *consumer, const toolb_event &event) noexcept
+        : consumer_(consumer), event_(event)
+    {
+    }
+
+    /// A program must expect kinds that it does not know, and ignore them.
+    Kind kind() const noexcept { return static_cast<Kind>(event_.kind); }
+
+    /// The exchange that it concerns.
+    toolb::Exchange exchange() const noexcept { return {consumer_, event_.exchange}; }
+
+    /// The head of a Request; its views live as long as the exchange.
+    toolb::Request request() const noexcept { return toolb::Request(event_.request); }
+
+    /// Body bytes of a Request (until its exchange is over) or a Body (until the next event).
+    std::string_view data() const noexcept { return {event_.data.data, event_.data.len}; }
+
+    /// Whether the request's body is complete with this event.
+    bool is_end() const noexcept { return (event_.flags & TOOLB_EVENT_END) != 0; }
+
+    /// What Exchange::user_data was given; null before.
+    void *user_data() const noexcept { return event_.user_data; }
+
+private:
+    toolb_consumer *consumer_;
+    toolb_event event_;
+};
+
+/// One end of the bus to an engine. One thread at a time uses it, except for stop(); several threads
+/// have a consumer each. The destructor leaves the engine, which answers what was not.
+class Consumer {
+public:
+    /// Attaches: "fd:N", a path or "unix:" and a path; null is what TOOLB_BUS says.
+    static Result<Consumer> attach(const char *bus = nullptr,
+                                   const ConsumerOptions &options = ConsumerOptions())
+    {
+        toolb_consumer *made = nullptr;
+        const toolb_status status = toolb_consumer_attach(bus, &options, &made);
+        if (status != TOOLB_OK)
+            return explained(status);
+        return Consumer(made);
+    }
+
+    /// Serves by a handler as Engine::route takes it, one whole request at a time, until the engine
+    /// drains or stop() is called; TOOLB_HANG_UP if the engine has gone. The handler may block.
+    template <class Handler>
+    Status run(Handler handler)
+    {
+        const detail::Bound<Handler> bound(std::move(handler), "the handler of a consumer");
+        return explained(toolb_consumer_run(handle(), &detail::Bound<Handler>::call,
+                                            const_cast<detail::Bound<Handler> *>(&bound)));
+    }
+
+    /// Serves by `on_event(const toolb::Event &)`, which gets all that comes, bodies in pieces, and
+    /// must not block, until the engine hangs up. An exception that leaves it aborts the exchange.
+    template <class OnEvent>
+    Status run_events(OnEvent on_event)
+    {
+        static_assert(std::is_invocable_v<OnEvent &, const Event &>,
+                      "events are given to on_event(const toolb::Event &)");
+        Status status = ready();
+        while (status && (status = poll())) {
+            for (Event event = next(); event.kind() != Event::Kind::None; event = next()) {
+                if (!detail::guarded("the handler of an event", [&] { on_event(event); }))
+                    (void)event.exchange().abort();
+                if (event.kind() == Event::Kind::HangUp)
+                    return Status();
+            }
+            status = wait();
+        }
+        return status;
+    }
+
+    /// Makes run() return. Any thread, and from signal handlers.
+    void stop() noexcept { (void)toolb_consumer_stop(handle()); }
+
+    /// Requests may come. run and run_events call it themselves.
+    Status ready() { return explained(toolb_consumer_ready(handle())); }
+
+    /// Tells the engine that the program cannot start, and whether it ever could.
+    Status fail(const char *reason, bool permanent = false)
+    {
+        return explained(toolb_consumer_fail(handle(), reason, permanent ? 1 : 0));
+    }
+
+    /// For loops of one's own: watch fd() for reading; before blocking, arm() says whether to; then
+    /// poll(), and next() until its kind is None.
+    Result<int> fd()
+    {
+        int number = -1;
+        const toolb_status status = toolb_consumer_fd(handle(), &number);
+        if (status != TOOLB_OK)
+            return explained(status);
+        return number;
+    }
+
+    /// True: the program may block on fd(). False: there is something to poll.
+    Result<bool> arm()
+    {
+        int may_block = 0;
+        const toolb_status status = toolb_consumer_arm(handle(), &may_block);
+        if (status != TOOLB_OK)
+            return explained(status);
+        return may_block != 0;
+    }
+
+    /// Looks for events, about `most` of them; never blocks.
+    Status poll(std::size_t most = 0)
+    {
+        return explained(toolb_consumer_poll(handle(), most, nullptr));
+    }
+
+    /// The next event that poll() found.
+    Event next() noexcept
+    {
+        toolb_event event{};
+        event.struct_size = sizeof event;
+        if (toolb_consumer_next(handle(), &event) != TOOLB_OK)
+            event.kind = TOOLB_EVENT_NONE;
+        return {handle(), event};
+    }
+
+    /// Blocks until there is something to poll.
+    Status wait() { return explained(toolb_consumer_wait(handle(), -1)); }
+
+    /// The same, at most for this long: then TOOLB_TIMEOUT.
+    Status wait(std::chrono::milliseconds at_most)
+    {
+        using Count = std::chrono::milliseconds::rep;
+        const Count most = std::numeric_limits<std::int32_t>::max();
+        const Count count = std::clamp(at_most.count(), Count{0}, most);
+        return explained(toolb_consumer_wait(handle(), static_cast<std::int32_t>(count)));
+    }
+
+    /// Tells the engine all that was written; poll, arm and wait do it in time.
+    Status flush() { return explained(toolb_consumer_flush(handle())); }
+
+    /// For the functions of toolb.h that have no method here. It stays this object's.
+    toolb_consumer *handle() const noexcept { return handle_.get(); }
+
+private:
+    struct Free {
+        void operator()(toolb_consumer *consumer) const noexcept
+        {
+            (void)toolb_consumer_free(consumer);
+        }
+    };
+
+    explicit Consumer(toolb_consumer *handle) noexcept : handle_(handle) {}
+
+    /// Statuses from 400 on have a text of their own for each failure.
+    static Status explained(toolb_status status)
+    {
+        if (status < TOOLB_CANNOT_ATTACH)
+            return Status(status);
+        return {status, detail::fetch(&toolb_last_error)};
+    }
+
+    std::unique_ptr<toolb_consumer, Free> handle_;
+};
+
+} // namespace toolb
+
+#endif

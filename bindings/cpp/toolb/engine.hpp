@@ -1,0 +1,202 @@
+// The engine. Part of toolb.hpp.
+#ifndef TOOLB_ENGINE_HPP
+#define TOOLB_ENGINE_HPP
+
+#include "http.hpp"
+
+#include <csignal>
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+namespace toolb {
+
+namespace detail {
+
+/// Lets SIGINT and SIGTERM stop an engine; the second one ends the program, as without this.
+class StopOnSignals {
+public:
+    explicit StopOnSignals(toolb_engine *engine) noexcept
+    {
+        stopped = engine;
+        for (std::size_t index = 0; index < 2; ++index) {
+            struct sigaction stop {};
+            stop.sa_handler = [](int) { (void)toolb_engine_stop(stopped.load()); };
+            stop.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+            (void)sigaction(numbers[index], nullptr, &before_[index]);
+            if (before_[index].sa_handler == SIG_DFL)
+                (void)sigaction(numbers[index], &stop, nullptr);
+        }
+    }
+
+    ~StopOnSignals()
+    {
+        for (std::size_t index = 0; index < 2; ++index)
+            (void)sigaction(numbers[index], &before_[index], nullptr);
+    }
+
+    StopOnSignals(const StopOnSignals &) = delete;
+    StopOnSignals &operator=(const StopOnSignals &) = delete;
+
+private:
+    static constexpr int numbers[] = {SIGINT, SIGTERM};
+    // Without a lock on every system we know, so a signal handler may read it.
+    static inline std::atomic<toolb_engine *> stopped{nullptr};
+
+    struct sigaction before_[2] {};
+};
+
+} // namespace detail
+
+/// Settings of an engine, as in toolb.h; those left at 0 have their default.
+struct Options : toolb_options {
+    Options() noexcept : toolb_options{} { struct_size = sizeof(toolb_options); }
+};
+
+/// A server: addresses to listen on, and handlers for routes.
+///
+/// Configured by one thread, then run. The first mistake is kept, and start and run report it, so
+/// that nothing has to be checked before. The destructor ends what still runs.
+class Engine {
+public:
+    Engine() : Engine(Options()) {}
+    explicit Engine(const Options &options)
+    {
+        toolb_engine *made = nullptr;
+        const toolb_status status = toolb_engine_new(&options, &made);
+        handle_.reset(made);
+        (void)keep(status);
+    }
+
+    Engine(Engine &&) noexcept = default;
+    Engine &operator=(Engine &&other) noexcept
+    {
+        // The engine that was here ends before what its loops use goes.
+        handle_ = std::move(other.handle_);
+        kept_ = std::move(other.kept_);
+        failure_ = std::move(other.failure_);
+        return *this;
+    }
+
+    /// Listens on a host name or address and a port; 0 picks a free one, see address().
+    Engine &listen(const char *host, std::uint16_t port)
+    {
+        return keep(toolb_engine_listen(handle(), host, port));
+    }
+
+    /// Answers requests with this method ("GET", or "*" for all) and a path that fits the pattern
+    /// ("/", "/user/{id}", "/files/{*rest}") by `handler`, which is called as
+    ///
+    ///     void handler(const toolb::Request &, toolb::Response &)       // or returning toolb::Step
+    ///
+    /// on the loop thread of the request's connection: at the same time on several loops, and as long
+    /// as it runs the other connections of its loop wait. It lives as long as the engine.
+    template <class Handler>
+    Engine &route(const char *method, const char *pattern, Handler handler)
+    {
+        std::string name = "the handler of ";
+        // The library refuses what is null; here it must only not crash.
+        if (method != nullptr && pattern != nullptr)
+            name.append(method).append(" ").append(pattern);
+        using Bound = detail::Bound<Handler>;
+        auto bound = std::make_shared<Bound>(std::move(handler), std::move(name));
+        (void)keep(toolb_engine_route(handle(), method, pattern, &Bound::call, bound.get()));
+        kept_.push_back(std::move(bound));
+        return *this;
+    }
+
+    /// route("GET", ...), which answers HEAD, too.
+    template <class Handler>
+    Engine &get(const char *pattern, Handler handler)
+    {
+        return route("GET", pattern, std::move(handler));
+    }
+
+    /// route("POST", ...).
+    template <class Handler>
+    Engine &post(const char *pattern, Handler handler)
+    {
+        return route("POST", pattern, std::move(handler));
+    }
+
+    /// Binds the addresses and starts the loops; returns when connections are accepted.
+    Status start()
+    {
+        if (failure_.ok())
+            (void)keep(toolb_engine_start(handle()));
+        return failure_;
+    }
+
+    /// Starts unless started, and serves until stop() is called; then lets what was accepted end.
+    Status run()
+    {
+        if (failure_.ok())
+            (void)keep(toolb_engine_run(handle()));
+        return failure_;
+    }
+
+    /// All that the main function of a small program does: starts, prints a line "serving on ..." for
+    /// each address, and runs until SIGINT or SIGTERM, unless the program handles those itself. A
+    /// failure is a line on standard error. Returns what main should: 0, or 3 after a failure.
+    int serve()
+    {
+        Status status = start();
+        if (status) {
+            for (std::size_t index = 0; !address(index).empty(); ++index)
+                std::printf("serving on %s\n", address(index).c_str());
+            std::fflush(stdout);
+            const detail::StopOnSignals signals(handle());
+            status = run();
+        }
+        if (status)
+            return 0;
+        std::fprintf(stderr, "toolb: %s\n", status.text());
+        return 3;
+    }
+
+    /// Makes run() return. Any thread, any number of times, and from signal handlers.
+    void stop() noexcept { (void)toolb_engine_stop(handle()); }
+
+    /// The address number `index` of a running engine, such as "http://127.0.0.1:8080"; else empty.
+    std::string address(std::size_t index = 0) const
+    {
+        return detail::fetch([&](char *buffer, std::size_t capacity, std::size_t *needed) {
+            return toolb_engine_address(handle(), index, buffer, capacity, needed);
+        });
+    }
+
+    /// The first mistake, or that there was none.
+    const Status &status() const noexcept { return failure_; }
+
+    /// For the functions of toolb.h that have no method here. It stays this object's.
+    toolb_engine *handle() const noexcept { return handle_.get(); }
+
+private:
+    struct Free {
+        void operator()(toolb_engine *engine) const noexcept { toolb_engine_free(engine); }
+    };
+
+    Engine &keep(toolb_status status)
+    {
+        if (status != TOOLB_OK && failure_.ok())
+            failure_ = Status(status, error());
+        return *this;
+    }
+
+    std::string error() const
+    {
+        return detail::fetch([this](char *buffer, std::size_t capacity, std::size_t *needed) {
+            return toolb_engine_error(handle(), buffer, capacity, needed);
+        });
+    }
+
+    // In this order: the engine is freed before what its loops use.
+    std::vector<std::shared_ptr<void>> kept_;
+    std::unique_ptr<toolb_engine, Free> handle_;
+    Status failure_;
+};
+
+} // namespace toolb
+
+#endif

@@ -1,0 +1,185 @@
+//! What a program does with an exchange that its consumer holds.
+
+use std::ffi::{c_char, c_void};
+
+use super::{toolb_consumer, with};
+use crate::guard::{bytes, entry, text};
+use crate::toolb_status;
+
+/// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
+/// answer a 500. TOOLB_BAD_STATE after the first write.
+///
+/// Of all functions of exchanges: `exchange` is the number that TOOLB_EVENT_REQUEST came with;
+/// TOOLB_NOT_FOUND if the consumer holds no such exchange, or no longer; TOOLB_GONE if its client has
+/// gone, of which TOOLB_EVENT_CANCELLED tells.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_status(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+    status: u16,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            with(consumer, |inner| {
+                inner.edit_head(exchange, |head| head.set_status(status))
+            })
+        }
+    })
+}
+
+/// Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
+/// answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
+/// response is sent in chunks. TOOLB_BAD_STATE after the first write.
+///
+/// # Safety
+/// `consumer` is a live consumer; `name` and `value` are NUL-terminated. Each may be NULL, which is
+/// answered by TOOLB_NULL_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_field(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+    name: *const c_char,
+    value: *const c_char,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let (name, value) = unsafe { (text(name)?.as_bytes(), text(value)?.as_bytes()) };
+        // SAFETY: the caller's promise.
+        unsafe {
+            with(consumer, |inner| {
+                inner.edit_head(exchange, |head| head.add_field(name, value))
+            })
+        }
+    })
+}
+
+/// Answers at once: sends the head, `len` bytes of body and the end, and lets go of the exchange,
+/// whatever is returned but TOOLB_NOT_FOUND and TOOLB_BAD_STATE (something was written before). The
+/// bytes are copied; they may be the request's own. The shortest and fastest way to answer.
+///
+/// # Safety
+/// `consumer` is a live consumer; `data` points to `len` bytes. Each may be NULL, which is answered by
+/// TOOLB_NULL_ARGUMENT unless `len` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_answer(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+    data: *const c_char,
+    len: usize,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let data = unsafe { bytes(data, len)? };
+        // SAFETY: the caller's promise.
+        unsafe { with(consumer, |inner| inner.answer(exchange, data)) }
+    })
+}
+
+/// Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
+/// head alone. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
+/// used the window up; then TOOLB_EVENT_WRITABLE tells when to try again.
+///
+/// # Safety
+/// As for toolb_exchange_answer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_write(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+    data: *const c_char,
+    len: usize,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let data = unsafe { bytes(data, len)? };
+        // SAFETY: the caller's promise.
+        unsafe { with(consumer, |inner| inner.write(exchange, data)) }
+    })
+}
+
+/// Ends the response; one of which nothing was written has an empty body. The exchange goes on, for
+/// work after the response, until toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_end(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+) -> toolb_status {
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, |inner| inner.end(exchange)) })
+}
+
+/// Lets go of an exchange whose response was ended or whose client has gone: the request and its
+/// slices end here. A response that was not ended is aborted.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_done(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+) -> toolb_status {
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, |inner| inner.done(exchange)) })
+}
+
+/// Gives an exchange up and lets go of it: the engine answers 500, or breaks the response off if its
+/// head was sent. One that was ended stays so.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_abort(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+) -> toolb_status {
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, |inner| inner.abort(exchange)) })
+}
+
+/// Asks for no more of the request's body until toolb_exchange_resume; at most a window of it (64 KiB
+/// by default) is on its way and still comes. Called right after TOOLB_EVENT_REQUEST it also keeps a
+/// client that waits for "100 Continue" from sending its body.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_pause(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+) -> toolb_status {
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, |inner| inner.pause(exchange)) })
+}
+
+/// Goes on with a request's body after toolb_exchange_pause. TOOLB_OK if it was not paused.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_resume(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+) -> toolb_status {
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, |inner| inner.resume(exchange)) })
+}
+
+/// Keeps a pointer with the exchange; every further event of it carries it.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL. The pointer is not followed.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_set_user_data(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+    user_data: *mut c_void,
+) -> toolb_status {
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, |inner| inner.set_user_data(exchange, user_data)) })
+}

@@ -1,0 +1,111 @@
+//! Serving by a handler, one whole request at a time.
+
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use toolb_core::consumer::{ExchangeId, RespondError};
+use toolb_core::engine::Response;
+
+use super::live::id_of;
+use super::turn::{Inner, NONE};
+use super::{
+    TOOLB_EVENT_BODY, TOOLB_EVENT_BODY_ABORTED, TOOLB_EVENT_CANCELLED, TOOLB_EVENT_END,
+    TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST,
+};
+use crate::exchange::{TOOLB_DONE, toolb_request, toolb_response};
+use crate::request::AnyRequest;
+use crate::toolb_status;
+
+/// A handler of C, and what it wants to be given.
+pub(super) struct Handler {
+    pub(super) call:
+        unsafe extern "C" fn(*mut c_void, *const toolb_request, *mut toolb_response) -> c_int,
+    pub(super) user_data: *mut c_void,
+}
+
+impl Inner {
+    /// Serves until the engine drains or is gone, or the program is to stop.
+    pub(super) fn run(
+        &mut self,
+        handler: &Handler,
+        stopping: &AtomicBool,
+    ) -> Result<(), toolb_status> {
+        let mut response = Response::default();
+        self.ready()?;
+        loop {
+            let leaving = stopping.load(Ordering::SeqCst);
+            let found = match self.poll(0) {
+                Err(toolb_status::TOOLB_HANG_UP) if self.draining => return Ok(()),
+                other => other?,
+            };
+            if leaving {
+                self.leave_requests();
+                if self.held == 0 {
+                    return self.flush();
+                }
+            }
+            if found == 0 {
+                self.wait(None)?;
+            }
+            while self.step(handler, &mut response)? {
+                if !leaving && stopping.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes one event, and calls the handler if it completes a request. False: there was none.
+    fn step(&mut self, handler: &Handler, response: &mut Response) -> Result<bool, toolb_status> {
+        let mut event = NONE;
+        self.next(&mut event)?;
+        let Some(id) = id_of(event.exchange) else {
+            return Ok(event.kind != TOOLB_EVENT_NONE);
+        };
+        let end = event.flags & TOOLB_EVENT_END != 0;
+        match event.kind {
+            TOOLB_EVENT_REQUEST | TOOLB_EVENT_BODY => {
+                if event.kind == TOOLB_EVENT_BODY || !end {
+                    self.collect(id);
+                }
+                if end {
+                    self.answer_by(handler, id, response);
+                }
+            }
+            TOOLB_EVENT_BODY_ABORTED => self.abort(event.exchange)?,
+            TOOLB_EVENT_CANCELLED => self.done(event.exchange)?,
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// Keeps the part of a body that was just handed out.
+    fn collect(&mut self, id: ExchangeId) {
+        if let AnyRequest::Bus(request) = &mut self.live[usize::from(id.slot)].request {
+            match &mut request.collected {
+                Some(body) => body.extend_from_slice(&self.lent_bytes),
+                None => request.collected = Some(request.head.body().to_vec()),
+            }
+        }
+    }
+
+    fn answer_by(&mut self, handler: &Handler, id: ExchangeId, response: &mut Response) {
+        response.clear();
+        let request = self.live[usize::from(id.slot)].request();
+        let written: *mut Response = response;
+        // SAFETY: both objects outlive the call; the request stays where it is, as the handler cannot
+        // enter the consumer meanwhile; and C gets no other way to either than the functions that
+        // cast the pointers back.
+        let step = unsafe { (handler.call)(handler.user_data, request, written.cast()) };
+        let close = (step != TOOLB_DONE).then_some((&b"connection"[..], &b"close"[..]));
+        let (status, fields, body) = response.parts();
+        let fields = fields.chain(close);
+        let sent = self
+            .consumer
+            .respond_head(id, status, -1, fields, body, true, true);
+        if sent == Err(RespondError::HeadTooLong) {
+            self.consumer.abort(id);
+        }
+        self.forget(id);
+    }
+}
