@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 
-import pytest
 from conftest import Server
 
 
@@ -28,7 +27,6 @@ def test_timeouts_and_groups(server: Server) -> None:
 
 
 def test_anyio(server: Server) -> None:
-    pytest.importorskip("anyio")
     expected = ["timed out: True", "from a thread", "listener cancelled"]
     assert json.loads(server.ask("/anyio-task-group").text) == expected
 

@@ -291,7 +291,8 @@ impl Loop {
         };
         lane.unstarted.pop_front();
         let key = match lane.held(slot, generation) {
-            Some(held) if held.conn != NOBODY => held.conn,
+            // One that has answered has started, whatever its start word says.
+            Some(held) if held.conn != NOBODY && !held.started => held.conn,
             _ => return self.shared.pool.release(elsewhere),
         };
         // One whose head still waits for the ring is simply not sent.
