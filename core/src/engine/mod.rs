@@ -247,7 +247,7 @@ impl Engine {
     /// No new exchanges for this consumer; those it has go on.
     pub fn lane_draining(&self, lane: &Arc<LaneHandle>) {
         lane.set_state(LaneState::Draining);
-        self.shared.pool.close_lane(lane.index);
+        lane.close(&self.shared.pool);
     }
 
     /// The consumer has sent the file of a response: for the exchange of the loop `owner` that holds
@@ -272,7 +272,7 @@ impl Engine {
     ///
     /// To be called once for every lane that `new_lane` made, whether it ever came up or not.
     pub fn lane_down(&self, lane: &Arc<LaneHandle>) {
-        self.shared.pool.close_lane(lane.index);
+        lane.close(&self.shared.pool);
         lane.set_state(LaneState::Closed);
         // The letters that take a lane up come before these, as mailboxes keep their order.
         let loops = self.loops();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::bus::{self, Kind, LaneState, RecordHeader};
+use crate::bus::{self, Kind, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
 use super::conn::Place;
@@ -332,8 +332,7 @@ impl Loop {
         }
         self.lanes[place] = Some(lane);
         if handle.arriving.fetch_sub(1, Ordering::AcqRel) == 1 {
-            handle.set_state(LaneState::Active);
-            self.shared.pool.open_lane(index);
+            handle.open(&self.shared.pool);
         }
     }
 

@@ -27,6 +27,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(config: EngineConfig) -> Self {
+        let mut server = Self::bind(config);
+        server.engine.start().unwrap();
+        server
+    }
+
+    /// One whose loops are still to be started.
+    pub(crate) fn bind(config: EngineConfig) -> Self {
         let listen = Listen::Tcp {
             host: "127.0.0.1".into(),
             port: 0,
@@ -35,8 +42,7 @@ impl Server {
             pool: true,
             ..Routes::default()
         };
-        let mut engine = Engine::bind(config, routes, &[listen]).unwrap();
-        engine.start().unwrap();
+        let engine = Engine::bind(config, routes, &[listen]).unwrap();
         let address = engine.addresses()[0].replace("http://", "");
         Self { engine, address }
     }
