@@ -1,17 +1,5 @@
 /* Every entry point, used wrongly: a status comes back, nothing crashes. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <toolb.h>
-
-#define EXPECT(call, status)                                                                  \
-    do {                                                                                      \
-        toolb_status got = (call);                                                            \
-        if (got != (status)) {                                                                \
-            fprintf(stderr, "%s:%d: %s is %d, not " #status "\n", __FILE__, __LINE__, #call, got); \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
+#include "expect.h"
 
 static int handler(void *data, const toolb_request *request, toolb_response *response)
 {
@@ -30,10 +18,8 @@ int main(void)
     char text[256];
     size_t needed = 0;
 
-    if (toolb_abi_version() != TOOLB_ABI_VERSION || toolb_version()[0] == '\0')
-        return 1;
-    if (strcmp(toolb_status_text(TOOLB_OK), "ok") != 0 || toolb_status_text(-7)[0] == '\0')
-        return 1;
+    EXPECT_TRUE(toolb_abi_version() == TOOLB_ABI_VERSION && toolb_version()[0] != '\0');
+    EXPECT_TRUE(strcmp(toolb_status_text(TOOLB_OK), "ok") == 0 && toolb_status_text(-7)[0] != '\0');
 
     EXPECT(toolb_engine_new(NULL, NULL), TOOLB_NULL_ARGUMENT);
     memset(&options, 0, sizeof options);
@@ -41,8 +27,7 @@ int main(void)
     options.struct_size = sizeof options;
     options.loops = 100000;
     EXPECT(toolb_engine_new(&options, &engine), TOOLB_BAD_ARGUMENT);
-    if (engine != NULL)
-        return 1;
+    EXPECT_TRUE(engine == NULL);
     options.loops = 2;
     EXPECT(toolb_engine_new(&options, &engine), TOOLB_OK);
 
@@ -51,13 +36,11 @@ int main(void)
     EXPECT(toolb_engine_listen(engine, "\xff", 0), TOOLB_NOT_UTF8);
     EXPECT(toolb_engine_start(engine), TOOLB_BAD_STATE);
     EXPECT(toolb_engine_error(engine, text, sizeof text, &needed), TOOLB_OK);
-    if (strstr(text, "toolb_engine_listen") == NULL || needed != strlen(text) + 1)
-        return 1;
+    EXPECT_TRUE(strstr(text, "toolb_engine_listen") != NULL && needed == strlen(text) + 1);
     EXPECT(toolb_engine_error(engine, text, 3, &needed), TOOLB_BUFFER_TOO_SMALL);
     EXPECT(toolb_engine_route(engine, "GET", "/user/:id", handler, NULL), TOOLB_BAD_ARGUMENT);
     EXPECT(toolb_engine_error(engine, text, sizeof text, NULL), TOOLB_OK);
-    if (strstr(text, "{id} instead of :id") == NULL)
-        return 1;
+    EXPECT_TRUE(strstr(text, "{id} instead of :id") != NULL);
     EXPECT(toolb_engine_route(engine, "GET", "/", NULL, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_route(engine, NULL, "/", handler, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_route(engine, "GET", "/", handler, NULL), TOOLB_OK);
@@ -77,8 +60,7 @@ int main(void)
            TOOLB_OK);
     EXPECT(toolb_engine_run(other), TOOLB_CANNOT_START);
     EXPECT(toolb_engine_error(other, text, sizeof text, NULL), TOOLB_OK);
-    if (strstr(text, "the port is taken") == NULL)
-        return 1;
+    EXPECT_TRUE(strstr(text, "the port is taken") != NULL);
     EXPECT(toolb_engine_run(other), TOOLB_BAD_STATE);
     toolb_engine_free(other);
 
@@ -95,8 +77,7 @@ int main(void)
     EXPECT(toolb_response_status(NULL, 200), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_field(NULL, "a", "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_write(NULL, "a", 1), TOOLB_NULL_ARGUMENT);
-    if (toolb_request_method(NULL).len != 0 || toolb_request_path(NULL).len != 0 ||
-        toolb_request_query(NULL).len != 0 || toolb_request_body(NULL).len != 0)
-        return 1;
+    EXPECT_TRUE(toolb_request_method(NULL).len == 0 && toolb_request_path(NULL).len == 0 &&
+                toolb_request_query(NULL).len == 0 && toolb_request_body(NULL).len == 0);
     return 0;
 }
