@@ -33,6 +33,7 @@ test: test-tools test-rust test-loom test-python test-c test-c-valgrind test-c-a
 
 test-rust: build/rust.ok  ## The Rust tests: unit, property and documentation tests
 	cargo test --locked --workspace --exclude toolb-python
+	cargo test --locked --package toolb-core --features crash-points --test crash_points
 
 test-loom: build/rust.ok  ## The models of the lock-free parts: loom with its mutants, and shuttle
 	bash core/tests/loom.sh

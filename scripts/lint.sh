@@ -41,6 +41,9 @@ check mypy $venv/mypy --strict "${typed[@]}"
 check header bash scripts/header.sh --check
 check abi $venv/python scripts/abi.py
 check clippy cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+# Tests that need a feature are not among all targets.
+check features cargo clippy --quiet --locked --package toolb-core --all-targets \
+    --features crash-points -- -D warnings
 # Links to private items are welcome: these pages are for whoever works on the house.
 RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" check rustdoc \
     cargo doc --quiet --locked --no-deps --document-private-items --workspace --exclude toolb-python

@@ -1,13 +1,18 @@
 //! What can be written on the command line.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
-use std::time::Duration;
+mod engine;
+mod values;
 
-use clap::builder::{BoolishValueParser, PossibleValuesParser, TypedValueParser};
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use toolb_core::config::{parse_duration, parse_size};
-use toolb_core::log::Level;
+
+pub(crate) use engine::{EngineArgs, Grace, Log, switch};
+pub(crate) use values::workers;
+
+use values::{bus, folder, io_threads, target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -17,7 +22,10 @@ Examples:
   toolb run main:app --uds /run/app.sock --uds-permissions 660
   toolb run shop.web:create_app --factory --app-dir src
 
-toolb run --help shows all options.";
+  toolb serve                            only the engine; programs attach to it ...
+  toolb work main:app -w 2               ... such as these two workers
+
+toolb run --help shows all options, and so do serve and work.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -34,7 +42,28 @@ Durations: 90, 90s, 500ms, 1m, 2h, 1d. Sizes: 16384, 16KiB, 100MiB, 1GiB.
 Each option can come from the environment: --queue-size is TOOLB_QUEUE_SIZE, --no-access-log is
 TOOLB_ACCESS_LOG=false. What is on the command line wins.
 Signals: Ctrl-C (SIGINT) or SIGTERM stops gracefully, a second one at once.
-Exit codes: 0 stopped, 2 wrong usage, 3 cannot start, 128 + n forced by signal n.";
+Exit codes: 0 stopped, 1 stopped but some work was cut off, 2 wrong usage, 3 cannot start,
+128 + n forced by signal n.";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  toolb serve                            http://127.0.0.1:8000; the first lines tell what to start
+  toolb serve --port 0 --bus /run/app/bus
+  toolb work main:app --bus /run/app/bus --workers 4
+  TOOLB_BUS=/run/app/bus ./my-consumer   a program of your own, in C, C++ or Rust
+
+Requests that come while nobody is attached wait in the queue, for --queue-timeout at most. Only
+programs of the same user (or root) can attach. Signals, exit codes, durations, sizes and the
+environment: as toolb run --help has them.";
+
+const WORK_EXAMPLES: &str = "\
+Examples:
+  toolb work main:app                    one worker for the `toolb serve` of this user
+  toolb work main:app -w 4 --bus /run/app/bus
+  toolb work shop.web:create_app --factory --app-dir src
+
+The engine may be started later, and may go and come back: the workers wait for it. Ctrl-C or SIGTERM
+lets them finish what they have begun, a second one ends them at once. Exit codes: as toolb run.";
 
 /// An application server with a native engine.
 #[derive(Debug, Parser)]
@@ -56,26 +85,54 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve an application with worker processes.
     Run(Box<Run>),
+    /// Serve with programs that attach by themselves.
+    Serve(Box<Serve>),
+    /// Run worker processes for `toolb serve`.
+    Work(Box<Work>),
 }
 
 /// Serve an application with worker processes.
 #[derive(Args, Debug)]
-#[command(after_help = RUN_EXAMPLES)]
+#[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) app: App,
     #[command(flatten)]
-    pub(crate) listen: Listening,
+    pub(crate) processes: Processes,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// Serve with programs that attach by themselves.
+///
+/// An engine without workers of its own: `toolb work` and other programs bring them.
+#[derive(Args, Debug)]
+#[command(after_help = SERVE_EXAMPLES, allow_negative_numbers = true)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) bus: Bus,
+    #[command(flatten)]
+    pub(crate) consumers: Consumers,
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+}
+
+/// Run worker processes for `toolb serve`.
+#[derive(Args, Debug)]
+#[command(after_help = WORK_EXAMPLES, allow_negative_numbers = true)]
+pub(crate) struct Work {
+    #[command(flatten)]
+    pub(crate) app: App,
+    #[command(flatten)]
+    pub(crate) bus: Bus,
     #[command(flatten)]
     pub(crate) processes: Processes,
     #[command(flatten)]
-    pub(crate) queue: Queue,
+    pub(crate) grace: Grace,
     #[command(flatten)]
-    pub(crate) limits: RequestLimits,
-    #[command(flatten)]
-    pub(crate) timeouts: TimeLimits,
-    #[command(flatten)]
-    pub(crate) output: Output,
+    pub(crate) log: Log,
 }
 
 #[derive(Args, Debug)]
@@ -88,7 +145,7 @@ pub(crate) struct App {
     #[arg(long, env = "TOOLB_FACTORY", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
     pub(crate) factory: bool,
     /// Look for modules here first
-    #[arg(long, env = "TOOLB_APP_DIR", value_name = "DIR", default_value = ".")]
+    #[arg(long, env = "TOOLB_APP_DIR", value_name = "DIR", default_value = ".", value_parser = folder)]
     pub(crate) app_dir: PathBuf,
     /// The path the application is mounted at (ASGI root_path) [default: none]
     #[arg(
@@ -111,213 +168,50 @@ pub(crate) struct App {
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Listening")]
-pub(crate) struct Listening {
-    /// The address to listen on; 0.0.0.0 for all of this machine
-    #[arg(long, env = "TOOLB_HOST", default_value = "127.0.0.1")]
-    pub(crate) host: String,
-    /// The port to listen on; 0 picks a free one
-    #[arg(long, env = "TOOLB_PORT", default_value = "8000", value_parser = port)]
-    pub(crate) port: u16,
-    /// A Unix socket to listen on instead of host and port [default: none]
-    #[arg(long, env = "TOOLB_UDS", value_name = "FILE")]
-    pub(crate) uds: Option<PathBuf>,
-    /// Its permissions, octal, such as 660 [default: as the umask says]
-    #[arg(long, env = "TOOLB_UDS_PERMISSIONS", value_name = "MODE", value_parser = mode)]
-    pub(crate) uds_permissions: Option<u32>,
-    /// Connections that may wait to be accepted
-    #[arg(
-        long,
-        env = "TOOLB_BACKLOG",
-        value_name = "N",
-        default_value = "2048",
-        value_parser = positive_u32
-    )]
-    pub(crate) backlog: u32,
+#[command(next_help_heading = "Bus")]
+pub(crate) struct Bus {
+    /// The socket at which engine and consumers meet [default: $XDG_RUNTIME_DIR/toolb/bus]
+    #[arg(long, env = "TOOLB_BUS", value_name = "FILE", value_parser = bus)]
+    pub(crate) bus: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Processes and threads")]
 pub(crate) struct Processes {
     /// Worker processes [default: $WEB_CONCURRENCY or 1]
-    #[arg(long, env = "TOOLB_WORKERS", value_name = "N", value_parser = workers)]
+    #[arg(long, short = 'w', env = "TOOLB_WORKERS", value_name = "N", value_parser = workers)]
     pub(crate) workers: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Processes and threads")]
+pub(crate) struct Threads {
     /// Threads for connections [default: a quarter of the workers, at most half of the cores]
     #[arg(long, env = "TOOLB_IO_THREADS", value_name = "N", value_parser = io_threads)]
     pub(crate) io_threads: Option<usize>,
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Overload")]
-pub(crate) struct Queue {
-    /// Requests that may wait for a worker; more are answered 503
+#[command(next_help_heading = "Processes and threads")]
+pub(crate) struct Consumers {
+    /// Programs that may be attached at once
     #[arg(
         long,
-        env = "TOOLB_QUEUE_SIZE",
+        env = "TOOLB_LIMIT_CONSUMERS",
         value_name = "N",
-        default_value = "1024",
-        value_parser = count
+        default_value = "256",
+        value_parser = workers
     )]
-    pub(crate) queue_size: usize,
-    /// How long a request may wait for a worker before it is answered 503
+    pub(crate) limit_consumers: usize,
+    /// Threads for connections
     #[arg(
         long,
-        env = "TOOLB_QUEUE_TIMEOUT",
-        value_name = "TIME",
-        default_value = "10s",
-        value_parser = parse_duration
-    )]
-    pub(crate) queue_timeout: Duration,
-    /// Requests in flight and waiting; more are answered 503 at once [default: none]
-    #[arg(long, env = "TOOLB_LIMIT_CONCURRENCY", value_name = "N", value_parser = positive)]
-    pub(crate) limit_concurrency: Option<usize>,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Limits on requests")]
-pub(crate) struct RequestLimits {
-    /// The request line: method, target and version (414)
-    #[arg(
-        long,
-        env = "TOOLB_LIMIT_REQUEST_LINE",
-        value_name = "SIZE",
-        default_value = "8KiB",
-        value_parser = size
-    )]
-    pub(crate) limit_request_line: usize,
-    /// Request line and headers together (431)
-    #[arg(
-        long,
-        env = "TOOLB_LIMIT_REQUEST_HEAD",
-        value_name = "SIZE",
-        default_value = "16KiB",
-        value_parser = size
-    )]
-    pub(crate) limit_request_head: usize,
-    /// Header fields (431)
-    #[arg(
-        long,
-        env = "TOOLB_LIMIT_REQUEST_FIELDS",
+        env = "TOOLB_IO_THREADS",
         value_name = "N",
-        default_value = "100",
-        value_parser = positive
+        default_value = "1",
+        value_parser = io_threads
     )]
-    pub(crate) limit_request_fields: usize,
-    /// The request body (413); 0: no limit
-    #[arg(
-        long,
-        env = "TOOLB_LIMIT_REQUEST_BODY",
-        value_name = "SIZE",
-        default_value = "100MiB",
-        value_parser = parse_size
-    )]
-    pub(crate) limit_request_body: u64,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Timeouts")]
-pub(crate) struct TimeLimits {
-    /// Until the head of a request is there (408)
-    #[arg(
-        long,
-        env = "TOOLB_TIMEOUT_REQUEST_HEADER",
-        value_name = "TIME",
-        default_value = "30s",
-        value_parser = parse_duration
-    )]
-    pub(crate) timeout_request_header: Duration,
-    /// Without a byte of a request body (408)
-    #[arg(
-        long,
-        env = "TOOLB_TIMEOUT_REQUEST_BODY",
-        value_name = "TIME",
-        default_value = "30s",
-        value_parser = parse_duration
-    )]
-    pub(crate) timeout_request_body: Duration,
-    /// Until the application begins its response (504); 0: no limit
-    #[arg(
-        long,
-        env = "TOOLB_TIMEOUT_RESPONSE",
-        value_name = "TIME",
-        default_value = "60s",
-        value_parser = parse_duration
-    )]
-    pub(crate) timeout_response: Duration,
-    /// Between two requests on a connection; 0: one request a connection
-    #[arg(
-        long,
-        env = "TOOLB_TIMEOUT_KEEP_ALIVE",
-        value_name = "TIME",
-        default_value = "5s",
-        value_parser = parse_duration
-    )]
-    pub(crate) timeout_keep_alive: Duration,
-    /// For what has been accepted, after the wish to stop
-    #[arg(
-        long,
-        env = "TOOLB_TIMEOUT_GRACEFUL_SHUTDOWN",
-        value_name = "TIME",
-        default_value = "30s",
-        value_parser = parse_duration
-    )]
-    pub(crate) timeout_graceful_shutdown: Duration,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Output")]
-pub(crate) struct Output {
-    /// What is written to standard error
-    #[arg(
-        long,
-        env = "TOOLB_LOG_LEVEL",
-        value_name = "LEVEL",
-        default_value = "info",
-        value_parser = level()
-    )]
-    pub(crate) log_level: Level,
-    /// Write each request to standard output [default: on in a terminal]
-    #[arg(
-        long,
-        env = "TOOLB_ACCESS_LOG",
-        action = ArgAction::Set,
-        num_args = 0,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new(),
-        overrides_with = "no_access_log"
-    )]
-    pub(crate) access_log: Option<bool>,
-    /// Do not
-    #[arg(long, overrides_with = "access_log")]
-    pub(crate) no_access_log: bool,
-    /// Send a Server header [default: on]
-    #[arg(
-        long,
-        env = "TOOLB_SERVER_HEADER",
-        action = ArgAction::Set,
-        num_args = 0,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new(),
-        overrides_with = "no_server_header"
-    )]
-    pub(crate) server_header: Option<bool>,
-    /// Do not
-    #[arg(long, overrides_with = "server_header")]
-    pub(crate) no_server_header: bool,
-    /// Send a Date header [default: on]
-    #[arg(
-        long,
-        env = "TOOLB_DATE_HEADER",
-        action = ArgAction::Set,
-        num_args = 0,
-        default_missing_value = "true",
-        value_parser = BoolishValueParser::new(),
-        overrides_with = "no_date_header"
-    )]
-    pub(crate) date_header: Option<bool>,
-    /// Do not
-    #[arg(long, overrides_with = "date_header")]
-    pub(crate) no_date_header: bool,
+    pub(crate) io_threads: usize,
 }
 
 /// `--lifespan`.
@@ -340,82 +234,4 @@ pub(crate) enum EventLoop {
 pub(crate) fn name_of(choice: impl ValueEnum) -> String {
     let value = choice.to_possible_value();
     value.map_or_else(String::new, |value| value.get_name().to_owned())
-}
-
-/// `--x`, `--no-x`, or neither.
-pub(crate) fn switch(on: Option<bool>, off: bool, default: bool) -> bool {
-    !off && on.unwrap_or(default)
-}
-
-pub(crate) fn workers(text: &str) -> Result<usize, String> {
-    ranged(text, 1, 1024)
-}
-
-/// The module and the attribute of an application.
-fn target(text: &str) -> Result<String, String> {
-    let parts = text.split_once(':');
-    if let Some((module, attr)) = parts
-        && !module.is_empty()
-        && !attr.is_empty()
-        && !module.ends_with(".py")
-        && !text.contains(['/', ' '])
-    {
-        return Ok(text.to_owned());
-    }
-    let (module, attr) = parts.unwrap_or((text, "app"));
-    let module = module
-        .trim_end_matches(".py")
-        .trim_start_matches("./")
-        .replace('/', ".");
-    let module = if module.is_empty() { "main" } else { &module };
-    let attr = if attr.is_empty() { "app" } else { attr };
-    Err(format!(
-        "expected a module and a name in it, such as {module}:{attr}"
-    ))
-}
-
-fn port(text: &str) -> Result<u16, String> {
-    let wrong = |_| "expected 0 to 65535 (0 picks a free port)".to_owned();
-    text.parse().map_err(wrong)
-}
-
-fn mode(text: &str) -> Result<u32, String> {
-    let digits = text.strip_prefix("0o").unwrap_or(text);
-    match u32::from_str_radix(digits, 8) {
-        Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err("expected octal permissions such as 660".to_owned()),
-    }
-}
-
-fn io_threads(text: &str) -> Result<usize, String> {
-    ranged(text, 1, toolb_core::config::MAX_LOOPS)
-}
-
-fn count(text: &str) -> Result<usize, String> {
-    ranged(text, 0, 1 << 20)
-}
-
-fn positive(text: &str) -> Result<usize, String> {
-    ranged(text, 1, i32::MAX as usize)
-}
-
-fn positive_u32(text: &str) -> Result<u32, String> {
-    positive(text).map(|value| value as u32)
-}
-
-fn size(text: &str) -> Result<usize, String> {
-    let size = parse_size(text).map_err(|error| error.to_string())?;
-    Ok(usize::try_from(size).unwrap_or(usize::MAX))
-}
-
-fn ranged(text: &str, least: usize, most: usize) -> Result<usize, String> {
-    match text.parse() {
-        Ok(value) if (least..=most).contains(&value) => Ok(value),
-        _ => Err(format!("expected a number from {least} to {most}")),
-    }
-}
-
-fn level() -> impl TypedValueParser<Value = Level> {
-    let names = ["critical", "error", "warning", "info", "debug", "trace"];
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<Level>())
 }

@@ -3,9 +3,13 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod engine;
 mod python;
 mod run;
+mod serve;
 mod usage;
+mod work;
+mod workers;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -41,6 +45,7 @@ pub fn command() -> clap::Command {
 }
 
 fn try_main(args: &[OsString], worker: &WorkerCommand) -> Result<i32, String> {
+    usage::refuse_empty_variables(&command(), args)?;
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) if !error.use_stderr() || is_help(&error) => {
@@ -53,7 +58,9 @@ fn try_main(args: &[OsString], worker: &WorkerCommand) -> Result<i32, String> {
     let cli = Cli::from_arg_matches(&matches).map_err(|error| usage::explain(&error, args))?;
     match (&cli.command, matches.subcommand()) {
         (Command::Run(run), Some((_, matches))) => run::run(run, matches, worker),
-        (Command::Run(_), None) => Ok(2),
+        (Command::Serve(serve), Some((_, matches))) => serve::serve(serve, matches),
+        (Command::Work(work), Some(_)) => work::work(work, worker),
+        (_, None) => Ok(2),
     }
 }
 

@@ -1,15 +1,49 @@
 //! Wrong usage in one line: which option, which value, what is allowed.
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::error::Error as _;
 use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+/// Empty variables are somebody's mistake more often than not: a template that was not filled in.
+/// `Err` names the first one that would count.
+pub(crate) fn refuse_empty_variables(
+    command: &clap::Command,
+    args: &[OsString],
+) -> Result<(), String> {
+    let name = args.get(1).map(|name| name.to_string_lossy());
+    let Some(command) = name.and_then(|name| command.find_subcommand(&*name)) else {
+        return Ok(());
+    };
+    let asks_for_help = |arg: &OsString| matches!(arg.to_str(), Some("--help" | "-h"));
+    if args.iter().any(asks_for_help) {
+        return Ok(());
+    }
+    for arg in command.get_arguments() {
+        let (Some(variable), Some(long)) = (arg.get_env(), arg.get_long()) else {
+            continue;
+        };
+        // No mount point is a value like others.
+        let may_be_empty = long == "root-path" || is_given(&format!("--{long}"), args);
+        if !may_be_empty && env::var_os(variable).is_some_and(|value| value.is_empty()) {
+            let variable = variable.to_string_lossy();
+            return Err(format!(
+                "{variable} is set but empty: give it a value for --{long}, or unset it"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The line for an error in `args`.
 pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> String {
     let value = text(error, ContextKind::InvalidValue);
     let arg = text(error, ContextKind::InvalidArg);
+    let known = |name: &&str| ["run", "serve", "work"].contains(name);
+    let command = args.get(1).and_then(|name| name.to_str()).filter(known);
+    let command = command.unwrap_or("run");
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue if value.is_empty() => {
             format!("{} needs a value{}", flag(&arg), allowed(error))
@@ -20,22 +54,27 @@ pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             format!("{flag}: {value:?}{}{origin}", allowed(error))
         }
         ErrorKind::UnknownArgument => match text(error, ContextKind::SuggestedArg) {
+            _ if !arg.starts_with('-') && command == "serve" => {
+                format!("{arg}: toolb serve takes no application; toolb work {arg} brings it along")
+            }
             _ if !arg.starts_with('-') => {
                 format!("{arg}: one application is served, and it has been named already")
             }
             suggested if suggested.is_empty() => {
-                format!("unknown option {arg}; toolb run --help shows all")
+                format!("unknown option {arg}; toolb {command} --help shows all")
             }
             suggested => format!("unknown option {arg}; did you mean {}?", flag(&suggested)),
         },
         ErrorKind::MissingRequiredArgument => {
-            "MODULE:ATTR is missing: name the application, as in toolb run main:app".to_owned()
+            format!("MODULE:ATTR is missing: name the application, as in toolb {command} main:app")
         }
         ErrorKind::InvalidSubcommand => {
             let given = text(error, ContextKind::InvalidSubcommand);
             match given.contains(':') {
                 true => format!("unknown command {given:?}; did you mean toolb run {given}?"),
-                false => format!("unknown command {given:?}; there is: toolb run MODULE:ATTR"),
+                false => format!(
+                    "unknown command {given:?}; there are run, serve and work, as in toolb run main:app"
+                ),
             }
         }
         ErrorKind::ArgumentConflict => {
@@ -71,20 +110,23 @@ fn allowed(error: &clap::Error) -> String {
 
 /// Where a value came from, if not from the command line.
 fn origin(flag: &str, args: &[OsString]) -> String {
-    let given = args.iter().any(|arg| {
+    let Some(name) = flag.strip_prefix("--") else {
+        return String::new();
+    };
+    if is_given(flag, args) {
+        return String::new();
+    }
+    format!(" (from TOOLB_{})", name.to_uppercase().replace('-', "_"))
+}
+
+fn is_given(flag: &str, args: &[OsString]) -> bool {
+    args.iter().any(|arg| {
         let arg = arg.to_string_lossy();
         arg == flag
             || arg
                 .strip_prefix(flag)
                 .is_some_and(|rest| rest.starts_with('='))
-    });
-    let Some(name) = flag.strip_prefix("--") else {
-        return String::new();
-    };
-    if given {
-        return String::new();
-    }
-    format!(" (from TOOLB_{})", name.to_uppercase().replace('-', "_"))
+    })
 }
 
 /// `--port` of `--port <PORT>`; a positional argument without its brackets.

@@ -7,52 +7,75 @@ type Rows = BTreeMap<String, (String, String)>;
 
 #[test]
 fn each_option_stands_in_the_docs_with_its_default_and_variable() {
-    assert_eq!(from_docs(), from_clap());
+    assert_eq!(from_docs("run"), from_clap("run"));
+    let shared = from_docs("run");
+    for command in ["serve", "work"] {
+        let (own, options) = (from_docs(command), from_clap(command));
+        for (option, row) in &options {
+            // What is not said anew is as for `toolb run`.
+            let said = own.get(option).or(shared.get(option));
+            assert_eq!(said, Some(row), "{option} of toolb {command}");
+        }
+        let idle: Vec<_> = own
+            .keys()
+            .filter(|key| !options.contains_key(*key))
+            .collect();
+        assert!(idle.is_empty(), "toolb {command} has no {idle:?}");
+    }
 }
 
 #[test]
 fn variables_are_named_after_their_options() {
-    for (option, (_, variable)) in from_clap() {
-        let name = option.trim_start_matches("--").trim_start_matches("no-");
-        let expected = format!("TOOLB_{}", name.to_uppercase().replace('-', "_"));
-        assert_eq!(variable, expected);
+    for command in COMMANDS {
+        for (option, (_, variable)) in from_clap(command) {
+            let name = option.trim_start_matches("--").trim_start_matches("no-");
+            let expected = format!("TOOLB_{}", name.to_uppercase().replace('-', "_"));
+            assert_eq!(variable, expected);
+        }
     }
 }
 
 #[test]
 fn help_shows_each_option_with_its_default() {
-    let help = run().render_help().to_string();
-    let words: Vec<_> = help.split_whitespace().collect();
-    let help = words.join(" ");
-    for (option, (default, _)) in from_clap() {
-        let starts = format!(" {option} ");
-        let Some(at) = help.find(&starts) else {
-            panic!("{option} is missing in --help");
-        };
-        let rest = &help[at + starts.len()..];
-        let entry = &rest[..rest.find(" --").unwrap_or(rest.len())];
-        let is_switch = option.starts_with("--no-") || default == "off";
-        assert!(
-            is_switch || entry.contains(&format!("[default: {default}]")),
-            "--help says {entry:?} of {option}, its default is {default}"
-        );
+    for command in COMMANDS {
+        let help = definition(command).render_help().to_string();
+        let words: Vec<_> = help.split_whitespace().collect();
+        let help = words.join(" ");
+        for (option, (default, _)) in from_clap(command) {
+            let starts = format!(" {option} ");
+            let Some(at) = help.find(&starts) else {
+                panic!("{option} is missing in --help");
+            };
+            let rest = &help[at + starts.len()..];
+            let entry = &rest[..rest.find(" --").unwrap_or(rest.len())];
+            let is_switch = option.starts_with("--no-") || default == "off";
+            assert!(
+                is_switch || entry.contains(&format!("[default: {default}]")),
+                "--help says {entry:?} of {option}, its default is {default}"
+            );
+        }
     }
 }
 
 #[test]
 fn help_is_grouped_and_ends_with_examples() {
-    let help = run().render_help().to_string();
-    let headings = [
-        "Application:",
-        "Listening:",
-        "Timeouts:",
-        "Output:",
-        "Examples:",
+    let cases = [
+        ("run", "\n  toolb run main:app --workers 4 ", "Application:"),
+        ("serve", "\n  toolb serve --port 0 --bus ", "Listening:"),
+        (
+            "work",
+            "\n  toolb work main:app -w 4 --bus ",
+            "Application:",
+        ),
     ];
-    let places: Vec<_> = headings.iter().map(|heading| help.find(heading)).collect();
-    assert!(places.iter().all(Option::is_some), "{places:?}");
-    assert!(places.is_sorted());
-    assert!(help.contains("\n  toolb run main:app --workers 4 "));
+    for (command, example, heading) in cases {
+        let help = definition(command).render_help().to_string();
+        let headings = [heading, "Timeouts:", "Output:", "Examples:"];
+        let places: Vec<_> = headings.iter().map(|heading| help.find(heading)).collect();
+        assert!(places.iter().all(Option::is_some), "{places:?}");
+        assert!(places.is_sorted());
+        assert!(help.contains(example), "{help}");
+    }
 }
 
 #[test]
@@ -60,17 +83,19 @@ fn the_definition_is_consistent() {
     toolb_cli::command().debug_assert();
 }
 
-fn run() -> clap::Command {
-    let mut command = toolb_cli::command();
-    command.build();
-    let run = command.find_subcommand("run");
-    run.expect("there is a command run").clone()
+const COMMANDS: [&str; 3] = ["run", "serve", "work"];
+
+fn definition(command: &str) -> clap::Command {
+    let mut all = toolb_cli::command();
+    all.build();
+    let found = all.find_subcommand(command);
+    found.expect("there is such a command").clone()
 }
 
-fn from_clap() -> Rows {
-    let run = run();
+fn from_clap(command: &str) -> Rows {
+    let command = definition(command);
     let mut rows = Rows::new();
-    for arg in run.get_arguments() {
+    for arg in command.get_arguments() {
         let Some(long) = arg.get_long() else {
             continue;
         };
@@ -104,11 +129,15 @@ fn from_clap() -> Rows {
     rows
 }
 
-fn from_docs() -> Rows {
+/// The rows below the heading of a command.
+fn from_docs(command: &str) -> Rows {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
     let text = std::fs::read_to_string(path).expect("docs/cli.md is there");
     let mut rows = Rows::new();
-    for line in text.lines().filter(|line| line.starts_with("| `--")) {
+    let heading = format!("## `toolb {command}");
+    let section = text.lines().skip_while(|line| !line.starts_with(&heading));
+    let section = section.skip(1).take_while(|line| !line.starts_with("## "));
+    for line in section.filter(|line| line.starts_with("| `--")) {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         let [_, options, default, variable, meaning, _] = cells[..] else {
             panic!("not four columns: {line}");

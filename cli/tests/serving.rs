@@ -131,7 +131,7 @@ fn the_time_to_finish_is_limited() {
     let (status, rest) = server.finish();
     let text = "1 worker did not finish within 0.2 s and is killed";
     assert!(rest.contains(text), "{rest}");
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use toolb_core::engine::{Request, Response, Step};
+use toolb_core::engine::{Context, Request, Response, Step};
 
+use crate::context;
 use crate::guard::{bytes, entry, object, place, text};
 use crate::request::AnyRequest;
 use crate::toolb_status;
@@ -62,13 +63,20 @@ unsafe impl Send for CHandler {}
 unsafe impl Sync for CHandler {}
 
 impl toolb_core::engine::Handler for CHandler {
-    fn handle(&self, request: &Request<'_>, response: &mut Response) -> Step {
+    fn handle(
+        &self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Step {
         let request = AnyRequest::Inline(request);
         let request: *const AnyRequest<'_> = &request;
         let response: *mut Response = response;
         // SAFETY: both objects outlive the call, and C gets no other way to them than the functions
         // below, which cast the pointers back.
-        let step = unsafe { (self.call)(self.user_data, request.cast(), response.cast()) };
+        let step = context::enter(context, || unsafe {
+            (self.call)(self.user_data, request.cast(), response.cast())
+        });
         match step {
             TOOLB_DONE => Step::Done,
             _ => Step::Close,

@@ -4,6 +4,7 @@
 #![allow(non_camel_case_types)]
 
 mod consumer;
+mod context;
 mod engine;
 mod exchange;
 mod guard;

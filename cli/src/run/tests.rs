@@ -1,19 +1,25 @@
 use clap::{CommandFactory, FromArgMatches};
+use toolb_core::config::{Limits, Timeouts};
+use toolb_core::engine::Listen;
 
 use super::*;
 use crate::args::{Cli, Command};
+use crate::workers::worker_args;
 
 fn parse(line: &str) -> (Run, ArgMatches) {
     let words = ["toolb", "run"].into_iter().chain(line.split_whitespace());
     let command = Cli::command();
     let matches = command.try_get_matches_from(words).unwrap();
-    let Command::Run(run) = Cli::from_arg_matches(&matches).unwrap().command;
+    let Command::Run(run) = Cli::from_arg_matches(&matches).unwrap().command else {
+        panic!("run");
+    };
     let matches = matches.subcommand().unwrap().1.clone();
     (*run, matches)
 }
 
 fn config(line: &str) -> EngineConfig {
-    engine_config(&parse(line).0, 1, 2, false)
+    let run = parse(line).0;
+    engine_config(&run.engine, run.threads.io_threads.unwrap_or(1), false)
 }
 
 #[test]
@@ -30,7 +36,7 @@ fn every_setting_arrives() {
     let line = "main:app --io-threads 3 --limit-request-line 4KiB --limit-request-head 32KiB \
                 --limit-request-fields 50 --limit-request-body 0 --timeout-request-header 1 \
                 --timeout-request-body 2s --timeout-response 3m --timeout-keep-alive 4ms \
-                --timeout-graceful-shutdown 5h --queue-size 6 --queue-timeout 7 \
+                --timeout-graceful-shutdown 5h --timeout-send 6m --queue-size 6 --queue-timeout 7 \
                 --limit-concurrency 8 --backlog 9 --no-server-header --no-date-header --access-log";
     let seconds = |count| std::time::Duration::from_secs(count);
     let expected = EngineConfig {
@@ -47,6 +53,7 @@ fn every_setting_arrives() {
             response: seconds(180),
             keep_alive: std::time::Duration::from_millis(4),
             graceful_shutdown: seconds(5 * 3600),
+            send_idle: seconds(6 * 60),
             ..Timeouts::default()
         },
         queue_size: 6,
@@ -69,8 +76,8 @@ fn the_last_of_two_opposites_counts() {
 
 #[test]
 fn the_access_log_is_on_in_a_terminal() {
-    assert!(engine_config(&parse("main:app").0, 1, 1, true).access_log);
-    assert!(!engine_config(&parse("main:app --no-access-log").0, 1, 1, true).access_log);
+    assert!(engine_config(&parse("main:app").0.engine, 1, true).access_log);
+    assert!(!engine_config(&parse("main:app --no-access-log").0.engine, 1, true).access_log);
 }
 
 #[test]
@@ -88,29 +95,29 @@ fn workers_come_from_the_platform_if_not_asked_for() {
 #[test]
 fn a_socket_file_replaces_host_and_port() {
     let (args, matches) = parse("main:app --uds /tmp/x --uds-permissions 660");
-    let Ok(Listen::Uds { path, permissions }) = listener(&args, &matches) else {
+    let Ok(Listen::Uds { path, permissions }) = listener(&args.engine, &matches) else {
         panic!("a Unix socket");
     };
     assert_eq!((path.to_str(), permissions), (Some("/tmp/x"), Some(0o660)));
     let (args, matches) = parse("main:app --uds /tmp/x --port 1");
     assert_eq!(
-        listener(&args, &matches).unwrap_err(),
+        listener(&args.engine, &matches).unwrap_err(),
         "--uds: cannot be used with --port; leave one out"
     );
     let (args, matches) = parse("main:app --uds-permissions 660");
-    assert!(listener(&args, &matches).is_err());
+    assert!(listener(&args.engine, &matches).is_err());
 }
 
 #[test]
 fn workers_are_told_what_to_run() {
-    let (args, _) = parse("shop.web:make --factory --app-dir src --root-path /shop --loop uvloop");
-    let list: Vec<_> = worker_args(&args)
+    let (args, _) = parse("shop.web:make --factory --app-dir . --root-path /shop --loop uvloop");
+    let list: Vec<_> = worker_args(&args.app, &args.engine.log)
         .into_iter()
         .map(|arg| arg.into_string().unwrap())
         .collect();
     assert_eq!(
         list.join(" "),
-        "-m toolb.worker shop.web:make --loop uvloop --lifespan auto --app-dir src \
+        "-m toolb.worker shop.web:make --loop uvloop --lifespan auto --app-dir . \
          --root-path /shop --log-level info --factory"
     );
 }

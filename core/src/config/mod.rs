@@ -5,11 +5,13 @@
 //! read such values as people write them.
 #![forbid(unsafe_code)]
 
+mod bus_path;
 mod units;
 
 use std::fmt;
 use std::time::Duration;
 
+pub use bus_path::default_bus_path;
 pub use units::{UnitError, parse_duration, parse_size};
 
 /// The most loops an engine can have; the layout of the bus has room for no more.
@@ -171,7 +173,7 @@ impl EngineConfig {
         for (name, value) in [
             ("timeout-request-header", timeouts.request_header),
             ("timeout-request-body", timeouts.request_body),
-            ("timeout-send-idle", timeouts.send_idle),
+            ("timeout-send", timeouts.send_idle),
             ("stuck-grace", timeouts.stuck_grace),
             ("queue-timeout", self.queue_timeout),
         ] {

@@ -5,6 +5,8 @@ use std::{
     error::Error,
     fmt, io,
     os::fd::{OwnedFd, RawFd},
+    path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -12,11 +14,12 @@ use super::{
     Consumer,
     exchange::Exchange,
     kick::{Line, Pace},
+    retry::Retry,
 };
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
     message::{Control, DecodeError, Hello, MAX_CONTROL_PACKET, Welcome},
-    sys::{inherited, seqpacket::Seqpacket},
+    sys::{inherited, rendezvous, seqpacket::Seqpacket},
 };
 
 /// What a consumer says about itself.
@@ -64,8 +67,15 @@ impl Default for ConsumerOptions {
 /// Why a consumer could not attach.
 #[derive(Debug)]
 pub enum AttachError {
-    /// The value of TOOLB_BUS is not understood.
+    /// The address of the bus is not understood.
     Address(String),
+    /// There is nobody, or nobody suitable, at the path.
+    Connect {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The inherited descriptor cannot be used.
     Inherited {
         /// Its number.
@@ -99,8 +109,10 @@ impl fmt::Display for AttachError {
         match self {
             Self::Address(bus) => write!(
                 f,
-                "TOOLB_BUS={bus:?} is not understood: expected fd:N, as `toolb run` sets it"
+                "{bus:?} is no address of a bus: expected a path such as /run/user/1000/toolb/bus, as \
+                 `toolb serve` prints it, or fd:N, as `toolb run` sets TOOLB_BUS"
             ),
+            Self::Connect { path, error } => explain_connect(path, error, f),
             Self::Inherited { fd, error } => write!(
                 f,
                 "TOOLB_BUS=fd:{fd} names no inherited toolB socket ({error}): was the variable passed \
@@ -134,6 +146,53 @@ impl fmt::Display for AttachError {
 
 impl Error for AttachError {}
 
+impl AttachError {
+    /// Whether it may work as soon as an engine is there: it is worth another try.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { error, .. } => matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::WouldBlock
+            ),
+            Self::HungUp | Self::Timeout(_) => true,
+            _ => false,
+        }
+    }
+}
+
+fn explain_connect(path: &Path, error: &io::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            write!(f, "there is no bus at {path}: is `toolb serve` running?")
+        }
+        io::ErrorKind::ConnectionRefused => write!(
+            f,
+            "nobody listens at {path}: is `toolb serve` still running?"
+        ),
+        io::ErrorKind::PermissionDenied => write!(
+            f,
+            "the bus at {path} is not for this user: run as the user who runs `toolb serve`"
+        ),
+        io::ErrorKind::WouldBlock => {
+            write!(
+                f,
+                "the engine at {path} does not let anybody in: does it hang?"
+            )
+        }
+        _ if error.raw_os_error() == Some(WRONG_KIND) => write!(
+            f,
+            "the socket at {path} is no bus: give the path that `toolb serve` prints"
+        ),
+        _ => write!(f, "cannot connect to the bus at {path}: {error}"),
+    }
+}
+
+/// EPROTOTYPE: a socket of another kind.
+const WRONG_KIND: i32 = 91;
+
 fn remedy(engine: u16) -> &'static str {
     if engine > ABI.0 {
         "upgrade toolb in the worker's environment"
@@ -143,17 +202,44 @@ fn remedy(engine: u16) -> &'static str {
 }
 
 impl Consumer {
-    /// Attaches to the engine that `bus`, the value of TOOLB_BUS, names. Blocks until it answered.
+    /// Attaches to the engine that `bus` names: `fd:N` is an inherited socket, `unix:/path` or
+    /// `/path` the bus socket of a running engine. Blocks until it answered.
     pub fn attach(bus: &str, options: &ConsumerOptions) -> Result<Self, AttachError> {
-        let number = bus
-            .strip_prefix("fd:")
-            .and_then(|fd| fd.parse::<RawFd>().ok());
-        let Some(fd) = number.filter(|fd| *fd >= 0) else {
-            return Err(AttachError::Address(bus.to_owned()));
+        let unknown = || AttachError::Address(bus.to_owned());
+        let socket = if let Some(number) = bus.strip_prefix("fd:") {
+            let fd = number.parse::<RawFd>().ok().filter(|fd| *fd >= 0);
+            let fd = fd.ok_or_else(unknown)?;
+            inherited::packet_socket(fd).map_err(|error| AttachError::Inherited { fd, error })?
+        } else {
+            let path = Path::new(bus.strip_prefix("unix:").unwrap_or(bus));
+            if !path.is_absolute() {
+                return Err(unknown());
+            }
+            rendezvous::connect(path, options.timeout).map_err(|error| AttachError::Connect {
+                path: path.to_owned(),
+                error,
+            })?
         };
-        let socket =
-            inherited::packet_socket(fd).map_err(|error| AttachError::Inherited { fd, error })?;
         Self::attach_to(socket, options)
+    }
+
+    /// As [`attach`](Self::attach), but waits up to `patience` for an engine to be there. Between
+    /// two tries there are 10 ms at first and 1 s at last, more or less.
+    pub fn attach_within(
+        bus: &str,
+        options: &ConsumerOptions,
+        patience: Duration,
+    ) -> Result<Self, AttachError> {
+        let (since, mut retry) = (Instant::now(), Retry::new());
+        loop {
+            match Self::attach(bus, options) {
+                Err(error) if error.may_pass() && since.elapsed() < patience => {
+                    let left = patience.saturating_sub(since.elapsed());
+                    thread::sleep(retry.pause().min(left));
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Attaches to the engine at the other end of `socket`.

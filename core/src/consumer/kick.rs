@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 use super::Consumer;
-use crate::{bus::fence, sys::clock};
+use crate::{
+    bus::fence,
+    sys::{clock, crash},
+};
 
 /// No response waits longer for a kick while this side is busy. Handlers slower than this are not
 /// worth waiting for.
@@ -111,9 +114,11 @@ impl Consumer {
     /// Publishes what was pushed into a ring, and kicks if it is time.
     #[inline]
     pub(super) fn publish(&mut self, owner: u16) {
+        crash::point("written");
         if !self.lane.ring(owner).responses.publish() {
             return;
         }
+        crash::point("published");
         let line = &mut self.lines[usize::from(owner)];
         line.unkicked += 1;
         if !self.pace.at_once {

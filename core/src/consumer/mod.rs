@@ -12,8 +12,10 @@
 mod attach;
 mod exchange;
 mod kick;
+mod leash;
 mod receive;
 mod respond;
+mod retry;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -31,10 +33,12 @@ use self::{
 use crate::{
     bus::{ConsumerLane, Violation},
     message::{Control, MAX_CONTROL_PACKET},
-    sys::seqpacket::Seqpacket,
+    sys::{crash, seqpacket::Seqpacket},
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
+pub use self::leash::Leash;
+pub use self::retry::Retry;
 pub use self::watch::{Watch, Woken};
 pub use crate::message::Request;
 
@@ -232,6 +236,7 @@ impl Consumer {
             match Control::decode(&packet[..len]) {
                 Ok(Control::Drain) => {
                     self.tell(&Control::Draining);
+                    crash::point("draining");
                     return Ok(ControlEvent::Drain);
                 }
                 Ok(Control::Error(text)) => return Ok(ControlEvent::Error(text)),
@@ -244,6 +249,7 @@ impl Consumer {
 
     /// The application has started: requests may come.
     pub fn ready(&self) {
+        crash::point("attached");
         self.tell(&Control::Ready);
     }
 
@@ -258,6 +264,12 @@ impl Consumer {
     /// Everything is finished after [`ControlEvent::Drain`].
     pub fn drained(&self) {
         self.tell(&Control::Drained);
+    }
+
+    /// Wants to leave: the engine sends no more requests. Those that are on their way still come;
+    /// finish them, say [`drained`](Self::drained) and go. Whatever was not started goes to others.
+    pub fn leave(&self) {
+        self.tell(&Control::Draining);
     }
 
     /// Exchanges that came and are not done, started or not.
@@ -290,6 +302,7 @@ impl Consumer {
         }
         self.flush(true);
         self.armed = self.lane.arm();
+        crash::point("armed");
         self.armed
     }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     bus::{Kind, RecordHeader, fence, flags},
     message::{Control, Request},
+    sys::crash,
 };
 
 impl Consumer {
@@ -96,6 +97,7 @@ impl Consumer {
         }
         let ring = self.lane.ring(index);
         ring.requests.release();
+        crash::point("taken");
         fence();
         if ring.requests.peer_wants_space() {
             let _ = ring.waker.kick();
@@ -238,6 +240,7 @@ impl Consumer {
     }
 
     fn disconnect(&mut self, slot: usize, events: &mut Vec<Event>) {
+        crash::point("cancelled");
         let exchange = &mut self.exchanges[slot];
         exchange.bits |= bit::GONE;
         exchange.backlog = None;

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     bus::{Kind, flags},
     message::{announce_body, encode_response_head_alone},
+    sys::crash,
 };
 
 impl Consumer {
@@ -34,10 +35,12 @@ impl Consumer {
             tell = true;
         }
         if self.hung_up || !self.lane.start(id.slot, id.generation) {
+            crash::point("recalled");
             exchange.bits |= bit::GONE | bit::DONE;
             self.pump(slot);
             return false;
         }
+        crash::point("started");
         exchange.bits |= bit::STARTED;
         let ring = self.lane.ring(owner);
         if tell || ring.requests.peer_wants_starts() {
@@ -83,6 +86,7 @@ impl Consumer {
         self.lane
             .grant_request(slot as u16, exchange.request_granted);
         self.lane.ring(exchange.owner).notice.bump();
+        crash::point("granted");
         self.lines[usize::from(exchange.owner)].kick = true;
         self.tell_if_armed();
     }

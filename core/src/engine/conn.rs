@@ -7,6 +7,8 @@ use crate::dispatch::Ticket;
 use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
 use crate::sys::socket::Socket;
 
+use super::token::Outbox;
+
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Phase {
@@ -125,6 +127,17 @@ impl Exchange {
             status: 0,
         }
     }
+
+    /// Makes this one what `new` makes, in its own memory.
+    pub(super) fn renew(&mut self, facts: ResponseFacts, now: u64) {
+        self.collected.clear();
+        self.line.clear();
+        *self = Self {
+            collected: std::mem::take(&mut self.collected),
+            line: std::mem::take(&mut self.line),
+            ..Self::new(facts, now)
+        };
+    }
 }
 
 /// Where an exchange is.
@@ -132,6 +145,8 @@ impl Exchange {
 pub(super) enum Place {
     /// Nowhere yet, or answered by the engine itself.
     Here,
+    /// With the holder of a token.
+    Token(Arc<Outbox>),
     /// In the pool's queue; 503 at the given time.
     Queued(Arc<Ticket>, u64),
     /// On a lane.

@@ -29,15 +29,7 @@ pub(super) fn request(
     around: &Surroundings<'_>,
     path: &mut Vec<u8>,
 ) -> Result<(), TooLong> {
-    let raw_path = head.raw_path.of(input);
-    let decoded = match head.has_escape {
-        true => {
-            path.clear();
-            decode_path(raw_path, path);
-            &path[..]
-        }
-        false => raw_path,
-    };
+    let decoded = decoded_path(head, input, path);
     let (peer, peer_port) = around.peer.unwrap_or(("", 0));
     let parts = RequestHeadParts {
         deadline: around.deadline,
@@ -51,7 +43,7 @@ pub(super) fn request(
         expect_continue: around.wants_continue,
         method: head.method.of(input),
         target: head.target.of(input),
-        raw_path,
+        raw_path: head.raw_path.of(input),
         path: decoded,
         query: head.query.of(input),
         authority: head.authority.of(input),
@@ -65,4 +57,16 @@ pub(super) fn request(
     let fields = head.fields.iter();
     let fields = fields.map(|(name, value)| (name.of(input), value.of(input)));
     encode_request_head(record, &parts, fields)
+}
+
+/// The path of `head` with its escapes decoded, by means of `buffer` if there are any.
+#[inline]
+pub(super) fn decoded_path<'a>(head: &Head, input: &'a [u8], buffer: &'a mut Vec<u8>) -> &'a [u8] {
+    let raw = head.raw_path.of(input);
+    if !head.has_escape {
+        return raw;
+    }
+    buffer.clear();
+    decode_path(raw, buffer);
+    buffer
 }

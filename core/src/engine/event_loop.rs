@@ -1,5 +1,6 @@
 //! One loop: a thread that owns connections and its ends of every lane.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
-use super::conn::Conn;
+use super::conn::{Conn, Exchange};
+use super::context::Calls;
 use super::inline::Response;
 use super::lane::LaneEnd;
 use super::mailbox::Letter;
@@ -39,6 +41,7 @@ const TAG_CONN: u64 = 0;
 const TAG_LISTENER: u64 = 0x1000_0000_0000_0000;
 const TAG_BELL: u64 = 0x2000_0000_0000_0000;
 const TAG_LANE: u64 = 0x3000_0000_0000_0000;
+pub(super) const TAG_WATCH: u64 = 0x4000_0000_0000_0000;
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -65,6 +68,8 @@ pub(super) struct Loop {
     pub(super) conns: Slab<Conn>,
     pub(super) lanes: Vec<Option<Box<LaneEnd>>>,
     pub(super) deadlines: Deadlines<Timer>,
+    /// What application code waits for.
+    pub(super) calls: Calls,
     /// Connections to go on with though the kernel has nothing new to say of them.
     pub(super) ready: VecDeque<u64>,
     /// Connections with output to send.
@@ -74,9 +79,14 @@ pub(super) struct Loop {
     pub(super) read_buffer: Vec<u8>,
     /// Spare output buffers.
     pub(super) spares: Vec<Vec<u8>>,
+    /// Spare exchanges: one is begun and ended with every request.
+    #[expect(clippy::vec_box, reason = "they move into connections and back by pointer")]
+    pub(super) exchanges: Vec<Box<Exchange>>,
     pub(super) scratch: Vec<u8>,
     pub(super) path: Vec<u8>,
     pub(super) inline_response: Response,
+    /// What handlers keep on this loop, by the place in their route.
+    pub(super) states: Vec<Option<Box<dyn Any>>>,
     /// Words for consumers were moved after this turn's flush.
     pub(super) lanes_dirty: bool,
     pub(super) draining: bool,
@@ -101,6 +111,10 @@ impl Loop {
         Ok(Self {
             index,
             sleeper: shared.page.sleeper(index),
+            inline_response: Response::on_loop(
+                shared.mailboxes[usize::from(index)].clone(),
+                shared.config.response_window as usize,
+            ),
             shared,
             epoll,
             listeners,
@@ -112,14 +126,16 @@ impl Loop {
             conns: Slab::new(),
             lanes: Vec::new(),
             deadlines: Deadlines::new(),
+            calls: Calls::new(),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             head: Head::default(),
             read_buffer: Vec::with_capacity(READ_BUFFER),
             spares: Vec::new(),
+            exchanges: Vec::new(),
             scratch: Vec::new(),
             path: Vec::new(),
-            inline_response: Response::default(),
+            states: Vec::new(),
             lanes_dirty: false,
             draining: false,
             reported_idle: false,
@@ -131,6 +147,7 @@ impl Loop {
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
+        self.states = self.shared.routes.inline.make_states(self.index);
         while !self.stopped {
             let timeout = self.lie_down();
             let woken = self.epoll.wait(&mut events, timeout);
@@ -155,6 +172,17 @@ impl Loop {
                 self.flush_lanes();
             }
         }
+        self.wind_up();
+    }
+
+    /// Lets go of what application code keeps here, on the thread where it was made.
+    fn wind_up(mut self) {
+        self.cancel_tokens();
+        self.mailbox().close();
+        // Callbacks may point into the states, and connections lead to neither.
+        self.conns = Slab::new();
+        self.calls = Calls::new();
+        self.states = Vec::new();
     }
 
     /// Decides how long to sleep, and announces sleep if it is for longer than a moment.
@@ -169,6 +197,9 @@ impl Loop {
             return Some(Duration::ZERO);
         }
         let mut until = self.deadlines.next().unwrap_or(u64::MAX);
+        if let Some(due) = self.calls.timers.next() {
+            until = until.min(due);
+        }
         for lane in self.lanes.iter().flatten() {
             if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
                 until = until.min(self.now + COALESCING_NAP);
@@ -200,6 +231,7 @@ impl Loop {
             }
             // Lanes and mail are looked at in every turn; their bells only end the sleep.
             TAG_LANE | TAG_BELL => {}
+            TAG_WATCH => self.watch_event(token & !TAG, flags),
             tag => unreachable!("no descriptor has the tag {tag:#x}"),
         }
     }
@@ -210,6 +242,7 @@ impl Loop {
                 Letter::Granted(ticket, reservation) => self.granted(&ticket, reservation),
                 Letter::LaneUp(handle) => self.lane_up(handle),
                 Letter::LaneDown(handle) => self.lane_down(&handle),
+                Letter::Token(outbox) => self.token_letter(&outbox),
                 Letter::Pump => {}
                 Letter::Drain => self.drain(),
                 Letter::Stop => self.stopped = true,
@@ -238,6 +271,9 @@ impl Loop {
                 Timer::Accept => self.resume_accepting(),
                 Timer::Drain => self.drain_deadline(),
             }
+        }
+        if self.calls.timers.next().is_some_and(|due| due <= self.now) {
+            self.fire_timers();
         }
         self.recall_overdue();
     }

@@ -1,7 +1,14 @@
 //! Handlers that run on a loop thread.
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::http::{Head, Span};
 use crate::route::Params;
+
+use super::context::Context;
+use super::mailbox::Mailbox;
+use super::token::{Outbox, Token};
 
 /// What becomes of the connection after a handler's response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -10,6 +17,8 @@ pub enum Step {
     Done,
     /// The response is complete; close the connection after it.
     Close,
+    /// The response comes later, from the holder of the token that [`Response::later`] gave.
+    Later,
 }
 
 /// Application code that runs inline, on whichever loop the connection belongs to.
@@ -17,13 +26,45 @@ pub enum Step {
 /// Calls on different loops overlap. A handler must not block: every connection of its loop waits
 /// while it runs.
 pub trait Handler: Send + Sync {
-    /// Answers one request, whose body has arrived as a whole.
-    fn handle(&self, request: &Request<'_>, response: &mut Response) -> Step;
+    /// Answers one request, whose body has arrived as a whole. `context` is the loop it runs on.
+    fn handle(
+        &self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Step;
+
+    /// Makes what the handler keeps on a loop, for [`Request::state`]: called once for each loop, on
+    /// its thread, before its first request. It is dropped on that thread when the loop ends, after
+    /// every callback.
+    fn make_state(&self, loop_index: u16) -> Option<Box<dyn Any>> {
+        let _ = loop_index;
+        None
+    }
 }
 
+/// A function that needs nothing but the request.
 impl<F: Fn(&Request<'_>, &mut Response) -> Step + Send + Sync> Handler for F {
-    fn handle(&self, request: &Request<'_>, response: &mut Response) -> Step {
+    fn handle(&self, _: &mut Context<'_>, request: &Request<'_>, response: &mut Response) -> Step {
         self(request, response)
+    }
+}
+
+/// Makes a handler of a function that needs the loop, too.
+#[derive(Clone, Copy, Debug)]
+pub struct WithContext<F>(pub F);
+
+impl<F> Handler for WithContext<F>
+where
+    F: Fn(&mut Context<'_>, &Request<'_>, &mut Response) -> Step + Send + Sync,
+{
+    fn handle(
+        &self,
+        context: &mut Context<'_>,
+        request: &Request<'_>,
+        response: &mut Response,
+    ) -> Step {
+        self.0(context, request, response)
     }
 }
 
@@ -36,6 +77,7 @@ pub struct Request<'a> {
     pub(super) params: &'a Params<'a, 'a>,
     pub(super) body: &'a [u8],
     pub(super) peer: Option<(&'a str, u16)>,
+    pub(super) state: Option<&'a dyn Any>,
 }
 
 impl<'a> Request<'a> {
@@ -81,6 +123,11 @@ impl<'a> Request<'a> {
         self.body
     }
 
+    /// What the handler's [`Handler::make_state`] made for this loop.
+    pub fn state<T: 'static>(&self) -> Option<&'a T> {
+        self.state?.downcast_ref()
+    }
+
     /// The client's address and port; `None` on a Unix socket.
     pub fn peer(&self) -> Option<(&'a str, u16)> {
         self.peer
@@ -90,45 +137,103 @@ impl<'a> Request<'a> {
 /// The response a handler writes. The engine adds framing, `Date` and `Connection`.
 #[derive(Debug, Default)]
 pub struct Response {
-    pub(super) status: u16,
-    pub(super) text: Vec<u8>,
-    pub(super) fields: Vec<(Span, Span)>,
-    pub(super) body: Vec<u8>,
+    pub(super) draft: Draft,
+    /// The connection it is for.
+    pub(super) key: u64,
+    /// Where letters to its loop go, and how much of a response may wait there.
+    home: Option<(Arc<Mailbox>, usize)>,
+    /// Given away to the holder of a token.
+    pub(super) outbox: Option<Arc<Outbox>>,
 }
 
 impl Response {
     /// Sets the status code; 200 when not called.
     pub fn status(&mut self, status: u16) {
-        self.status = status;
+        self.draft.status = status;
     }
 
     /// Adds a field. One that HTTP does not allow makes the answer a 500 in place of this one.
     pub fn field(&mut self, name: &[u8], value: &[u8]) {
-        let name = self.keep(name);
-        let value = self.keep(value);
-        self.fields.push((name, value));
+        self.draft.field(name, value);
     }
 
     /// Appends to the body.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.body.extend_from_slice(bytes);
+        self.draft.body.extend_from_slice(bytes);
+    }
+
+    /// Gives the right to answer away, with what has been written so far: the handler then returns
+    /// [`Step::Later`]. Whatever is written here afterwards is lost. Of several tokens only the
+    /// first is good for anything; the others are `Gone` from the start.
+    pub fn later(&mut self) -> Token {
+        let draft = std::mem::take(&mut self.draft);
+        let (mailbox, window) = match &self.home {
+            Some((mailbox, window)) if self.outbox.is_none() => (Some(mailbox.clone()), *window),
+            _ => (None, 0),
+        };
+        let outbox = Arc::new(Outbox::new(self.key, window, mailbox, draft));
+        if self.outbox.is_none() {
+            self.outbox = Some(outbox.clone());
+        }
+        Token::new(outbox)
     }
 
     /// Status, fields and body as written so far, for who carries them elsewhere than to a loop's own
     /// output.
     pub fn parts(&self) -> (u16, impl Iterator<Item = (&[u8], &[u8])> + Clone, &[u8]) {
-        let of = |span: &Span| span.of(&self.text);
-        let fields = self.fields.iter();
-        let fields = fields.map(move |(name, value)| (of(name), of(value)));
-        (self.status, fields, &self.body)
+        (self.draft.status, self.draft.fields(), &self.draft.body)
     }
 
     /// Begins anew: a 200 without fields and body.
-    pub fn reset(&mut self) {
-        self.status = 200;
-        self.text.clear();
-        self.fields.clear();
-        self.body.clear();
+    #[inline]
+    pub fn clear(&mut self) {
+        self.draft.status = 200;
+        self.draft.text.clear();
+        self.draft.fields.clear();
+        self.draft.body.clear();
+    }
+
+    /// Whether the right to answer has been given away.
+    pub fn is_given_away(&self) -> bool {
+        self.outbox.is_some()
+    }
+
+    /// One to be used again and again on a loop.
+    pub(super) fn on_loop(mailbox: Arc<Mailbox>, window: usize) -> Self {
+        Self {
+            home: Some((mailbox, window)),
+            ..Self::default()
+        }
+    }
+
+    /// For the next request, on the connection `key`.
+    #[inline]
+    pub(super) fn reset(&mut self, key: u64) {
+        self.key = key;
+        self.clear();
+    }
+}
+
+/// A response as far as it has been written.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) status: u16,
+    text: Vec<u8>,
+    fields: Vec<(Span, Span)>,
+    pub(super) body: Vec<u8>,
+}
+
+impl Draft {
+    pub(super) fn field(&mut self, name: &[u8], value: &[u8]) {
+        let name = self.keep(name);
+        let value = self.keep(value);
+        self.fields.push((name, value));
+    }
+
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        let text = &self.text;
+        let fields = self.fields.iter();
+        fields.map(|(name, value)| (name.of(text), value.of(text)))
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Span {
@@ -137,6 +242,17 @@ impl Response {
         Span {
             start,
             len: bytes.len() as u32,
+        }
+    }
+}
+
+impl Default for Draft {
+    fn default() -> Self {
+        Self {
+            status: 200,
+            text: Vec::new(),
+            fields: Vec::new(),
+            body: Vec::new(),
         }
     }
 }

@@ -239,7 +239,13 @@ impl Loop {
                 && !shared.config.timeouts.keep_alive.is_zero()
                 && !shared.draining.load(Ordering::Relaxed),
         };
-        let mut exchange = Box::new(Exchange::new(facts, self.now));
+        let mut exchange = match self.exchanges.pop() {
+            Some(mut spare) => {
+                spare.renew(facts, self.now);
+                spare
+            }
+            None => Box::new(Exchange::new(facts, self.now)),
+        };
         exchange.wants_continue = head.expect_continue;
         if response_timeout > 0 {
             exchange.deadline = self.now + response_timeout;

@@ -1,6 +1,7 @@
 //! Letters to a loop from other loops and from the control thread.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -11,6 +12,7 @@ use crate::dispatch::{Reservation, Ticket};
 use crate::sys::eventfd::EventFd;
 
 use super::lane::LaneHandle;
+use super::token::Outbox;
 
 /// What can be said to a loop.
 pub(super) enum Letter {
@@ -22,6 +24,8 @@ pub(super) enum Letter {
     LaneDown(Arc<LaneHandle>),
     /// Something waits in the pool's queue that the receiver may have room for.
     Pump,
+    /// The holder of a token has written something.
+    Token(Arc<Outbox>),
     /// Accept no more, finish what was accepted, close each connection after its next answer.
     Drain,
     /// End now.
@@ -30,10 +34,12 @@ pub(super) enum Letter {
 
 /// The letters of one loop.
 ///
-/// Letters are rare (room for a queued exchange of another loop, consumers that come and go), so a
-/// mutex serves; a loop that has no letters pays one relaxed load a turn.
+/// Letters are rare (room for a queued exchange of another loop, consumers that come and go) or come
+/// from other threads anyway (answers by token), so a mutex serves; a loop that has no letters pays
+/// one relaxed load a turn.
 pub(super) struct Mailbox {
-    letters: Mutex<VecDeque<Letter>>,
+    /// `None` once the loop has ended.
+    letters: Mutex<Option<VecDeque<Letter>>>,
     some: AtomicBool,
     asleep: AtomicBool,
     bell: EventFd,
@@ -42,16 +48,19 @@ pub(super) struct Mailbox {
 impl Mailbox {
     pub(super) fn new() -> io::Result<Self> {
         Ok(Self {
-            letters: Mutex::new(VecDeque::new()),
+            letters: Mutex::new(Some(VecDeque::new())),
             some: AtomicBool::new(false),
             asleep: AtomicBool::new(false),
             bell: EventFd::new()?,
         })
     }
 
-    /// Posts a letter and wakes the loop if it sleeps.
+    /// Posts a letter and wakes the loop if it sleeps. To a loop that has ended nothing is posted.
     pub(super) fn post(&self, letter: Letter) {
-        self.lock().push_back(letter);
+        match &mut *self.lock() {
+            Some(letters) => letters.push_back(letter),
+            None => return,
+        }
         self.some.store(true, Ordering::Relaxed);
         bus::fence();
         if self.asleep.swap(false, Ordering::Relaxed) {
@@ -68,7 +77,15 @@ impl Mailbox {
         }
         self.some.store(false, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        std::mem::take(&mut *self.lock())
+        let mut letters = self.lock();
+        letters.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The loop ends: what has come is dropped, and nothing is kept any more. Letters hold on to the
+    /// mailbox they are in, so without this they would keep each other for ever.
+    pub(super) fn close(&self) {
+        let rest = self.lock().take();
+        drop(rest);
     }
 
     /// Announces sleep. The caller fences, then looks at `is_empty` and only then sleeps.
@@ -88,10 +105,16 @@ impl Mailbox {
         &self.bell
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Letter>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<VecDeque<Letter>>> {
         // A panic on a loop ends the process, so nobody can see a poisoned mailbox.
         self.letters
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").finish_non_exhaustive()
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! A [`Loop`](event_loop) is a thread that owns connections and its ends of every lane. It is one
 //! struct whose methods are told by direction: `intake` reads clients, `relay` writes to consumers,
-//! `reply` reads consumers, `output` writes to clients, `serve_inline` runs handlers on the spot.
+//! `reply` reads consumers, `output` writes to clients, `serve_inline` runs handlers on the spot,
+//! `serve_token` takes what they answer later.
 #![forbid(unsafe_code)]
 
 mod conn;
+mod context;
 mod encode;
 mod event_loop;
 mod inline;
@@ -16,16 +18,20 @@ mod mailbox;
 mod output;
 mod relay;
 mod reply;
+mod routes;
 mod serve_inline;
+mod serve_token;
 mod shared;
 mod slab;
+mod timers;
+mod token;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -37,10 +43,13 @@ use crate::stats::{LoopStats, Snapshot};
 use crate::sys::clock;
 use crate::sys::socket::Listener;
 
-pub use inline::{Handler, Request, Response, Step};
+pub use context::{Context, Interest, Ready, TimerId, WatchId};
+pub use inline::{Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
-pub use shared::{ControlEvent, Routes};
+pub use routes::{InlineRoutes, Routes};
+pub use shared::ControlEvent;
+pub use token::{Token, WriteError};
 
 /// What [`Engine::control_events`] rings.
 pub use crate::sys::eventfd::EventFd;
@@ -87,7 +96,7 @@ impl Engine {
             }),
             page: StatusPage::create(loops as u16, clock::now()).map_err(cannot)?,
             mailboxes: (0..loops)
-                .map(|_| Mailbox::new())
+                .map(|_| Mailbox::new().map(Arc::new))
                 .collect::<io::Result<_>>()
                 .map_err(cannot)?,
             stats: (0..loops).map(|_| LoopStats::default()).collect(),
@@ -133,11 +142,24 @@ impl Engine {
             }
         }
         for (index, listeners) in sockets.into_iter().enumerate() {
-            let one = Loop::new(index as u16, self.shared.clone(), listeners)?;
+            let shared = self.shared.clone();
+            let (made, is_made) = mpsc::channel();
+            // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
+            let life = move || match Loop::new(index as u16, shared, listeners) {
+                Ok(one) => {
+                    let _ = made.send(Ok(()));
+                    one.run();
+                }
+                Err(error) => {
+                    let _ = made.send(Err(error));
+                }
+            };
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
-                .spawn(move || abort_on_panic(|| one.run()))?;
+                .spawn(move || abort_on_panic(life))?;
             self.threads.push(thread);
+            // It tells before it does anything else; a panic would have ended the process.
+            is_made.recv().unwrap_or(Ok(()))?;
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ impl Loop {
             return;
         };
         let Place::Lane { lane, slot, .. } = exchange.place else {
-            return;
+            return self.open_token_window(key);
         };
         let granted = (exchange.received + window).saturating_sub(unsent);
         if granted < exchange.granted + window / 2 {
@@ -250,7 +250,9 @@ impl Loop {
                         self.stats().timed_out.add(1);
                         self.answer_simply(key, 504, "the application took too long\n", &[]);
                     }
-                    Place::Queued(..) if self.now >= exchange.deadline => {
+                    Place::Queued(..) | Place::Token(_)
+                        if exchange.writer.is_none() && self.now >= exchange.deadline =>
+                    {
                         self.abandon(key);
                         self.stats().timed_out.add(1);
                         self.answer_simply(key, 504, "the application took too long\n", &[]);

@@ -409,6 +409,7 @@ impl Loop {
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
             Place::Here => return,
+            Place::Token(outbox) => return self.cancel_token(&outbox),
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {
                 ticket.cancel();

@@ -15,7 +15,7 @@ use super::shared::ControlEvent;
 /// Take at most this many bytes from one lane before the other lanes have had their turn.
 const LANE_BUDGET: usize = 256 * 1024;
 /// Which rule of the bus a consumer broke.
-type Offence = Cow<'static, str>;
+pub(super) type Offence = Cow<'static, str>;
 
 fn offence(violation: Violation) -> Offence {
     Cow::Borrowed(violation.0)
@@ -193,24 +193,25 @@ impl Loop {
             return Ok(());
         };
         let held = &mut lane.slots[usize::from(slot)];
-        let recalled = held.recalled;
-        let key = std::mem::replace(&mut held.conn, NOBODY);
+        let (key, recalled) = (held.conn, held.recalled);
         if key == NOBODY {
             return Ok(());
         }
+        if aux != 0 || !recalled {
+            // It stays in its slot until the lane is taken down, as those of any dead consumer.
+            return Err(Offence::Borrowed(
+                "an exchange was cancelled that nobody called back",
+            ));
+        }
+        // Recalled in the instant of its start, and the consumer saw the recall.
+        held.conn = NOBODY;
         let untouched = self
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
-        match aux {
-            // Recalled in the instant of its start, and the consumer saw the recall.
-            0 if recalled && untouched => self.readmit(key),
-            0 if !recalled => {
-                self.respond_abort(key);
-                return Err(Offence::Borrowed(
-                    "an exchange was cancelled that nobody called back",
-                ));
-            }
-            _ => self.respond_abort(key),
+        match untouched {
+            true => self.readmit(key),
+            // What was sent of its body since cannot be sent again.
+            false => self.respond_abort(key),
         }
         Ok(())
     }
@@ -229,9 +230,31 @@ impl Loop {
 
     /// The head of a response, perhaps with all of its body.
     fn respond(&mut self, key: u64, head: &ResponseHead<'_>, end: bool) -> Result<(), Offence> {
+        let length = match end {
+            true => BodyLength::Known(head.body().len() as u64),
+            false => {
+                u64::try_from(head.content_length()).map_or(BodyLength::Unknown, BodyLength::Known)
+            }
+        };
+        match self.begin_response(key, head.status(), head.fields(), length, end)? {
+            true => self.respond_body(key, head.body(), end),
+            false => Ok(()),
+        }
+    }
+
+    /// Writes the head of a response that comes from elsewhere; `end`: its body is all at hand.
+    /// False: there is nobody to be answered, or the head cannot be sent and has become a 500.
+    pub(super) fn begin_response<'f>(
+        &mut self,
+        key: u64,
+        status: u16,
+        fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+        length: BodyLength,
+        end: bool,
+    ) -> Result<bool, Offence> {
         let output_spare = self.spares.pop();
         let Some(conn) = self.conns.get_mut(key) else {
-            return Ok(());
+            return Ok(false);
         };
         if conn.output.capacity() == 0 {
             conn.output = output_spare.unwrap_or_default();
@@ -240,7 +263,7 @@ impl Loop {
         }
         let before = conn.output.len();
         let Some(exchange) = conn.exchange.as_deref_mut() else {
-            return Ok(());
+            return Ok(false);
         };
         if exchange.writer.is_some() {
             return Err(Offence::Borrowed("a second response head for one exchange"));
@@ -260,31 +283,20 @@ impl Loop {
         };
         let mut writer = ResponseWriter::new(facts);
         let extras = super::event_loop::extras(&self.date, &self.shared);
-        let length = match end {
-            true => BodyLength::Known(head.body().len() as u64),
-            false => {
-                u64::try_from(head.content_length()).map_or(BodyLength::Unknown, BodyLength::Known)
-            }
-        };
-        let status = head.status();
-        let written = writer.head(&mut conn.output, status, head.fields(), length, &extras);
+        let written = writer.head(&mut conn.output, status, fields, length, &extras);
         if let Err(error) = written {
             conn.output.truncate(before);
             log::error(format_args!("a response was refused: {error}"));
             self.abandon(key);
             self.answer_simply(key, 500, "Internal Server Error\n", &[]);
-            return Ok(());
+            return Ok(false);
         }
         exchange.status = status;
         exchange.writer = Some(writer);
-        if head.body().is_empty() && !end {
-            self.mark_dirty(key);
-            return Ok(());
-        }
-        self.respond_body(key, head.body(), end)
+        Ok(true)
     }
 
-    fn respond_body(&mut self, key: u64, body: &[u8], end: bool) -> Result<(), Offence> {
+    pub(super) fn respond_body(&mut self, key: u64, body: &[u8], end: bool) -> Result<(), Offence> {
         let Some(conn) = self.conns.get_mut(key) else {
             return Ok(());
         };
@@ -329,7 +341,7 @@ impl Loop {
     }
 
     /// The application failed: 500 before the head, a cut connection after it.
-    fn respond_abort(&mut self, key: u64) {
+    pub(super) fn respond_abort(&mut self, key: u64) {
         let answered = self
             .conns
             .get_mut(key)
@@ -346,11 +358,15 @@ impl Loop {
         let Some(exchange) = self.exchange(key) else {
             return;
         };
-        if let Place::Lane {
+        let place = std::mem::replace(&mut exchange.place, Place::Here);
+        if let Place::Token(outbox) = &place {
+            // Its holder has ended it, so there is nobody to be told.
+            outbox.cancel();
+        } else if let Place::Lane {
             lane,
             slot,
             generation,
-        } = std::mem::replace(&mut exchange.place, Place::Here)
+        } = place
         {
             if let Some(lane) = self.lanes[usize::from(lane)].as_deref_mut()
                 && let Some(held) = lane.held(slot, generation)
@@ -391,6 +407,9 @@ impl Loop {
         self.mark_dirty(key);
         self.spare(record);
         self.log_access(key, &exchange);
+        if exchange.collected.capacity() <= READ_SPARE && self.exchanges.len() < MAX_SPARES {
+            self.exchanges.push(exchange);
+        }
     }
 
     fn log_access(&mut self, key: u64, exchange: &Exchange) {
@@ -408,7 +427,7 @@ impl Loop {
 
     /// Keeps a buffer for later use, unless it has grown large.
     pub(super) fn spare(&mut self, mut buffer: Vec<u8>) {
-        if (1..=READ_SPARE).contains(&buffer.capacity()) && self.spares.len() < 64 {
+        if (1..=READ_SPARE).contains(&buffer.capacity()) && self.spares.len() < MAX_SPARES {
             buffer.clear();
             self.spares.push(buffer);
         }
@@ -442,3 +461,5 @@ impl Loop {
 
 /// A larger buffer is not kept.
 const READ_SPARE: usize = 32 * 1024;
+/// No more of a kind is kept than this.
+const MAX_SPARES: usize = 64;

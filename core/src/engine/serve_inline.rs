@@ -1,12 +1,17 @@
 //! Running handlers on the loop.
 
-use crate::http::{BodyFraming, BodyLength, BodyStep, ResponseWriter, decode_path};
+use std::sync::Arc;
+
+use crate::http::{BodyFraming, BodyLength, BodyStep, ResponseWriter};
 use crate::log;
-use crate::route::Match;
 
 use super::conn::{Phase, Place};
+use super::context::Context;
+use super::encode::decoded_path;
 use super::event_loop::Loop;
 use super::inline::{Request, Step};
+use super::routes::{Refusal, Target};
+use super::token::Outbox;
 
 impl Loop {
     /// Gives a request to the inline handler of its route. False: no handler is meant.
@@ -49,30 +54,17 @@ impl Loop {
             }
             return taken;
         }
-        if !self.is_inline(start, key) {
-            return false;
-        }
-        self.collect(key, start);
-        true
-    }
-
-    /// Whether the router knows a handler (or a refusal) for the head at hand.
-    fn is_inline(&mut self, start: usize, key: u64) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return false;
-        };
-        let input = &conn.input[start..];
         let method = self.head.method.of(input);
-        let raw = self.head.raw_path.of(input);
-        self.path.clear();
-        decode_path(raw, &mut self.path);
-        let Ok(path) = std::str::from_utf8(&self.path) else {
-            return !self.shared.routes.pool;
-        };
-        match self.shared.routes.inline.find(method, path) {
-            Match::Found(..) => true,
-            _ => !self.shared.routes.pool,
+        let path = decoded_path(&self.head, input, &mut self.path);
+        match self.shared.routes.target(method, path) {
+            Target::Handler(..) => self.collect(key, start),
+            Target::Pool => return false,
+            Target::Refusal(refusal) => {
+                conn.consumed = start + head_len;
+                self.refuse_route(key, &refusal);
+            }
         }
+        true
     }
 
     /// Keeps the head aside and begins to collect the body.
@@ -145,33 +137,16 @@ impl Loop {
     /// Calls the handler and writes its response. False: the pool is meant instead.
     fn run_inline(&mut self, key: u64, input: &[u8], body: &[u8]) -> bool {
         let shared = &self.shared;
-        let pool = shared.routes.pool;
         let Some(conn) = self.conns.get_mut(key) else {
             return true;
         };
         let head = &self.head;
-        let mut path = head.raw_path.of(input);
-        if head.has_escape {
-            self.path.clear();
-            decode_path(path, &mut self.path);
-            path = &self.path;
-        }
-        let Ok(text) = std::str::from_utf8(path) else {
-            if !pool {
-                self.answer_simply(key, 400, "the path is not UTF-8\n", &[]);
-            }
-            return !pool;
-        };
-        let (handler, params) = match shared.routes.inline.find(head.method.of(input), text) {
-            Match::Found(handler, params) => (handler, params),
-            _ if pool => return false,
-            Match::MethodNotAllowed { allow } => {
-                let allow = allow.clone();
-                self.answer_simply(key, 405, "Method Not Allowed\n", &[("allow", &allow)]);
-                return true;
-            }
-            Match::NotFound => {
-                self.answer_simply(key, 404, "Not Found\n", &[]);
+        let path = decoded_path(head, input, &mut self.path);
+        let (route, params) = match shared.routes.target(head.method.of(input), path) {
+            Target::Handler(route, params) => (route, params),
+            Target::Pool => return false,
+            Target::Refusal(refusal) => {
+                self.refuse_route(key, &refusal);
                 return true;
             }
         };
@@ -182,13 +157,20 @@ impl Loop {
             params: &params,
             body,
             peer: conn.peer.as_ref().map(|(host, port)| (&**host, *port)),
+            state: self.states.get(route.state).and_then(|s| s.as_deref()),
         };
         let response = &mut self.inline_response;
-        response.reset();
-        let step = handler.handle(&request, response);
+        response.reset(key);
+        let mut context = Context::new(self.index, self.now, &self.epoll, &mut self.calls);
+        let step = route.handler.handle(&mut context, &request, response);
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return true;
         };
+        if step == Step::Later || response.outbox.is_some() {
+            let outbox = response.outbox.take();
+            self.answer_later(key, step, outbox);
+            return true;
+        }
         let mut facts = exchange.facts;
         facts.keep_alive &= step == Step::Done && !self.draining;
         let mut writer = ResponseWriter::new(facts);
@@ -196,22 +178,26 @@ impl Loop {
             conn.output = self.spares.pop().unwrap_or_default();
         }
         let before = conn.output.len();
-        let text = &response.text;
-        let fields = response.fields.iter();
-        let fields = fields.map(|(name, value)| (name.of(text), value.of(text)));
+        let draft = &response.draft;
         let extras = super::event_loop::extras(&self.date, shared);
-        let length = BodyLength::Known(response.body.len() as u64);
-        if let Err(error) = writer.head(&mut conn.output, response.status, fields, length, &extras)
-        {
+        let length = BodyLength::Known(draft.body.len() as u64);
+        let head = writer.head(
+            &mut conn.output,
+            draft.status,
+            draft.fields(),
+            length,
+            &extras,
+        );
+        if let Err(error) = head {
             conn.output.truncate(before);
             log::error(format_args!("a handler's response was refused: {error}"));
             self.answer_simply(key, 500, "Internal Server Error\n", &[]);
             return true;
         }
         let written = writer
-            .body(&mut conn.output, &response.body)
+            .body(&mut conn.output, &draft.body)
             .and_then(|()| writer.end(&mut conn.output));
-        exchange.status = response.status;
+        exchange.status = draft.status;
         exchange.writer = Some(writer);
         debug_assert!(matches!(exchange.place, Place::Here));
         if let Err(error) = written {
@@ -223,5 +209,33 @@ impl Loop {
         }
         self.finish(key, false);
         true
+    }
+
+    /// The handler leaves the answer to the holder of a token.
+    #[cold]
+    fn answer_later(&mut self, key: u64, step: Step, outbox: Option<Arc<Outbox>>) {
+        let mistake = match (step, outbox) {
+            (Step::Later, Some(outbox)) => {
+                if let Some(exchange) = self.exchange(key) {
+                    exchange.place = Place::Token(outbox);
+                }
+                return;
+            }
+            (Step::Later, None) => "a handler answers later and has taken no token",
+            (_, outbox) => {
+                if let Some(outbox) = outbox {
+                    self.cancel_token(&outbox);
+                }
+                "a handler has taken a token and does not say that it answers later"
+            }
+        };
+        log::error(format_args!("{mistake}"));
+        self.answer_simply(key, 500, "Internal Server Error\n", &[]);
+    }
+
+    #[cold]
+    fn refuse_route(&mut self, key: u64, refusal: &Refusal) {
+        let allow = refusal.allow.as_deref().map(|allow| ("allow", allow));
+        self.answer_simply(key, refusal.status, refusal.text, allow.as_slice());
     }
 }

@@ -8,12 +8,11 @@ use crate::bus::StatusPage;
 use crate::config::EngineConfig;
 use crate::dispatch::Pool;
 use crate::log::access::AccessLog;
-use crate::route::Router;
 use crate::stats::LoopStats;
 use crate::sys::eventfd::EventFd;
 
-use super::inline::Handler;
 use super::mailbox::{Letter, Mailbox};
+use super::routes::Routes;
 
 /// What the engine tells its supervisor.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -39,21 +38,12 @@ pub enum ControlEvent {
     Idle,
 }
 
-/// Which requests the engine answers and how.
-#[derive(Default)]
-pub struct Routes {
-    /// Inline handlers by method and path pattern.
-    pub inline: Router<Arc<dyn Handler>>,
-    /// Whether what no inline handler matches goes to the pool; a 404 otherwise.
-    pub pool: bool,
-}
-
 pub(super) struct Shared {
     pub(super) config: EngineConfig,
     pub(super) routes: Routes,
     pub(super) pool: Pool,
     pub(super) page: StatusPage,
-    pub(super) mailboxes: Vec<Mailbox>,
+    pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) stats: Vec<LoopStats>,
     pub(super) access: Option<AccessLog>,
     /// What a request learns of the address it came to, by address.

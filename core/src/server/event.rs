@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::log::Level;
@@ -36,12 +37,59 @@ pub enum Event {
         /// How many loops.
         loops: usize,
     },
+    /// An engine without workers of its own is open.
+    Open {
+        /// Where, as a client writes it.
+        addresses: Vec<String>,
+        /// Where consumers attach.
+        bus: PathBuf,
+        /// How many loops.
+        loops: usize,
+    },
+    /// All workers are ready for the first time, to serve an engine elsewhere.
+    Working {
+        /// How many workers.
+        workers: usize,
+        /// Where the engine is looked for.
+        bus: String,
+    },
+    /// A consumer that came by itself takes requests.
+    Joined {
+        /// What it calls itself.
+        name: String,
+        /// Its process.
+        pid: u32,
+        /// How many take requests now.
+        consumers: usize,
+    },
+    /// A consumer that came by itself has gone.
+    Left {
+        /// What it calls itself.
+        name: String,
+        /// Its process.
+        pid: u32,
+        /// It had said so, or had been told to.
+        asked: bool,
+        /// How many take requests now.
+        consumers: usize,
+    },
+    /// A consumer that came by itself was sent away.
+    Refused {
+        /// What it calls itself; empty if it has not said.
+        name: String,
+        /// Its process.
+        pid: u32,
+        /// What it did.
+        why: String,
+    },
     /// A worker takes long to start.
     Slow {
         /// Which worker.
         worker: usize,
         /// Its process.
         pid: u32,
+        /// It has attached to the bus: its application is what takes long.
+        attached: bool,
         /// For how long it has been starting.
         since: Duration,
     },
@@ -72,6 +120,15 @@ pub enum Event {
         /// How long they were given; `None`: the person who runs the server would not wait.
         limit: Option<Duration>,
     },
+    /// The time is over, and what is left of connections and consumers is cut off.
+    CutOff {
+        /// Some connections were still busy.
+        connections: bool,
+        /// Consumers that had not finished.
+        consumers: usize,
+        /// How long they were given; `None`: the person who runs the server would not wait.
+        limit: Option<Duration>,
+    },
     /// Everything has ended.
     Stopped,
 }
@@ -81,8 +138,19 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Self::Spawned { .. } | Self::Ready { .. } => Level::Debug,
-            Self::Serving { .. } | Self::Stopping { .. } | Self::Stopped => Level::Info,
-            Self::Slow { .. } | Self::Lost { .. } | Self::Cut { .. } => Level::Warning,
+            Self::Left { asked: false, .. } => Level::Warning,
+            Self::Serving { .. }
+            | Self::Open { .. }
+            | Self::Working { .. }
+            | Self::Joined { .. }
+            | Self::Left { .. }
+            | Self::Stopping { .. }
+            | Self::Stopped => Level::Info,
+            Self::Refused { .. }
+            | Self::Slow { .. }
+            | Self::Lost { .. }
+            | Self::Cut { .. }
+            | Self::CutOff { .. } => Level::Warning,
             Self::StartFailed(_) => Level::Error,
         }
     }
@@ -107,11 +175,66 @@ impl fmt::Display for Event {
                 counted(*workers, "worker"),
                 counted(*loops, "loop")
             ),
-            Self::Slow { worker, pid, since } => write!(
+            Self::Open {
+                addresses,
+                bus,
+                loops,
+            } => write!(
                 f,
-                "worker {worker} (pid {pid}) has been starting for {} s; requests wait until it is ready",
-                since.as_secs()
+                "serving on {} ({}); consumers attach at {}",
+                addresses.join(", "),
+                counted(*loops, "loop"),
+                bus.display()
             ),
+            Self::Working { workers, bus } => {
+                write!(
+                    f,
+                    "{} ready for the engine at {bus}",
+                    counted(*workers, "worker")
+                )
+            }
+            Self::Joined {
+                name,
+                pid,
+                consumers,
+            } => write!(
+                f,
+                "{name} (pid {pid}) has attached; requests go to {} now",
+                counted(*consumers, "consumer")
+            ),
+            Self::Left {
+                name,
+                pid,
+                asked,
+                consumers,
+            } => {
+                let how = if *asked { "has left" } else { "is gone" };
+                write!(f, "{name} (pid {pid}) {how}; ")?;
+                match consumers {
+                    0 => f.write_str("requests wait for another consumer"),
+                    _ => write!(f, "requests go to {} now", counted(*consumers, "consumer")),
+                }
+            }
+            Self::Refused { name, pid, why } => {
+                f.write_str(if name.is_empty() { "a consumer" } else { name })?;
+                write!(f, " (pid {pid}) was sent away: {why}")
+            }
+            Self::Slow {
+                worker,
+                pid,
+                attached,
+                since,
+            } => {
+                let what = match attached {
+                    true => "its application to start (imports, then its start-up events)",
+                    false => "its process to attach to the bus",
+                };
+                let since = since.as_secs();
+                write!(
+                    f,
+                    "worker {worker} (pid {pid}): still waiting, after {since} s, for {what}"
+                )
+            }
             Self::Lost {
                 worker,
                 pid,
@@ -148,6 +271,25 @@ impl fmt::Display for Event {
                 workers,
                 limit: None,
             } => write!(f, "second signal: killing {}", counted(*workers, "worker")),
+            Self::CutOff {
+                connections,
+                consumers,
+                limit,
+            } => {
+                let what = match (connections, consumers) {
+                    (true, 0) => "connections".to_owned(),
+                    (true, count) => format!("connections and {}", counted(*count, "consumer")),
+                    (false, count) => counted(*count, "consumer"),
+                };
+                match limit {
+                    Some(limit) => write!(
+                        f,
+                        "{what} did not finish within {} s and are cut off; --timeout-graceful-shutdown gives more time",
+                        limit.as_secs_f64()
+                    ),
+                    None => write!(f, "second signal: cutting off {what}"),
+                }
+            }
             Self::Stopped => f.write_str("stopped"),
         }
     }
@@ -160,16 +302,19 @@ pub enum Outcome {
     Stopped,
     /// It could not start; an [`Event::StartFailed`] has told why.
     StartFailed,
+    /// It was asked to stop, and what was left at the end of the grace time was cut off.
+    Cut,
     /// It was made to stop by a second signal, this one.
     Forced(i32),
 }
 
 impl Outcome {
-    /// The exit code for it: 0; 3; 128 and the number of the signal.
+    /// The exit code for it: 0; 3; 1; 128 and the number of the signal.
     pub fn exit_code(self) -> i32 {
         match self {
             Self::Stopped => 0,
             Self::StartFailed => 3,
+            Self::Cut => 1,
             Self::Forced(signal) => 128 + signal,
         }
     }

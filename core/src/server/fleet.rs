@@ -6,11 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::sys::process::Exit;
 
+use super::ECHO;
 use super::backoff::Backoff;
 use super::event::{Event, Outcome};
-
-/// Two signals this close are one wish: `timeout` and others signal a process and then its group.
-const ECHO: Duration = Duration::from_millis(100);
 
 /// How patient a fleet is.
 #[derive(Clone, Debug)]
@@ -25,6 +23,18 @@ pub(super) struct Patience {
     pub(super) exit: Duration,
     /// From the wish to stop to the kill.
     pub(super) graceful: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            hello: Duration::from_secs(60),
+            start: Duration::from_secs(600),
+            slow: Duration::from_secs(5),
+            exit: Duration::from_secs(5),
+            graceful: Duration::from_secs(30),
+        }
+    }
 }
 
 /// Something for the supervisor to do; the number is a worker's index.
@@ -294,6 +304,17 @@ impl Fleet {
         self.ended(index, Some(exit), now);
     }
 
+    /// The engine is elsewhere and goes on: the workers take leave of it by themselves. They are
+    /// told to hurry when little of the time is left.
+    pub(super) fn ask_to_finish(&mut self) {
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            if worker.phase == Phase::Serving {
+                worker.phase = Phase::Leaving(None);
+                self.out.push(Action::Terminate(index));
+            }
+        }
+    }
+
     /// The engine has no connection left.
     pub(super) fn engine_idle(&mut self) {
         self.tell_workers();
@@ -305,7 +326,7 @@ impl Fleet {
             if now < stop.since + ECHO {
                 return;
             }
-            if stop.outcome == Outcome::Stopped {
+            if matches!(stop.outcome, Outcome::Stopped | Outcome::Cut) {
                 stop.outcome = Outcome::Forced(signal);
             }
             if stop.killed {
@@ -367,10 +388,15 @@ impl Fleet {
             _ => return,
         }
         for (index, worker) in self.workers.iter_mut().enumerate() {
-            if worker.phase == Phase::Serving {
-                worker.phase = Phase::Leaving(None);
-                self.out.push(Action::LaneDraining(index));
-                self.out.push(Action::TellDrain(index));
+            match worker.phase {
+                Phase::Serving => {
+                    worker.phase = Phase::Leaving(None);
+                    self.out.push(Action::LaneDraining(index));
+                    self.out.push(Action::TellDrain(index));
+                }
+                // Asked before, and not yet gone.
+                Phase::Leaving(None) => self.out.push(Action::TellDrain(index)),
+                _ => {}
             }
         }
     }
@@ -388,6 +414,11 @@ impl Fleet {
         let alive = |worker: &Worker| !matches!(worker.phase, Phase::Killed | Phase::Gone);
         let left = self.workers.iter().filter(|worker| alive(worker)).count();
         if left > 0 {
+            // Who gives no time has not asked for an end without loss.
+            let given = !forced && !stop.limit.is_zero();
+            if given && stop.outcome == Outcome::Stopped {
+                stop.outcome = Outcome::Cut;
+            }
             let event = Event::Cut {
                 workers: left,
                 limit,
@@ -430,6 +461,7 @@ impl Fleet {
             let event = Event::Slow {
                 worker: index + 1,
                 pid: worker.pid.unwrap_or_default(),
+                attached: greeted,
                 since,
             };
             self.out.push(Action::Tell(event));

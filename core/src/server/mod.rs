@@ -1,13 +1,23 @@
 //! Floor 6: the whole as a user meets it.
 //!
 //! [`run`] is `toolb run`: an engine in this process, workers as processes of their own, and a
-//! control thread, the calling one, that watches over them until a signal ends it all.
+//! control thread, the calling one, that watches over them until a signal ends it all. [`serve`] and
+//! [`work`] are the two halves of it in processes of their own, and [`Embedded`] is an engine in a
+//! program of one's own.
 #![forbid(unsafe_code)]
 
 mod backoff;
+mod door;
+mod embedded;
 mod event;
 mod fleet;
+mod gate;
+mod greet;
+mod home;
+mod host;
+mod serve;
 mod supervisor;
+mod work;
 
 use std::ffi::OsString;
 use std::io;
@@ -17,10 +27,18 @@ use crate::config::EngineConfig;
 use crate::engine::{Engine, Listen, Routes};
 use crate::sys::{process, signal};
 
+pub use embedded::Embedded;
 pub use event::{Event, Outcome};
+pub use gate::GateOptions;
+pub use serve::{ServeOptions, serve};
+pub use work::{WorkOptions, work};
 
 use fleet::Patience;
+use home::{Here, Home};
 use supervisor::{Setup, Supervisor};
+
+/// Two signals this close are one wish: `timeout` and others signal a process and then its group.
+const ECHO: Duration = Duration::from_millis(100);
 
 /// What [`run`] runs.
 #[derive(Clone, Debug)]
@@ -83,22 +101,12 @@ pub fn run(options: RunOptions, tell: impl FnMut(Event)) -> Outcome {
 }
 
 fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, String> {
-    process::fill_standard_descriptors().map_err(system)?;
-    let mut wanted = vec![signal::SIGINT, signal::SIGTERM];
-    if !signal::is_ignored(signal::SIGHUP) {
-        wanted.push(signal::SIGHUP);
-    }
-    // Before the engine starts its first thread: threads inherit the mask.
-    let signals = signal::Signals::block(&wanted).map_err(system)?;
-    signal::keep_exit_statuses();
-    // More connections for the engine; workers keep what the user has set for them.
-    let open_files = process::raise_open_files().ok();
+    let (signals, open_files) = prepare_process()?;
     let patience = Patience {
         hello: options.hello_timeout,
         start: options.start_timeout,
-        slow: Duration::from_secs(30),
-        exit: Duration::from_secs(5),
         graceful: options.engine.timeouts.graceful_shutdown,
+        ..Patience::default()
     };
     let stuck_grace = options.engine.timeouts.stuck_grace;
     let routes = Routes {
@@ -114,8 +122,23 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
         stuck_grace,
         open_files,
     };
-    let mut supervisor = Supervisor::new(engine, signals, setup, tell).map_err(system)?;
+    let home = Home::Here(Here::new(engine, options.workers));
+    let mut supervisor = Supervisor::new(home, signals, setup, tell).map_err(system)?;
     supervisor.run().map_err(system)
+}
+
+/// What a program does before its first thread: threads inherit the mask of signals. Returns these,
+/// and what the soft limit of open files was: connections need more, workers keep what the user has
+/// set for them.
+fn prepare_process() -> Result<(signal::Signals, Option<u64>), String> {
+    process::fill_standard_descriptors().map_err(system)?;
+    let mut wanted = vec![signal::SIGINT, signal::SIGTERM];
+    if !signal::is_ignored(signal::SIGHUP) {
+        wanted.push(signal::SIGHUP);
+    }
+    let signals = signal::Signals::block(&wanted).map_err(system)?;
+    signal::keep_exit_statuses();
+    Ok((signals, process::raise_open_files().ok()))
 }
 
 fn system(error: io::Error) -> String {

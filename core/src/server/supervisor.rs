@@ -6,11 +6,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{ControlEvent, Engine, LaneHandle};
-use crate::message::{Control, Hello, MAX_CONTROL_PACKET, Welcome, choose_abi};
+use crate::engine::ControlEvent;
+use crate::message::{Control, MAX_CONTROL_PACKET};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::process::{Exit, Process};
 use crate::sys::seqpacket::Seqpacket;
@@ -19,9 +18,13 @@ use crate::sys::signal::{self, Signals};
 use super::WorkerCommand;
 use super::event::{Event, Outcome};
 use super::fleet::{Action, Fleet, Patience};
+use super::home::Home;
 
-/// The variable in which a worker finds its end of the control socket.
+/// The variable in which a worker finds the engine: its end of the control socket, or the address
+/// of an engine elsewhere.
 const BUS_VARIABLE: &str = "TOOLB_BUS";
+/// The variable in which a worker of an engine elsewhere finds its end of the control socket.
+const SUPERVISOR_VARIABLE: &str = "TOOLB_SUPERVISOR";
 
 const SIGNALS: u64 = 0;
 const ENGINE: u64 = 1;
@@ -36,9 +39,7 @@ const LAST_PACKETS: usize = 256;
 
 /// A running server.
 pub(super) struct Supervisor<'a> {
-    engine: Engine,
-    /// The doors open when the first worker is ready.
-    engine_started: bool,
+    home: Home,
     signals: Signals,
     epoll: Epoll,
     fleet: Fleet,
@@ -56,7 +57,6 @@ pub(super) struct Supervisor<'a> {
 struct Link {
     process: Option<Process>,
     socket: Option<Seqpacket>,
-    lane: Option<Arc<LaneHandle>>,
 }
 
 /// How the supervisor is set up.
@@ -71,19 +71,20 @@ pub(super) struct Setup {
 
 impl<'a> Supervisor<'a> {
     pub(super) fn new(
-        engine: Engine,
+        home: Home,
         signals: Signals,
         setup: Setup,
         tell: &'a mut dyn FnMut(Event),
     ) -> io::Result<Self> {
         let epoll = Epoll::new()?;
         epoll.add(&signals, SIGNALS, epoll::IN)?;
-        epoll.add(engine.control_events(), ENGINE, epoll::IN)?;
+        if let Home::Here(here) = &home {
+            epoll.add(here.engine.control_events(), ENGINE, epoll::IN)?;
+        }
         let hint = setup.command.if_ended.clone();
         let now = Instant::now();
         Ok(Self {
-            engine,
-            engine_started: false,
+            home,
             signals,
             epoll,
             fleet: Fleet::new(setup.workers, setup.patience, hint, now),
@@ -104,7 +105,9 @@ impl<'a> Supervisor<'a> {
             self.fleet.tick(Instant::now());
             self.carry_out();
             if let Some(outcome) = self.outcome {
-                self.engine.stop();
+                if let Home::Here(here) = &mut self.home {
+                    here.engine.stop();
+                }
                 if outcome != Outcome::StartFailed {
                     (self.tell)(Event::Stopped);
                 }
@@ -143,29 +146,26 @@ impl<'a> Supervisor<'a> {
     }
 
     fn take_engine_events(&mut self) {
-        self.engine.control_events().drain();
-        while let Some(event) = self.engine.next_control_event() {
+        let Home::Here(here) = &self.home else {
+            return;
+        };
+        here.engine.control_events().drain();
+        while let Some(event) = here.engine.next_control_event() {
             match event {
                 ControlEvent::Idle => self.fleet.engine_idle(),
                 ControlEvent::Poisoned { lane_id, reason } => {
-                    if let Some(index) = self.worker_of(lane_id) {
+                    if let Some(index) = here.worker_of(lane_id) {
                         self.fleet.poisoned(index, reason);
                     }
                 }
                 ControlEvent::Stuck { lane_id } => {
-                    if let Some(index) = self.worker_of(lane_id) {
+                    if let Some(index) = here.worker_of(lane_id) {
                         self.fleet.stuck(index, self.stuck_grace, Instant::now());
                     }
                 }
                 ControlEvent::Released { .. } => {}
             }
         }
-    }
-
-    /// The worker that has this lane now; a late word about a lane that is gone concerns nobody.
-    fn worker_of(&self, lane_id: u64) -> Option<usize> {
-        let has_lane = |link: &Link| link.lane.as_ref().is_some_and(|l| l.lane_id() == lane_id);
-        self.links.iter().position(has_lane)
     }
 
     fn take_exit(&mut self, index: usize) {
@@ -219,7 +219,11 @@ impl<'a> Supervisor<'a> {
     fn take_packet(&mut self, index: usize, control: Control, now: Instant) -> Result<(), String> {
         match control {
             Control::Hello(hello) => {
-                self.welcome(index, &hello)?;
+                let (Home::Here(here), Some(socket)) = (&mut self.home, &self.links[index].socket)
+                else {
+                    return Err("it looks for its engine here, which is elsewhere".to_owned());
+                };
+                here.welcome(index, socket, &hello)?;
                 self.fleet.greeted(index);
             }
             Control::Ready => self.fleet.ready(index, now),
@@ -236,41 +240,6 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
-    /// Makes a lane for a worker that has introduced itself.
-    fn welcome(&mut self, index: usize, hello: &Hello) -> Result<(), String> {
-        let link = &mut self.links[index];
-        let Some(socket) = &link.socket else {
-            return Ok(());
-        };
-        if link.lane.is_some() {
-            return Err("it said hello twice".to_owned());
-        }
-        let abi = choose_abi(hello)?;
-        let (slots, concurrency, window) = (hello.slots, hello.concurrency, hello.window);
-        if slots == 0 || concurrency == 0 || window == 0 {
-            return Err(format!(
-                "slots, concurrency and window must be more than 0 (they are {slots}, {concurrency} and {window})"
-            ));
-        }
-        let lane = self
-            .engine
-            .new_lane(slots, concurrency, window)
-            .map_err(|error| format!("its lane cannot be made: {error}"))?;
-        let geometry = lane.geometry();
-        let welcome = Control::Welcome(Welcome {
-            abi,
-            features: 0,
-            lane_id: lane.lane_id(),
-            rings: geometry.rings,
-            slots: geometry.slots,
-            request_capacity: geometry.request_capacity,
-            response_capacity: geometry.response_capacity,
-        });
-        let sent = socket.send(&welcome.encode(), &lane.fds());
-        link.lane = Some(lane);
-        sent.map_err(|error| format!("its lane cannot be sent: {error}"))
-    }
-
     fn carry_out(&mut self) {
         let mut actions = VecDeque::from(self.fleet.take_actions());
         while let Some(action) = actions.pop_front() {
@@ -282,18 +251,30 @@ impl<'a> Supervisor<'a> {
     fn act(&mut self, action: Action) {
         match action {
             Action::Spawn(index) => match self.spawn(index) {
-                Ok(pid) => self.fleet.spawned(index, pid),
+                Ok(pid) => {
+                    self.fleet.spawned(index, pid);
+                    // It attaches elsewhere, when it likes: here only its start is waited for.
+                    if matches!(self.home, Home::Elsewhere(_)) {
+                        self.fleet.greeted(index);
+                    }
+                }
                 Err(why) => self.fleet.spawn_failed(index, why, Instant::now()),
             },
-            Action::LaneUp(index) => self.lane_up(index),
+            Action::LaneUp(index) => {
+                if let Home::Here(here) = &mut self.home
+                    && let Err(why) = here.lane_up(index)
+                {
+                    self.fleet.fail(why, Instant::now());
+                }
+            }
             Action::LaneDraining(index) => {
-                if let Some(lane) = &self.links[index].lane {
-                    self.engine.lane_draining(lane);
+                if let Home::Here(here) = &self.home {
+                    here.lane_draining(index);
                 }
             }
             Action::LaneDown(index) => {
-                if let Some(lane) = self.links[index].lane.take() {
-                    self.engine.lane_down(&lane);
+                if let Home::Here(here) = &mut self.home {
+                    here.lane_down(index);
                 }
             }
             Action::TellDrain(index) => self.send(index, &Control::Drain),
@@ -305,36 +286,27 @@ impl<'a> Supervisor<'a> {
                     process.kill();
                 }
             }
-            Action::DrainEngine => {
-                self.engine.drain();
-                if !self.engine_started {
-                    self.fleet.engine_idle();
+            Action::DrainEngine => match &self.home {
+                Home::Elsewhere(_) => self.fleet.ask_to_finish(),
+                Home::Here(here) => {
+                    if !here.drain() {
+                        self.fleet.engine_idle();
+                    }
                 }
-            }
-            Action::Serving => (self.tell)(Event::Serving {
-                addresses: self.engine.addresses(),
-                workers: self.links.len(),
-                loops: self.engine.loops(),
+            },
+            Action::Serving => (self.tell)(match &self.home {
+                Home::Elsewhere(bus) => Event::Working {
+                    workers: self.links.len(),
+                    bus: bus.to_string_lossy().into_owned(),
+                },
+                Home::Here(here) => Event::Serving {
+                    addresses: here.engine.addresses(),
+                    workers: self.links.len(),
+                    loops: here.engine.loops(),
+                },
             }),
             Action::Tell(event) => (self.tell)(event),
             Action::Finish(outcome) => self.outcome = Some(outcome),
-        }
-    }
-
-    fn lane_up(&mut self, index: usize) {
-        let Some(lane) = &self.links[index].lane else {
-            return;
-        };
-        self.engine.lane_up(lane);
-        if self.engine_started {
-            return;
-        }
-        match self.engine.start() {
-            Ok(()) => self.engine_started = true,
-            Err(error) => {
-                let why = format!("a loop cannot be started: {error}; lower --io-threads");
-                self.fleet.fail(why, Instant::now());
-            }
         }
     }
 
@@ -353,9 +325,12 @@ impl<'a> Supervisor<'a> {
         let (ours, theirs) = Seqpacket::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(&self.command.program);
-        command
-            .args(&self.command.args)
-            .env(BUS_VARIABLE, format!("fd:{}", theirs.as_raw_fd()));
+        command.args(&self.command.args);
+        let end = format!("fd:{}", theirs.as_raw_fd());
+        match &self.home {
+            Home::Elsewhere(bus) => command.env(SUPERVISOR_VARIABLE, end).env(BUS_VARIABLE, bus),
+            Home::Here(_) => command.env(BUS_VARIABLE, end),
+        };
         let process = Process::spawn(command, theirs.as_fd(), self.open_files)?;
         let token = WORKERS + 2 * index as u64;
         self.epoll.add(&process, token, epoll::IN)?;

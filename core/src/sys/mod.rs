@@ -1,11 +1,13 @@
 //! Floor 0: the only module that makes system calls.
 
 pub mod clock;
+pub mod crash;
 pub mod epoll;
 pub mod eventfd;
 pub mod inherited;
 pub mod memory;
 pub mod process;
+pub mod rendezvous;
 pub mod seqpacket;
 pub mod signal;
 pub mod socket;

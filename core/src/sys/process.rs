@@ -143,6 +143,12 @@ impl fmt::Display for Exit {
     }
 }
 
+/// The user whose rights this process has.
+pub fn effective_user() -> u32 {
+    // SAFETY: no pointers; cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// Makes sure that descriptors 0 to 2 are open, if only on `/dev/null`: else the next thing that is
 /// opened would become somebody's standard output.
 pub fn fill_standard_descriptors() -> io::Result<()> {
@@ -197,7 +203,7 @@ fn open_files() -> io::Result<libc::rlimit> {
     }
 }
 
-fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked. The kernel makes it close-on-exec.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
     if fd < 0 {

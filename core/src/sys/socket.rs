@@ -252,12 +252,16 @@ fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()>
     })
 }
 
-fn bind(fd: &OwnedFd, address: &libc::sockaddr_storage, length: libc::socklen_t) -> io::Result<()> {
+pub(super) fn bind(
+    fd: &OwnedFd,
+    address: &libc::sockaddr_storage,
+    length: libc::socklen_t,
+) -> io::Result<()> {
     // SAFETY: `address` is a whole sockaddr_storage of which `length` bytes are meant.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const *address).cast(), length) })
 }
 
-fn check(result: i32) -> io::Result<()> {
+pub(super) fn check(result: i32) -> io::Result<()> {
     match result {
         0.. => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -272,7 +276,7 @@ fn is_stale(path: &Path) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_storage, libc::socklen_t)> {
+pub(super) fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_storage, libc::socklen_t)> {
     let bytes = path.as_os_str().as_bytes();
     // SAFETY: all-zero is a valid value of this plain C struct.
     let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };

@@ -32,7 +32,23 @@ impl<K: Copy + Ord> Deadlines<K> {
         self.heap.push(Reverse((deadline, key)));
     }
 
+    /// Drops the entries whose key `keep` does not want.
+    pub fn retain(&mut self, mut keep: impl FnMut(K) -> bool) {
+        self.heap.retain(|Reverse((_, key))| keep(*key));
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
     /// When the next entry fires.
+    #[inline]
     pub fn next(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse((deadline, _))| *deadline)
     }

@@ -1,6 +1,8 @@
 //! An engine with consumers in threads of the test.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod http;
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::TcpStream;

@@ -90,7 +90,7 @@ impl Inner {
     }
 
     fn answer_by(&mut self, handler: &Handler, id: ExchangeId, response: &mut Response) {
-        response.reset();
+        response.clear();
         let request = self.live[usize::from(id.slot)].request();
         let written: *mut Response = response;
         // SAFETY: both objects outlive the call; the request stays where it is, as the handler cannot

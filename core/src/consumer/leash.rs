@@ -1,0 +1,70 @@
+//! What ties a worker of `toolb work` to the program that has started it, while its engine is
+//! somewhere else.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::{AttachError, ControlEvent};
+use crate::message::{Control, MAX_CONTROL_PACKET};
+use crate::sys::{inherited, seqpacket::Seqpacket};
+
+/// A worker's end of it.
+#[derive(Debug)]
+pub struct Leash(Seqpacket);
+
+impl Leash {
+    /// Takes the socket that `address`, the value of TOOLB_SUPERVISOR, names as `fd:N`.
+    pub fn take(address: &str) -> Result<Self, AttachError> {
+        let number = address.strip_prefix("fd:").and_then(|fd| fd.parse().ok());
+        let fd: RawFd = number.ok_or_else(|| AttachError::Address(address.to_owned()))?;
+        let inherited = |error| AttachError::Inherited { fd, error };
+        let socket = inherited::packet_socket(fd).map_err(inherited)?;
+        socket.set_nonblocking(true).map_err(AttachError::Io)?;
+        Ok(Self(socket))
+    }
+
+    /// The application has started.
+    pub fn ready(&self) {
+        self.tell(&Control::Ready);
+    }
+
+    /// The application does not start. `permanent`: nor would it if tried again.
+    pub fn fail(&self, reason: &str, permanent: bool) {
+        self.tell(&Control::Failed {
+            reason: reason.to_owned(),
+            permanent,
+        });
+    }
+
+    /// What the supervisor says. To be called until there is nothing.
+    pub fn word(&self) -> ControlEvent {
+        let mut packet = vec![0; MAX_CONTROL_PACKET];
+        loop {
+            match self.0.recv(&mut packet, &mut Vec::new()) {
+                Ok(0) => return ControlEvent::HangUp,
+                Ok(len) => match Control::decode(&packet[..len]) {
+                    Ok(Control::Drain) => return ControlEvent::Drain,
+                    Ok(Control::Error(text)) => return ControlEvent::Error(text),
+                    // What a worker need not know.
+                    _ => {}
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return ControlEvent::None;
+                }
+                Err(_) => return ControlEvent::HangUp,
+            }
+        }
+    }
+
+    /// A supervisor that has gone is noticed by its hang-up.
+    fn tell(&self, packet: &Control) {
+        let _ = self.0.send(&packet.encode(), &[]);
+    }
+}
+
+impl AsRawFd for Leash {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}

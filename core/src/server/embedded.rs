@@ -1,0 +1,162 @@
+//! An engine inside another program: it installs no signal handler, starts no process and waits for
+//! no child. A control thread looks after the consumers that come to it.
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::config::EngineConfig;
+use crate::consumer::{AttachError, Consumer, ConsumerOptions};
+use crate::engine::{Engine, EventFd, Listen, Routes};
+use crate::log;
+use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::seqpacket::Seqpacket;
+
+use super::event::Event;
+use super::gate::{Gate, GateOptions};
+use super::host::{End, Host};
+
+/// A running engine of a program of one's own, with the consumers that attach to it.
+///
+/// Dropping it ends it at once.
+pub struct Embedded {
+    engine: Option<Arc<Engine>>,
+    bus: Option<PathBuf>,
+    has_pool: bool,
+    orders: Sender<Order>,
+    bell: Arc<EventFd>,
+    control: Option<JoinHandle<End>>,
+}
+
+enum Order {
+    /// A consumer of this process wants to attach over this socket.
+    Adopt(Seqpacket),
+    /// End, within this time.
+    End(Duration),
+}
+
+impl Embedded {
+    /// Binds the addresses and the bus socket, if `gate` has one, and starts the loops. An error is
+    /// a line for a person.
+    ///
+    /// Requests that no inline route answers go to consumers if `routes` says so: to those that
+    /// attach at the bus socket, and to the one that [`attach`](Self::attach) makes.
+    pub fn start(
+        config: EngineConfig,
+        routes: Routes,
+        listeners: &[Listen],
+        gate: &GateOptions,
+    ) -> Result<Self, String> {
+        let has_pool = routes.pool;
+        let gate = Gate::open(gate)?;
+        let bus = gate.path().map(Path::to_owned);
+        let mut engine =
+            Engine::bind(config, routes, listeners).map_err(|error| error.to_string())?;
+        let system = |error: io::Error| {
+            format!("cannot start: {error}; raise the limits on open files and threads")
+        };
+        let bell = Arc::new(EventFd::new().map_err(system)?);
+        let epoll = Epoll::new().map_err(system)?;
+        epoll.add(&*bell, BELL, epoll::IN).map_err(system)?;
+        engine.start().map_err(system)?;
+        let engine = Arc::new(engine);
+        let host = Host::new(engine.clone(), gate);
+        host.watch(&epoll, HOST).map_err(system)?;
+        let (orders, inbox) = mpsc::channel();
+        let ring = bell.clone();
+        let control = thread::Builder::new()
+            .name("toolb-control".to_owned())
+            .spawn(move || control(host, &inbox, &ring, &epoll))
+            .map_err(system)?;
+        Ok(Self {
+            engine: Some(engine),
+            bus,
+            has_pool,
+            orders,
+            bell,
+            control: Some(control),
+        })
+    }
+
+    /// Makes the consumer of this process: it takes requests as a worker does, without another
+    /// process. There can be one at a time.
+    pub fn attach(&self, options: &ConsumerOptions) -> Result<Consumer, AttachError> {
+        if !self.has_pool {
+            return Err(AttachError::Refused(
+                "this engine sends nothing to consumers: give it a pool before it starts"
+                    .to_owned(),
+            ));
+        }
+        let (ours, theirs) = Seqpacket::pair().map_err(AttachError::Io)?;
+        self.order(Order::Adopt(ours));
+        Consumer::attach_to(theirs, options)
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.engine.as_deref()
+    }
+
+    /// Where consumers attach.
+    pub fn bus(&self) -> Option<&Path> {
+        self.bus.as_deref()
+    }
+
+    /// Ends it: nobody is let in any more, what was accepted is finished, consumers are told to
+    /// finish, and what is left after `limit` is cut off. Returns whether nothing was.
+    pub fn end(&mut self, limit: Duration) -> bool {
+        self.order(Order::End(limit));
+        let ended = self.control.take().map(JoinHandle::join);
+        // The last one who has it ends the loops.
+        self.engine = None;
+        !matches!(ended, Some(Ok(End::Cut) | Err(_)))
+    }
+
+    fn order(&self, order: Order) {
+        // A control thread that has ended needs no orders.
+        let _ = self.orders.send(order);
+        let _ = self.bell.signal();
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        if self.control.is_some() {
+            self.end(Duration::ZERO);
+        }
+    }
+}
+
+const BELL: u64 = 0;
+const HOST: u64 = 1;
+
+/// What the control thread does.
+fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epoll) -> End {
+    let mut tell = |event: Event| log::write(event.level(), format_args!("{event}"));
+    let mut events = Events::with_capacity(8);
+    loop {
+        bell.drain();
+        let now = Instant::now();
+        for order in inbox.try_iter() {
+            match order {
+                Order::Adopt(socket) => host.gate().adopt(socket, now, &mut tell),
+                Order::End(limit) => host.end(limit, now),
+            }
+        }
+        if let Some(end) = host.turn(now, &mut tell) {
+            return end;
+        }
+        let deadline = host.next_deadline();
+        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        if let Err(error) = epoll.wait(&mut events, timeout) {
+            log::error(format_args!(
+                "the consumers cannot be looked after any more: {error}"
+            ));
+            return End::Cut;
+        }
+    }
+}

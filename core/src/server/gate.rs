@@ -1,0 +1,458 @@
+//! The gate: through it come consumers that nobody here has started, each over a connection to the
+//! bus socket or over a socket pair within this process. The gate checks who they are, gives them
+//! lanes, and settles what they held when they go. What one of them does wrong ends that one only.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::engine::{Engine, LaneHandle};
+use crate::message::{Control, Hello, MAX_CONTROL_PACKET};
+use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::process::effective_user;
+use crate::sys::rendezvous::Peer;
+use crate::sys::seqpacket::Seqpacket;
+
+use super::door::Door;
+use super::event::Event;
+use super::greet::Terms;
+
+/// Who may come through a gate.
+#[derive(Clone, Debug)]
+pub struct GateOptions {
+    /// Where to bind the bus socket; `None`: only consumers of this process come.
+    pub path: Option<PathBuf>,
+    /// How many consumers there may be at once, those that have only connected included.
+    pub consumers: usize,
+    /// How long a connection may be silent before its HELLO.
+    pub hello_timeout: Duration,
+}
+
+impl GateOptions {
+    /// The usual gate: 256 consumers, 5 s for their HELLO.
+    pub fn new(path: Option<PathBuf>) -> Self {
+        Self {
+            path,
+            consumers: 256,
+            hello_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// All consumers that came by themselves.
+///
+/// It never blocks; its descriptor is readable when [`turn`](Self::turn) has something to do.
+pub(super) struct Gate {
+    door: Option<Door>,
+    terms: Terms,
+    limit: usize,
+    hello_timeout: Duration,
+    epoll: Epoll,
+    events: Events,
+    guests: BTreeMap<u64, Guest>,
+    next_id: u64,
+    /// Out of descriptors: nobody is let in before then.
+    resting: Option<Instant>,
+    packet: Vec<u8>,
+}
+
+/// One of them.
+struct Guest {
+    socket: Seqpacket,
+    _pidfd: Option<OwnedFd>,
+    pid: u32,
+    /// As it calls itself; empty before its HELLO.
+    name: String,
+    stage: Stage,
+    lane: Option<Arc<LaneHandle>>,
+    /// It lives in this process.
+    own: bool,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// Connected; its HELLO has to come before then.
+    Silent(Instant),
+    /// It has its lane; its application starts.
+    Starting,
+    Serving,
+    /// It takes no more requests: it said so, or was told so.
+    Leaving,
+}
+
+/// The door; guest `i` (from 1) has `2 * i` for its socket and the number after that for its end.
+const DOOR: u64 = 0;
+
+/// Connections taken, and packets taken from one guest, in a turn: a flood from one delays nobody
+/// for long.
+const ACCEPTS_A_TURN: usize = 16;
+const PACKETS_A_TURN: usize = 16;
+/// Packets taken from a guest that has ended.
+const LAST_PACKETS: usize = 64;
+/// Nobody is let in for so long after the process ran out of descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+impl Gate {
+    /// Opens the gate. An error is a line for a person.
+    pub(super) fn open(options: &GateOptions) -> Result<Self, String> {
+        let system = |error: io::Error| format!("cannot open the bus: {error}");
+        let epoll = Epoll::new().map_err(system)?;
+        let door = options.path.as_deref().map(Door::open).transpose()?;
+        if let Some(door) = &door {
+            epoll.add(&door.listener, DOOR, epoll::IN).map_err(system)?;
+        }
+        Ok(Self {
+            door,
+            terms: Terms::default(),
+            limit: options.consumers,
+            hello_timeout: options.hello_timeout,
+            epoll,
+            events: Events::with_capacity(64),
+            guests: BTreeMap::new(),
+            next_id: 1,
+            resting: None,
+            packet: vec![0; MAX_CONTROL_PACKET],
+        })
+    }
+
+    /// Takes in a consumer of this process. There is room for one.
+    pub(super) fn adopt(&mut self, socket: Seqpacket, now: Instant, tell: &mut dyn FnMut(Event)) {
+        let peer = Peer {
+            pid: std::process::id(),
+            uid: effective_user(),
+            pidfd: None,
+        };
+        self.receive(socket, peer, true, now, tell);
+    }
+
+    /// Does what there is to do now.
+    pub(super) fn turn(&mut self, engine: &Engine, now: Instant, tell: &mut dyn FnMut(Event)) {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        // Watching descriptors of our own can fail for no reason that the next turn would not show.
+        let _ = self.epoll.wait(&mut events, Some(Duration::ZERO));
+        for (token, _) in events.iter() {
+            match (token / 2, token % 2) {
+                (0, _) => self.let_in(now, tell),
+                (id, 0) => self.take_packets(engine, id, PACKETS_A_TURN, tell),
+                (id, _) => {
+                    // Its last words come before its end.
+                    self.take_packets(engine, id, LAST_PACKETS, tell);
+                    self.part(engine, id, tell);
+                }
+            }
+        }
+        self.events = events;
+        self.look_at_deadlines(engine, now, tell);
+    }
+
+    /// A consumer broke the rules of the bus, or stands still: it is given up.
+    pub(super) fn give_up(
+        &mut self,
+        engine: &Engine,
+        lane_id: u64,
+        why: String,
+        tell: &mut dyn FnMut(Event),
+    ) {
+        let has_lane = |guest: &Guest| guest.lane.as_ref().is_some_and(|l| l.lane_id() == lane_id);
+        let found = self.guests.iter().find(|(_, guest)| has_lane(guest));
+        if let Some((&id, _)) = found {
+            self.refuse(engine, id, why, tell);
+        }
+    }
+
+    /// Lets nobody in any more, and forgets those who have said nothing yet.
+    pub(super) fn shut(&mut self) {
+        self.door = None;
+        self.resting = None;
+        self.limit = 0;
+        let waits = |guest: &Guest| matches!(guest.stage, Stage::Silent(_));
+        self.guests.retain(|_, guest| !waits(guest));
+    }
+
+    /// Tells everybody to finish and leave.
+    pub(super) fn drain(&mut self, engine: &Engine) {
+        for guest in self.guests.values_mut() {
+            guest.stop_dispatch(engine);
+            guest.say(&Control::Drain);
+        }
+    }
+
+    /// Ends all connections. What the consumers held is settled.
+    pub(super) fn close(&mut self, engine: &Engine) {
+        self.shut();
+        for guest in std::mem::take(&mut self.guests).into_values() {
+            guest.settle(engine);
+        }
+    }
+
+    /// When [`turn`](Self::turn) is to be called even if nothing happens.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let silent = self.guests.values().filter_map(|guest| match guest.stage {
+            Stage::Silent(until) => Some(until),
+            _ => None,
+        });
+        silent.chain(self.resting).min()
+    }
+
+    /// Where the bus socket is.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.door.as_ref().map(Door::path)
+    }
+
+    /// How many there are, whatever they are up to.
+    pub(super) fn guests(&self) -> usize {
+        self.guests.len()
+    }
+
+    /// How many take requests.
+    fn serving(&self) -> usize {
+        let serves = |guest: &&Guest| guest.stage == Stage::Serving;
+        self.guests.values().filter(serves).count()
+    }
+
+    fn let_in(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
+        for _ in 0..ACCEPTS_A_TURN {
+            let Some(door) = &self.door else {
+                return;
+            };
+            match door.listener.accept() {
+                Ok(Some((socket, peer))) => self.receive(socket, peer, false, now, tell),
+                Ok(None) => return,
+                Err(_) => {
+                    // Out of descriptors: the door would be reported as long as somebody waits.
+                    let _ = self.epoll.delete(&door.listener);
+                    self.resting = Some(now + REST);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn receive(
+        &mut self,
+        socket: Seqpacket,
+        peer: Peer,
+        own: bool,
+        now: Instant,
+        tell: &mut dyn FnMut(Event),
+    ) {
+        let mut guest = Guest {
+            socket,
+            _pidfd: None,
+            pid: peer.pid,
+            name: String::new(),
+            stage: Stage::Silent(now + self.hello_timeout),
+            lane: None,
+            own,
+        };
+        if let Err(why) = self.admit(&guest, &peer) {
+            guest.say(&Control::Error(why.clone()));
+            return tell(guest.refused(why));
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        let watched = guest
+            .socket
+            .set_nonblocking(true)
+            .and_then(|()| self.epoll.add(&guest.socket, 2 * id, epoll::IN))
+            .and_then(|()| match &peer.pidfd {
+                Some(pidfd) => self.epoll.add(pidfd, 2 * id + 1, epoll::IN),
+                None => Ok(()),
+            });
+        if let Err(error) = watched {
+            let why = format!("it cannot be watched: {error}");
+            guest.say(&Control::Error(why.clone()));
+            return tell(guest.refused(why));
+        }
+        guest._pidfd = peer.pidfd;
+        self.guests.insert(id, guest);
+    }
+
+    fn admit(&self, guest: &Guest, peer: &Peer) -> Result<(), String> {
+        let me = effective_user();
+        if peer.uid != me && peer.uid != 0 {
+            return Err(format!(
+                "it runs as user {}, and this engine as user {me}: run both as the same user",
+                peer.uid
+            ));
+        }
+        if self.limit == 0 {
+            return Err("the engine is about to end".to_owned());
+        }
+        if guest.own && self.guests.values().any(|other| other.own) {
+            return Err(
+                "one process has room for one consumer: `toolb run` starts workers as processes of their own, as many as you like"
+                    .to_owned(),
+            );
+        }
+        if self.guests.len() >= self.limit {
+            return Err(format!(
+                "there are {} consumers already, as many as may be; stop one of them first",
+                self.limit
+            ));
+        }
+        Ok(())
+    }
+
+    fn take_packets(&mut self, engine: &Engine, id: u64, most: usize, tell: &mut dyn FnMut(Event)) {
+        for _ in 0..most {
+            let Some(guest) = self.guests.get(&id) else {
+                return;
+            };
+            let mut fds = Vec::new();
+            let taken = match guest.socket.recv(&mut self.packet, &mut fds) {
+                Ok(0) => return self.part(engine, id, tell),
+                Ok(_) if !fds.is_empty() => {
+                    Err("it sent descriptors that nobody asked for".to_owned())
+                }
+                Ok(len) => Control::decode(&self.packet[..len])
+                    .map_err(|error| error.to_string())
+                    .and_then(|control| self.take_packet(engine, id, control, tell)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(why) = taken {
+                return self.refuse(engine, id, why, tell);
+            }
+        }
+    }
+
+    fn take_packet(
+        &mut self,
+        engine: &Engine,
+        id: u64,
+        control: Control,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<(), String> {
+        let others = self.serving();
+        let Some(guest) = self.guests.get_mut(&id) else {
+            return Ok(());
+        };
+        if matches!(guest.stage, Stage::Silent(_)) {
+            return match control {
+                Control::Hello(hello) => guest.greet(engine, &self.terms, &hello),
+                _ => Err("it did not begin with a hello".to_owned()),
+            };
+        }
+        match control {
+            Control::Hello(_) => return Err("it said hello twice".to_owned()),
+            Control::Ready => {
+                if guest.stage == Stage::Starting {
+                    guest.stage = Stage::Serving;
+                    if let Some(lane) = &guest.lane {
+                        engine.lane_up(lane);
+                    }
+                    tell(Event::Joined {
+                        name: guest.name.clone(),
+                        pid: guest.pid,
+                        consumers: others + 1,
+                    });
+                }
+            }
+            Control::Failed { reason, .. } => {
+                return Err(format!("its application could not start: {reason}"));
+            }
+            Control::Error(why) => return Err(format!("it gave up: {why}")),
+            Control::Draining | Control::Drained => guest.stop_dispatch(engine),
+            Control::Welcome(_) | Control::Drain => {
+                return Err("it sent what only the engine says".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_deadlines(&mut self, engine: &Engine, now: Instant, tell: &mut dyn FnMut(Event)) {
+        if self.resting.is_some_and(|until| until <= now) {
+            self.resting = None;
+            if let Some(door) = &self.door {
+                let _ = self.epoll.add(&door.listener, DOOR, epoll::IN);
+            }
+        }
+        let late = |guest: &Guest| matches!(guest.stage, Stage::Silent(until) if until <= now);
+        let ids = self.guests.iter().filter(|(_, guest)| late(guest));
+        let ids: Vec<_> = ids.map(|(&id, _)| id).collect();
+        for id in ids {
+            let why = format!(
+                "it did not say hello within {} s",
+                self.hello_timeout.as_secs_f64()
+            );
+            self.refuse(engine, id, why, tell);
+        }
+    }
+
+    /// Ends a connection with a word why.
+    fn refuse(&mut self, engine: &Engine, id: u64, why: String, tell: &mut dyn FnMut(Event)) {
+        if let Some(guest) = self.guests.remove(&id) {
+            guest.say(&Control::Error(why.clone()));
+            tell(guest.refused(why));
+            guest.settle(engine);
+        }
+    }
+
+    /// It has hung up, or its process has ended.
+    fn part(&mut self, engine: &Engine, id: u64, tell: &mut dyn FnMut(Event)) {
+        let Some(guest) = self.guests.remove(&id) else {
+            return;
+        };
+        if guest.lane.is_some() {
+            tell(Event::Left {
+                name: guest.name.clone(),
+                pid: guest.pid,
+                asked: guest.stage == Stage::Leaving,
+                consumers: self.serving(),
+            });
+        }
+        guest.settle(engine);
+    }
+}
+
+impl AsRawFd for Gate {
+    fn as_raw_fd(&self) -> RawFd {
+        self.epoll.as_raw_fd()
+    }
+}
+
+impl Guest {
+    fn greet(&mut self, engine: &Engine, terms: &Terms, hello: &Hello) -> Result<(), String> {
+        self.name = printable(&hello.name);
+        self.lane = Some(terms.welcome(engine, &self.socket, hello)?);
+        self.stage = Stage::Starting;
+        Ok(())
+    }
+
+    fn stop_dispatch(&mut self, engine: &Engine) {
+        if let Some(lane) = &self.lane {
+            engine.lane_draining(lane);
+        }
+        self.stage = Stage::Leaving;
+    }
+
+    /// Who does not read, or has gone, misses it.
+    fn say(&self, control: &Control) {
+        let _ = self.socket.send(&control.encode(), &[]);
+    }
+
+    fn settle(self, engine: &Engine) {
+        if let Some(lane) = self.lane {
+            engine.lane_down(&lane);
+        }
+    }
+
+    fn refused(&self, why: String) -> Event {
+        Event::Refused {
+            name: self.name.clone(),
+            pid: self.pid,
+            why,
+        }
+    }
+}
+
+/// What a consumer calls itself, fit for a line of a log.
+fn printable(name: &str) -> String {
+    let fit = |character: &char| !character.is_control();
+    name.chars().filter(fit).take(64).collect()
+}

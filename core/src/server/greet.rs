@@ -1,0 +1,80 @@
+//! How a consumer is received: its HELLO is looked at, a lane is made, WELCOME goes back. The same
+//! for workers that were started here and for programs that come to the gate.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use crate::engine::{Engine, LaneHandle};
+use crate::message::{Control, Hello, Welcome, choose_abi};
+use crate::sys::seqpacket::Seqpacket;
+
+/// What a consumer must belong to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Terms {
+    /// The pool.
+    pub(super) pool: String,
+    /// The generation of workers.
+    pub(super) generation: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            pool: "main".to_owned(),
+            generation: 0,
+        }
+    }
+}
+
+impl Terms {
+    /// Makes a lane for a consumer and sends it, or says why there is none.
+    pub(super) fn welcome(
+        &self,
+        engine: &Engine,
+        socket: &Seqpacket,
+        hello: &Hello,
+    ) -> Result<Arc<LaneHandle>, String> {
+        let abi = choose_abi(hello)?;
+        if hello.pool != self.pool {
+            return Err(format!(
+                "it belongs to the pool {:?}, and this engine has the pool {:?}: name that one",
+                hello.pool, self.pool
+            ));
+        }
+        if hello.generation != self.generation {
+            return Err(format!(
+                "it belongs to generation {} of the workers, and this engine has generation {}: start it again",
+                hello.generation, self.generation
+            ));
+        }
+        let (slots, concurrency, window) = (hello.slots, hello.concurrency, hello.window);
+        if slots == 0 || concurrency == 0 || window == 0 {
+            return Err(format!(
+                "slots, concurrency and window must be more than 0 (they are {slots}, {concurrency} and {window})"
+            ));
+        }
+        let lane = engine
+            .new_lane(slots, concurrency, window)
+            .map_err(|error| format!("its lane cannot be made: {error}"))?;
+        let geometry = lane.geometry();
+        let welcome = Control::Welcome(Welcome {
+            abi,
+            features: hello.features & FEATURES,
+            lane_id: lane.lane_id(),
+            rings: geometry.rings,
+            slots: geometry.slots,
+            request_capacity: geometry.request_capacity,
+            response_capacity: geometry.response_capacity,
+        });
+        match socket.send(&welcome.encode(), &lane.fds()) {
+            Ok(()) => Ok(lane),
+            Err(error) => {
+                engine.lane_down(&lane);
+                Err(format!("its lane cannot be sent: {error}"))
+            }
+        }
+    }
+}
+
+/// The optional abilities of this engine.
+const FEATURES: u64 = 0;

@@ -1,0 +1,50 @@
+//! The loop that the calling thread is on, for functions that need one and take none.
+//!
+//! Around each callback stands [`enter`]; the functions that a callback may call find the loop by
+//! [`with`]. Elsewhere, and on threads that are no loops, there is none.
+
+use std::cell::Cell;
+use std::ptr::null_mut;
+
+use toolb_core::engine::Context;
+
+use crate::toolb_status;
+
+/// Runs `callback`, code of the application, on the loop of `context`.
+#[inline]
+pub(crate) fn enter<R>(context: &mut Context<'_>, callback: impl FnOnce() -> R) -> R {
+    let pointer: *mut Context<'_> = context;
+    CURRENT.with(|current| {
+        let _outer = Restore(current, current.replace(pointer.cast()));
+        callback()
+    })
+}
+
+/// Gives `action` the loop whose callback this thread is in.
+#[allow(dead_code, reason = "timers, watches and streams will use it")]
+pub(crate) fn with<R>(action: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, toolb_status> {
+    CURRENT.with(|current| {
+        // Out of reach meanwhile, so that there is one reference to it at a time.
+        let pointer = current.replace(null_mut());
+        let _again = Restore(current, pointer);
+        // SAFETY: `enter` made it from a reference that outlives the callback and is not used
+        // during it; and it was taken out of its place, so nobody else makes a reference of it now.
+        match unsafe { pointer.as_mut() } {
+            Some(context) => Ok(action(context)),
+            None => Err(toolb_status::TOOLB_WRONG_LOOP),
+        }
+    })
+}
+
+thread_local! {
+    static CURRENT: Cell<*mut Context<'static>> = const { Cell::new(null_mut()) };
+}
+
+/// Puts a pointer back to its place, even if a panic passes.
+struct Restore<'a>(&'a Cell<*mut Context<'static>>, *mut Context<'static>);
+
+impl Drop for Restore<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
+    }
+}
