@@ -77,6 +77,7 @@ int main(void)
     EXPECT(toolb_response_status(NULL, 200), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_field(NULL, "a", "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_write(NULL, "a", 1), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_response_clear(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT_TRUE(toolb_request_method(NULL).len == 0 && toolb_request_path(NULL).len == 0 &&
                 toolb_request_query(NULL).len == 0 && toolb_request_body(NULL).len == 0);
     return 0;

@@ -92,18 +92,34 @@ public:
         return checked(toolb_response_write(handle_, bytes.data(), bytes.size()));
     }
 
-    /// Makes the answer a 500, whatever was written.
+    /// Takes back all that was set and written.
+    Response &clear() noexcept
+    {
+        (void)toolb_response_clear(handle_);
+        return *this;
+    }
+
+    /// Makes the answer a plain 500, whatever was written.
     Response &fail() noexcept
     {
-        // A code that HTTP does not have; the engine then answers on its own.
-        (void)toolb_response_status(handle_, 0);
+        (void)toolb_response_clear(handle_);
+        (void)toolb_response_status(handle_, 500);
+        (void)toolb_response_field(handle_, "content-type", "text/plain; charset=utf-8");
+        (void)toolb_response_write(handle_, "Internal Server Error\n", 22);
         return *this;
     }
 
     toolb_response *handle() const noexcept { return handle_; }
 
 private:
-    Response &checked(toolb_status status) noexcept { return status == TOOLB_OK ? *this : fail(); }
+    /// What the library does not take is as bad as what HTTP does not allow: the engine answers 500
+    /// for a status that there is not, and logs it.
+    Response &checked(toolb_status status) noexcept
+    {
+        if (status != TOOLB_OK)
+            (void)toolb_response_status(handle_, 0);
+        return *this;
+    }
 
     toolb_response *handle_;
 };
