@@ -735,8 +735,8 @@ toolb_status toolb_request_field(const toolb_request *request, const char *name,
 toolb_status toolb_response_status(toolb_response *response, uint16_t status);
 
 /*
- Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
- answer a 500.
+ Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
+ HTTP does not allow makes the answer a 500.
 
  # Safety
  `response` is what the handler was called with, during that call; `name` and `value` are

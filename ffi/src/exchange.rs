@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 use toolb_core::engine::{Context, Request, Response, Step};
 
 use crate::context;
-use crate::guard::{bytes, entry, object, place, text};
+use crate::guard::{bytes, entry, object, place, text, text_bytes};
 use crate::request::AnyRequest;
 use crate::toolb_status;
 
@@ -221,8 +221,8 @@ pub unsafe extern "C" fn toolb_response_status(
     })
 }
 
-/// Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
-/// answer a 500.
+/// Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
+/// HTTP does not allow makes the answer a 500.
 ///
 /// # Safety
 /// `response` is what the handler was called with, during that call; `name` and `value` are
@@ -238,11 +238,11 @@ pub unsafe extern "C" fn toolb_response_field(
         let (response, name, value) = unsafe {
             (
                 place(response.cast::<Response>())?,
-                text(name)?,
-                text(value)?,
+                text_bytes(name)?,
+                text_bytes(value)?,
             )
         };
-        response.field(name.as_bytes(), value.as_bytes());
+        response.field(name, value);
         Ok(())
     })
 }

@@ -37,12 +37,21 @@ pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut T, toolb_st
 /// # Safety
 /// If not NULL, `pointer` points to a NUL-terminated string that nobody changes meanwhile.
 pub(crate) unsafe fn text<'a>(pointer: *const c_char) -> Result<&'a str, toolb_status> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { text_bytes(pointer)? };
+    std::str::from_utf8(text).map_err(|_| toolb_status::TOOLB_NOT_UTF8)
+}
+
+/// The bytes of the text behind a pointer, whatever its encoding.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a NUL-terminated string that nobody changes meanwhile.
+pub(crate) unsafe fn text_bytes<'a>(pointer: *const c_char) -> Result<&'a [u8], toolb_status> {
     if pointer.is_null() {
         return Err(toolb_status::TOOLB_NULL_ARGUMENT);
     }
     // SAFETY: the caller's promise.
-    let text = unsafe { CStr::from_ptr(pointer) };
-    text.to_str().map_err(|_| toolb_status::TOOLB_NOT_UTF8)
+    Ok(unsafe { CStr::from_ptr(pointer) }.to_bytes())
 }
 
 /// The bytes behind a pointer; NULL is allowed for none.

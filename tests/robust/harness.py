@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import pytest
 
+from . import native
 from .http1 import Connection
 
 HERE = Path(__file__).resolve().parent
@@ -168,7 +169,9 @@ class Server:
         wrapper: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         events: bool = True,
+        program: Sequence[str] = (),
     ) -> None:
+        """`program`: consumers in C instead of an application, as `native.serving` names them."""
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.workers = workers
@@ -178,10 +181,14 @@ class Server:
         (directory / "tmp").mkdir(exist_ok=True)
         if events:
             own["ROBUST_DIR"] = str(directory)
-        command = [*wrapper, toolb(), "run", application, "--no-access-log", *flags]
-        for name, value in (("--port", "0"), ("--workers", str(workers)), ("--loop", loop)):
-            if name not in flags:
-                command += [name, value]
+        if program:
+            native.prepare(directory)
+            command = [*wrapper, *program]
+        else:
+            command = [*wrapper, toolb(), "run", application, "--no-access-log", *flags]
+            for name, value in (("--port", "0"), ("--workers", str(workers)), ("--loop", loop)):
+                if name not in flags:
+                    command += [name, value]
         self.process = subprocess.Popen(
             command,
             cwd=HERE,
@@ -317,6 +324,8 @@ class Servers:
                 code = server.stop()
                 assert code == 0, f"exit code {code}:\n{server.said()}"
                 assert "panicked" not in server.said(), server.said()
+                found = re.search(r"^==\d+==", server.said(), re.MULTILINE)
+                assert not found, f"valgrind has found something:\n{server.said()}"
         finally:
             for server in self.started:
                 server.kill()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from . import native
 from .harness import (
     Server,
     Servers,
@@ -157,11 +158,18 @@ def judge(server: Server, load: Load, kills: int) -> Counter[str]:
     return outcomes
 
 
+def start(servers: Servers, language: str, workers: int) -> Server:
+    if language == "python":
+        return servers.start(workers=workers)
+    return servers.start(program=native.serving("consumer", workers=workers), workers=workers)
+
+
 @pytest.mark.timeout(400)
-def test_workers_killed_at_random_under_load(servers: Servers) -> None:
+@pytest.mark.parametrize("language", ["python", "c"])
+def test_workers_killed_at_random_under_load(servers: Servers, language: str) -> None:
     shm, tmp = set(os.listdir("/dev/shm")), set(os.listdir("/tmp"))
     started_at = time.time()
-    server = servers.start(workers=WORKERS)
+    server = start(servers, language, WORKERS)
     load = Load(server, seed=20)
 
     async def run(kills: int, seconds: float) -> list[tuple[int, float]]:
@@ -216,7 +224,7 @@ def test_workers_killed_at_random_under_load(servers: Servers) -> None:
     tree = descendants(server.pid)
     assert server.stop() == 0
     assert not alive(tree)
-    own = str(server.directory)
+    own = (str(server.directory), native.KEPT.name)
     left = {n for n in held if is_new(Path(n), started_at) and not n.startswith(own)}
     assert not left
     new = (set(os.listdir("/dev/shm")) - shm) | (set(os.listdir("/tmp")) - tmp)
@@ -254,11 +262,12 @@ def baseline(server: Server) -> Baseline:
     )
 
 
+@pytest.mark.parametrize("language", ["python", "c"])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_only_what_had_begun_fails(servers: Servers, workers: int) -> None:
+def test_only_what_had_begun_fails(servers: Servers, workers: int, language: str) -> None:
     """A worker that stands still is killed: the one request it works on fails, and all those that
     it was sent besides are answered by another."""
-    server = servers.start(workers=workers)
+    server = start(servers, language, workers)
 
     async def run() -> tuple[list[int], list[str]]:
         stuck = []

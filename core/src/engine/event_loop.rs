@@ -80,7 +80,10 @@ pub(super) struct Loop {
     /// Spare output buffers.
     pub(super) spares: Vec<Vec<u8>>,
     /// Spare exchanges: one is begun and ended with every request.
-    #[expect(clippy::vec_box, reason = "they move into connections and back by pointer")]
+    #[expect(
+        clippy::vec_box,
+        reason = "they move into connections and back by pointer"
+    )]
     pub(super) exchanges: Vec<Box<Exchange>>,
     pub(super) scratch: Vec<u8>,
     pub(super) path: Vec<u8>,

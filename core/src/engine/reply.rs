@@ -358,6 +358,9 @@ impl Loop {
         let Some(exchange) = self.exchange(key) else {
             return;
         };
+        if matches!(exchange.place, Place::Here) {
+            return;
+        }
         let place = std::mem::replace(&mut exchange.place, Place::Here);
         if let Place::Token(outbox) = &place {
             // Its holder has ended it, so there is nobody to be told.

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use crate::route::{Match, Params, RouteError, Router};
+use crate::route::{Match, RouteError, Router};
 
 use super::inline::Handler;
 
@@ -68,13 +68,6 @@ pub(super) struct Route {
     pub(super) state: usize,
 }
 
-/// Who answers a request.
-pub(super) enum Target<'r, 'p> {
-    Handler(&'r Route, Params<'r, 'p>),
-    Pool,
-    Refusal(Refusal),
-}
-
 /// What a request gets that nobody is there for.
 pub(super) struct Refusal {
     pub(super) status: u16,
@@ -83,24 +76,30 @@ pub(super) struct Refusal {
 }
 
 impl Routes {
-    /// Who answers a request with this method and decoded path.
+    /// The inline handler for a request with this method and decoded path.
     #[inline]
-    pub(super) fn target<'r, 'p>(&'r self, method: &[u8], path: &'p [u8]) -> Target<'r, 'p> {
-        let refusal = |status, text, allow| match self.pool {
-            true => Target::Pool,
-            false => Target::Refusal(Refusal {
-                status,
-                text,
-                allow,
-            }),
-        };
-        let Ok(path) = std::str::from_utf8(path) else {
-            return refusal(400, "the path is not UTF-8\n", None);
-        };
-        match self.inline.router.find(method, path) {
-            Match::Found(route, params) => Target::Handler(route, params),
-            Match::MethodNotAllowed { allow } => refusal(405, "Method Not Allowed\n", Some(allow)),
-            Match::NotFound => refusal(404, "Not Found\n", None),
+    pub(super) fn find<'r, 'p>(&'r self, method: &[u8], path: &'p [u8]) -> Match<'r, 'p, Route> {
+        match std::str::from_utf8(path) {
+            Ok(path) => self.inline.router.find(method, path),
+            Err(_) => Match::NotFound,
         }
+    }
+
+    /// What becomes of a request that `find` found no handler for; `None`: it is for the pool.
+    #[cold]
+    pub(super) fn refusal(&self, found: Match<'_, '_, Route>, path: &[u8]) -> Option<Refusal> {
+        if self.pool {
+            return None;
+        }
+        let (status, text, allow) = match found {
+            Match::MethodNotAllowed { allow } => (405, "Method Not Allowed\n", Some(allow)),
+            _ if std::str::from_utf8(path).is_err() => (400, "the path is not UTF-8\n", None),
+            _ => (404, "Not Found\n", None),
+        };
+        Some(Refusal {
+            status,
+            text,
+            allow,
+        })
     }
 }

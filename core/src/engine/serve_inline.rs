@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use crate::http::{BodyFraming, BodyLength, BodyStep, ResponseWriter};
 use crate::log;
+use crate::route::Match;
 
 use super::conn::{Phase, Place};
 use super::context::Context;
 use super::encode::decoded_path;
 use super::event_loop::Loop;
 use super::inline::{Request, Step};
-use super::routes::{Refusal, Target};
+use super::routes::Refusal;
 use super::token::Outbox;
 
 impl Loop {
@@ -56,13 +57,16 @@ impl Loop {
         }
         let method = self.head.method.of(input);
         let path = decoded_path(&self.head, input, &mut self.path);
-        match self.shared.routes.target(method, path) {
-            Target::Handler(..) => self.collect(key, start),
-            Target::Pool => return false,
-            Target::Refusal(refusal) => {
-                conn.consumed = start + head_len;
-                self.refuse_route(key, &refusal);
-            }
+        let routes = &self.shared.routes;
+        match routes.find(method, path) {
+            Match::Found(..) => self.collect(key, start),
+            other => match routes.refusal(other, path) {
+                None => return false,
+                Some(refusal) => {
+                    conn.consumed = start + head_len;
+                    self.refuse_route(key, &refusal);
+                }
+            },
         }
         true
     }
@@ -142,12 +146,14 @@ impl Loop {
         };
         let head = &self.head;
         let path = decoded_path(head, input, &mut self.path);
-        let (route, params) = match shared.routes.target(head.method.of(input), path) {
-            Target::Handler(route, params) => (route, params),
-            Target::Pool => return false,
-            Target::Refusal(refusal) => {
-                self.refuse_route(key, &refusal);
-                return true;
+        let (route, params) = match shared.routes.find(head.method.of(input), path) {
+            Match::Found(route, params) => (route, params),
+            other => {
+                let refusal = shared.routes.refusal(other, path);
+                if let Some(refusal) = &refusal {
+                    self.refuse_route(key, refusal);
+                }
+                return refusal.is_some();
             }
         };
         let request = Request {

@@ -1,0 +1,56 @@
+"""Builds consumers in C, and what serves by them: libtoolb and an engine that starts programs."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .payload import BLOCK, payload
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+# Where programs are, until the tests end.
+KEPT = tempfile.TemporaryDirectory(prefix="robust-c-")
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
+
+
+@functools.cache
+def built() -> Path:
+    """The folder of what cargo has built for tests."""
+    for what in (["-p", "toolb-ffi"], ["-p", "toolb-core", "--example", "serve_program"]):
+        subprocess.run(["cargo", "build", "--quiet", "--locked", *what], cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
+
+
+@functools.cache
+def compiled(name: str) -> Path:
+    """The program of tests/c/NAME.c."""
+    out = Path(KEPT.name)
+    library = out / "libtoolb.so.0"
+    if not library.exists():
+        library.symlink_to(built() / "libtoolb.so")
+    source = ROOT / "tests" / "c" / f"{name}.c"
+    command = [*shlex.split(os.environ.get("CC", "cc")), "-std=c11", "-g", "-pthread", *WARNINGS]
+    command += [f"-I{ROOT / 'include'}", str(source), "-o", str(out / name)]
+    command += [str(library), f"-Wl,-rpath,{out}"]
+    subprocess.run(command, check=True)
+    return out / name
+
+
+def serving(name: str, *arguments: str, workers: int = 1, **settings: object) -> list[str]:
+    """The command that serves by so many of tests/c/NAME.c; with TOOLB_VALGRIND set, under valgrind,
+    which then exits with 9 if it finds something."""
+    options = [f"{key}={value}" for key, value in {"workers": workers, **settings}.items()]
+    program = built() / "examples" / "serve_program"
+    valgrind = ["valgrind", "-q", "--leak-check=full", "--error-exitcode=9"]
+    wrapper = valgrind if os.environ.get("TOOLB_VALGRIND") else []
+    return [str(program), *options, *wrapper, str(compiled(name)), *arguments]
+
+
+def prepare(directory: Path) -> None:
+    """Leaves in ROBUST_DIR what a program in C does not make by itself."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "payload").write_bytes(payload(BLOCK))
