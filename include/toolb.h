@@ -99,6 +99,31 @@
 #define TOOLB_CLOSE 1
 
 /*
+ The response comes later, from the holder of the token that toolb_response_later gave.
+ */
+#define TOOLB_LATER 2
+
+/*
+ There is something to read, be it the end.
+ */
+#define TOOLB_WATCH_READ 1
+
+/*
+ There is room to write.
+ */
+#define TOOLB_WATCH_WRITE 2
+
+/*
+ The descriptor has an error, or the other side has hung up. Reported whether asked for or not.
+ */
+#define TOOLB_WATCH_ERROR 4
+
+/*
+ For options that say so: none of it.
+ */
+#define TOOLB_OFF UINT32_MAX
+
+/*
  What a function returns. Numbers are never reused; a program must expect ones it does not know.
  */
 typedef enum {
@@ -155,6 +180,10 @@ typedef enum {
      */
     TOOLB_TIMEOUT = 302,
     /*
+     The process has no descriptor or no memory left for it.
+     */
+    TOOLB_NO_DESCRIPTOR = 303,
+    /*
      A consumer could not attach to its engine; toolb_last_error says why and what to do.
      */
     TOOLB_CANNOT_ATTACH = 400,
@@ -198,6 +227,17 @@ typedef struct toolb_request toolb_request;
  Connection are the engine's to add.
  */
 typedef struct toolb_response toolb_response;
+
+/*
+ The right and the duty to answer one request later, from any thread.
+
+ Made by toolb_response_later; ended by exactly one of toolb_token_end, toolb_token_answer and
+ toolb_token_abort, which consume it: no other function may be called with it then, nor run at
+ that time. Until then each function may be called by any thread, several at a time, too. Once
+ nobody waits for the answer any more (the client has left, the time for the response is over, the
+ engine has stopped or was freed) they all return TOOLB_GONE; the token still has to be ended.
+ */
+typedef struct toolb_token toolb_token;
 
 /*
  What a consumer says about itself; 0 and NULL leave a setting at its default. Set `struct_size`
@@ -285,8 +325,9 @@ typedef struct {
 } toolb_event;
 
 /*
- A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
- number closes the connection, too.
+ A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE, or takes a
+ token by toolb_response_later and returns TOOLB_LATER. Any other number closes the connection,
+ too; a token and another number than TOOLB_LATER, or the other way round, is answered by a 500.
 
  It is called on the loop thread of the request's connection: calls on different loops overlap,
  and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
@@ -310,18 +351,190 @@ typedef struct {
      */
     uint32_t backlog;
     /*
-     Bytes of a request's body, at most; 100 MiB by default.
+     Bytes of a request's body, at most (413); 100 MiB by default.
      */
     uint64_t limit_request_body;
     /*
-     Milliseconds that a kept-alive connection may be idle; 5000 by default.
+     Milliseconds that a kept-alive connection may be idle; 5000 by default. TOOLB_OFF closes
+     every connection after one response.
      */
     uint32_t timeout_keep_alive_ms;
     /*
-     Milliseconds for what was accepted to end after a stop; 30000 by default.
+     Milliseconds for what was accepted to end after a stop; 30000 by default. TOOLB_OFF: none.
      */
     uint32_t timeout_graceful_shutdown_ms;
+    /*
+     Bytes of a request line, at most (414); 8 KiB by default.
+     */
+    uint32_t limit_request_line;
+    /*
+     Bytes of a request head, at most (431); 16 KiB by default.
+     */
+    uint32_t limit_request_head;
+    /*
+     Fields of a request, at most (431); 100 by default.
+     */
+    uint32_t limit_request_fields;
+    /*
+     Milliseconds for a request head to arrive (408); 30000 by default.
+     */
+    uint32_t timeout_request_header_ms;
+    /*
+     Milliseconds without a byte of a request's body (408); 30000 by default.
+     */
+    uint32_t timeout_request_body_ms;
+    /*
+     Bytes a second that a request's body must bring on average (408); 1024 by default. TOOLB_OFF:
+     no minimum.
+     */
+    uint32_t request_body_min_rate;
+    /*
+     Milliseconds from the end of a request head to the head of its response (504); 60000 by
+     default. TOOLB_OFF: no limit.
+     */
+    uint32_t timeout_response_ms;
+    /*
+     Milliseconds without a byte that a client takes while there is something to send; 30000 by
+     default.
+     */
+    uint32_t timeout_send_idle_ms;
+    /*
+     Requests that may wait for a consumer (503); 1024 by default. TOOLB_OFF: none waits.
+     */
+    uint32_t queue_size;
+    /*
+     Milliseconds that a request may wait for a consumer (503); 10000 by default.
+     */
+    uint32_t queue_timeout_ms;
+    /*
+     Requests with consumers, or waiting for one, at most (503); no limit by default.
+     */
+    uint32_t limit_concurrency;
+    /*
+     Bytes of a request's body that may be on their way to a consumer; 64 KiB by default.
+     */
+    uint32_t request_window;
+    /*
+     Bytes of a response that may wait for its client, from a consumer or a token; 128 KiB by
+     default.
+     */
+    uint32_t response_window;
+    /*
+     1 writes each request to standard output.
+     */
+    uint32_t access_log;
+    /*
+     1 leaves the Date field out of responses.
+     */
+    uint32_t no_date;
+    /*
+     The Server field of responses; NULL for "toolb", "" for none. Copied.
+     */
+    const char *server;
 } toolb_options;
+
+/*
+ A route with all it can have. Set `struct_size` first.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_route)`.
+     */
+    size_t struct_size;
+    /*
+     Answers the requests.
+     */
+    toolb_handler handler;
+    /*
+     For the functions of this route. Borrowed until the engine is freed and used from all loop
+     threads at once.
+     */
+    void *user_data;
+    /*
+     Makes what this route keeps on the loop number `loop_index`, for toolb_request_state. Called once
+     on each loop's thread before its first request; it may start timers and watch descriptors.
+     NULL: it keeps nothing.
+     */
+    void *(*make_state)(void *user_data, uint32_t loop_index);
+    /*
+     Ends what `make_state` made, unless that was NULL: called once on the same thread when the
+     loop ends, after every callback. NULL: nothing is to be ended.
+     */
+    void (*drop_state)(void *state);
+} toolb_route;
+
+/*
+ A function that is kept, with its `user` pointer.
+ */
+typedef void (*toolb_callback)(void *user);
+
+/*
+ What is called when a watched descriptor is ready for `events`.
+ */
+typedef void (*toolb_watch_callback)(void *user, int fd, uint32_t events);
+
+/*
+ What an engine has counted since its start, summed over its loops. Set `struct_size` before each
+ call; fields are only ever added at the end.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_stats)`.
+     */
+    size_t struct_size;
+    /*
+     Connections accepted.
+     */
+    uint64_t accepted;
+    /*
+     Connections open now.
+     */
+    uint64_t connections_active;
+    /*
+     Requests whose head was read.
+     */
+    uint64_t requests;
+    /*
+     Responses with a status of 200 to 299.
+     */
+    uint64_t responses_2xx;
+    /*
+     Responses with a status of 300 to 399.
+     */
+    uint64_t responses_3xx;
+    /*
+     Responses with a status of 400 to 499.
+     */
+    uint64_t responses_4xx;
+    /*
+     Responses with a status of 500 to 599.
+     */
+    uint64_t responses_5xx;
+    /*
+     Requests answered 504.
+     */
+    uint64_t timed_out;
+    /*
+     Requests answered 503 as the queue was full or the limit reached.
+     */
+    uint64_t overloaded;
+    /*
+     Requests answered 503 as they waited too long for a consumer.
+     */
+    uint64_t queue_timeouts;
+    /*
+     Requests answered 502 as their consumer died.
+     */
+    uint64_t worker_died;
+    /*
+     Bytes read from clients.
+     */
+    uint64_t bytes_in;
+    /*
+     Bytes sent to clients.
+     */
+    uint64_t bytes_out;
+} toolb_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -579,7 +792,8 @@ toolb_status toolb_exchange_set_user_data(toolb_consumer *consumer,
 
 /*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
- caller then owns.
+ caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
+ which.
 
  # Safety
  `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
@@ -594,6 +808,16 @@ toolb_status toolb_engine_new(const toolb_options *options, toolb_engine **out);
  `engine` is a live engine; `host` is NUL-terminated. Each may be NULL.
  */
 toolb_status toolb_engine_listen(toolb_engine *engine, const char *host, uint16_t port);
+
+/*
+ Adds a Unix stream socket to listen on. `mode` is that of the socket file, such as 0660; 0 leaves
+ it to the umask. A socket that a dead server left behind is replaced; the file is removed when
+ the engine ends. The text is copied.
+
+ # Safety
+ `engine` is a live engine; `path` is NUL-terminated. Each may be NULL.
+ */
+toolb_status toolb_engine_listen_unix(toolb_engine *engine, const char *path, uint32_t mode);
 
 /*
  Adds a route: requests with this method ("GET", or "*" for all) and a path that fits the pattern
@@ -612,6 +836,18 @@ toolb_status toolb_engine_route(toolb_engine *engine,
                                 void *user_data);
 
 /*
+ Adds a route as toolb_engine_route does, with all that a route can have. The struct is copied.
+
+ # Safety
+ `engine` is a live engine; the texts are NUL-terminated; `route` points to a toolb_route of the
+ size it says. Each may be NULL.
+ */
+toolb_status toolb_engine_add_route(toolb_engine *engine,
+                                    const char *method,
+                                    const char *pattern,
+                                    const toolb_route *route);
+
+/*
  Binds the addresses and starts the loops; returns when it accepts connections. The caller then
  calls toolb_engine_run, or goes on and calls toolb_engine_stop later.
 
@@ -622,7 +858,7 @@ toolb_status toolb_engine_start(toolb_engine *engine);
 
 /*
  Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
- what was accepted end, at most for the grace time.
+ what was accepted end, at most for the grace time. Not from a callback: TOOLB_BAD_STATE.
 
  # Safety
  `engine` is a live engine or NULL, not to be freed before this returns.
@@ -665,7 +901,7 @@ toolb_status toolb_engine_error(const toolb_engine *engine,
 
 /*
  Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
- toolb_engine_run runs, and not from a handler.
+ toolb_engine_run runs; from a callback on a loop it does nothing.
 
  # Safety
  `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
@@ -707,14 +943,14 @@ toolb_slice toolb_request_body(const toolb_request *request);
 
 /*
  Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
- the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
+ the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
+ requests that came over the bus, which have no routes.
 
  # Safety
- `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
+ which is answered by TOOLB_NULL_ARGUMENT.
  */
-toolb_status toolb_request_param(const toolb_request *request,
-                                 const char *name,
-                                 toolb_slice *out);
+toolb_status toolb_request_param(const toolb_request *request, const char *name, toolb_slice *out);
 
 /*
  Stores in `out` the value of the first field called `name`, in any case. TOOLB_NOT_FOUND if
@@ -724,6 +960,15 @@ toolb_status toolb_request_param(const toolb_request *request,
  As for toolb_request_param.
  */
 toolb_status toolb_request_field(const toolb_request *request, const char *name, toolb_slice *out);
+
+/*
+ What the `make_state` of the request's route made for this loop; NULL if there is none, and for
+ requests that came over the bus.
+
+ # Safety
+ `request` is one that lives, or NULL.
+ */
+void *toolb_request_state(const toolb_request *request);
 
 /*
  Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
@@ -773,9 +1018,189 @@ toolb_status toolb_response_clear(toolb_response *response);
 toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
 
 /*
+ Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire
+ in the order of their deadlines; one that still waits when the loop ends is not called. `id`, if
+ not NULL, gets what toolb_timer_cancel wants.
+
+ `user` is given away: `drop`, if not NULL, is called for it exactly once, on this thread, when
+ `call` will not be called any more: it has been, the timer was cancelled, the loop ended, or this
+ function did not return TOOLB_OK.
+
+ Only in a callback on a loop, such as a handler or the function of a timer; TOOLB_WRONG_LOOP
+ elsewhere.
+
+ # Safety
+ `call` and `drop` are functions of that type or NULL; `id` may be written or is NULL.
+ */
+toolb_status toolb_timer_start(uint64_t after_ms,
+                               toolb_callback call,
+                               void *user,
+                               toolb_callback drop,
+                               uint64_t *id);
+
+/*
+ Cancels a timer of this loop. TOOLB_NOT_FOUND if it has fired or was cancelled before. Only in a
+ callback on the loop that it was started on; elsewhere TOOLB_WRONG_LOOP, and on another loop `id`
+ means nothing or something else.
+ */
+toolb_status toolb_timer_cancel(uint64_t id);
+
+/*
+ Has `call` called on this loop whenever `fd` is ready for `events` (TOOLB_WATCH_READ,
+ TOOLB_WATCH_WRITE or both), until toolb_unwatch. Readiness is a state, not a change: what is left
+ unread is reported again. `id`, if not NULL, gets what toolb_unwatch wants.
+
+ The loop watches a duplicate of the descriptor: `fd` stays yours and may be closed at any time,
+ but what is behind it stays open until toolb_unwatch or the end of the loop. TOOLB_BAD_ARGUMENT
+ if `fd` is not open or cannot be watched (a plain file), or `events` are none of these;
+ TOOLB_NO_DESCRIPTOR if the process has no descriptor left.
+
+ `user` is given away: `drop`, if not NULL, is called for it exactly once, on this thread, when
+ `call` will not be called any more: it was unwatched, the loop ended, or this function did not
+ return TOOLB_OK. Only in a callback on a loop.
+
+ # Safety
+ `call` and `drop` are functions of that type or NULL; `id` may be written or is NULL.
+ */
+toolb_status toolb_watch(int fd,
+                         uint32_t events,
+                         toolb_watch_callback call,
+                         void *user,
+                         toolb_callback drop,
+                         uint64_t *id);
+
+/*
+ Ends a watch of this loop; its function is not called again. TOOLB_NOT_FOUND if it has been ended
+ before. Only in a callback on the loop that it was begun on, be it its own.
+ */
+toolb_status toolb_unwatch(uint64_t id);
+
+/*
+ Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
+ end. Any thread.
+
+ # Safety
+ `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
+ */
+toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
+
+/*
  A line of text for a status; never NULL, never freed. Any thread, any time.
  */
 const char *toolb_status_text(int32_t status);
+
+/*
+ Gives the right to answer away, with the status, the fields and the body that were written so
+ far, and stores it in `out`; the handler then returns TOOLB_LATER. The caller owns the token.
+ What is written to `response` afterwards is lost. TOOLB_BAD_STATE if there has been a token for
+ this request before, and in a consumer, whose handlers answer at once.
+
+ # Safety
+ `response` is what the handler was called with, during that call; `out` may be written. Each may
+ be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_response_later(toolb_response *response, toolb_token **out);
+
+/*
+ Sets the status code of the answer; 200 when not called here or in the handler. TOOLB_BAD_STATE
+ after the first toolb_token_write. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL.
+ */
+toolb_status toolb_token_status(toolb_token *token, uint16_t status);
+
+/*
+ Adds a field to the answer; both texts are copied. One that HTTP does not allow makes the answer
+ a 500. TOOLB_BAD_STATE after the first toolb_token_write. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended; the texts are NUL-terminated. Each may be NULL.
+ */
+toolb_status toolb_token_field(toolb_token *token, const char *name, const char *value);
+
+/*
+ Sends the head of the answer, if it has not been sent, and `len` bytes of its body; they are
+ copied. Without a Content-Length among the fields the body is sent in chunks.
+
+ Of one answer at most the option `response_window` may wait for the client to take it. What does
+ not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
+ toolb_token_on_writable, and write again. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
+ */
+toolb_status toolb_token_write(toolb_token *token, const char *data, size_t len);
+
+/*
+ Completes the answer. Consumes `token`, also where it returns TOOLB_GONE. After TOOLB_OK the
+ function of toolb_token_on_cancel is not called; after TOOLB_GONE it has been called or is being
+ called now. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL.
+ */
+toolb_status toolb_token_end(toolb_token *token);
+
+/*
+ Sends `len` bytes, which are copied, as the rest of the body or all of it, and completes the
+ answer, whatever the window. Consumes `token` unless it returns TOOLB_NULL_ARGUMENT; as for
+ toolb_token_end otherwise. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
+ */
+toolb_status toolb_token_answer(toolb_token *token, const char *data, size_t len);
+
+/*
+ Gives up: the client gets a 500, or a reset connection if the head has been sent. Consumes
+ `token`; as for toolb_token_end otherwise. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL.
+ */
+toolb_status toolb_token_abort(toolb_token *token);
+
+/*
+ Has `call` called once, on the loop of the request, when nobody waits for the answer any more. It
+ replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
+ set in the handler nothing can be missed.
+
+ `user` is given away: `drop`, if not NULL, is called for it exactly once, on whichever thread,
+ when `call` will not be called any more: it has been, it was replaced, the token was ended, or
+ this function did not return TOOLB_OK.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL; `call` and `drop` are functions of that type
+ or NULL, and `user` may be used on the loop's thread.
+ */
+toolb_status toolb_token_on_cancel(toolb_token *token,
+                                   toolb_callback call,
+                                   void *user,
+                                   toolb_callback drop);
+
+/*
+ Has `call` called on the loop of the request when there is room again, once after each write that
+ was answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
+ another thread ends the token. `user` and `drop` as for toolb_token_on_cancel. Any thread.
+
+ # Safety
+ As for toolb_token_on_cancel.
+ */
+toolb_status toolb_token_on_writable(toolb_token *token,
+                                     toolb_callback call,
+                                     void *user,
+                                     toolb_callback drop);
+
+/*
+ Waits until what was refused by TOOLB_FULL would be taken; at most `timeout_ms` milliseconds, -1
+ for as long as it takes. TOOLB_TIMEOUT if the time is over. TOOLB_BAD_STATE in a callback on a
+ loop, which may not wait. Any other thread.
+
+ # Safety
+ `token` is a token that nobody ends meanwhile, or NULL.
+ */
+toolb_status toolb_token_wait(toolb_token *token, int32_t timeout_ms);
 
 #ifdef __cplusplus
 }  // extern "C"

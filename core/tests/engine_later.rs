@@ -524,8 +524,9 @@ fn a_token_and_what_the_handler_returns_must_agree() {
     let (cancels, cancelled) = channel();
     let kept = Mutex::new(Vec::new());
     let unsaid = move |_: &Request<'_>, response: &mut Response| {
+        assert!(response.can_answer_later());
         let token = response.later();
-        assert!(response.is_given_away());
+        assert!(!response.can_answer_later());
         let cancels = cancels.clone();
         token.on_cancel(move |_| cancels.send(()).unwrap()).unwrap();
         // A second one is good for nothing.
@@ -641,7 +642,8 @@ fn a_handler_keeps_a_state_on_each_loop() {
             Step::Done
         }
 
-        fn make_state(&self, loop_index: u16) -> Option<Box<dyn Any>> {
+        fn make_state(&self, context: &mut Context<'_>) -> Option<Box<dyn Any>> {
+            let loop_index = context.loop_index();
             let thread = std::thread::current().id();
             self.0.send((loop_index, "made", thread)).unwrap();
             Some(Box::new(Count {

@@ -150,7 +150,9 @@ impl Loop {
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
-        self.states = self.shared.routes.inline.make_states(self.index);
+        let shared = self.shared.clone();
+        self.states = shared.routes.inline.make_states(&mut self.context());
+        drop(shared);
         while !self.stopped {
             let timeout = self.lie_down();
             let woken = self.epoll.wait(&mut events, timeout);

@@ -39,7 +39,7 @@ use crate::config::EngineConfig;
 use crate::dispatch::{LaneLimits, Pool, PoolLimits};
 use crate::log;
 use crate::log::access::AccessLog;
-use crate::stats::{LoopStats, Snapshot};
+use crate::stats::LoopStats;
 use crate::sys::clock;
 use crate::sys::socket::Listener;
 
@@ -51,6 +51,8 @@ pub use routes::{InlineRoutes, Routes};
 pub use shared::ControlEvent;
 pub use token::{Token, WriteError};
 
+/// What [`Engine::stats`] gives.
+pub use crate::stats::Snapshot;
 /// What [`Engine::control_events`] rings.
 pub use crate::sys::eventfd::EventFd;
 

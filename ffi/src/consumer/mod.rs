@@ -15,8 +15,9 @@ use std::time::Duration;
 use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
-use crate::exchange::{toolb_handler, toolb_request, toolb_slice};
+use crate::exchange::{toolb_request, toolb_slice};
 use crate::guard::{entry, object, place, text};
+use crate::handler::toolb_handler;
 use crate::last_error::fail;
 use crate::toolb_status;
 

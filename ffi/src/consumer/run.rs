@@ -12,7 +12,8 @@ use super::{
     TOOLB_EVENT_BODY, TOOLB_EVENT_BODY_ABORTED, TOOLB_EVENT_CANCELLED, TOOLB_EVENT_END,
     TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST,
 };
-use crate::exchange::{TOOLB_DONE, toolb_request, toolb_response};
+use crate::exchange::{toolb_request, toolb_response};
+use crate::handler::TOOLB_DONE;
 use crate::request::AnyRequest;
 use crate::toolb_status;
 
