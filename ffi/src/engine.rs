@@ -14,6 +14,7 @@ use crate::context;
 use crate::guard::{entry, object, place, put_text, sized, text, text_bytes};
 use crate::handler::CHandler;
 use crate::options::{self, toolb_options};
+use crate::stream::CService;
 use crate::{toolb_handler, toolb_route, toolb_status};
 
 /// An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
@@ -28,6 +29,7 @@ struct State {
     phase: Phase,
     config: EngineConfig,
     listeners: Vec<Listen>,
+    services: Vec<(Option<Listen>, Arc<CService>)>,
     routes: Routes,
     engine: Option<Engine>,
     /// What the engine had counted when it ended.
@@ -43,6 +45,18 @@ enum Phase {
 }
 
 impl toolb_engine {
+    /// Keeps a service until the engine starts.
+    pub(crate) fn add_service(
+        &self,
+        listen: Option<Listen>,
+        service: CService,
+    ) -> Result<(), toolb_status> {
+        let mut state = self.state();
+        state.configurable()?;
+        state.services.push((listen, Arc::new(service)));
+        Ok(())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panic left half done is still only configuration.
         self.state
@@ -106,6 +120,7 @@ pub unsafe extern "C" fn toolb_engine_new(
                 phase: Phase::New,
                 config,
                 listeners: Vec::new(),
+                services: Vec::new(),
                 routes: Routes::default(),
                 engine: None,
                 counted: Snapshot::default(),
@@ -236,8 +251,9 @@ pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let mut state = handle.state();
     state.configurable()?;
-    if state.listeners.is_empty() {
-        let text = "there is no address to listen on; call toolb_engine_listen first";
+    if state.listeners.is_empty() && state.services.is_empty() {
+        let text =
+            "there is no address to listen on and no service; call toolb_engine_listen first";
         return Err(state.fail(toolb_status::TOOLB_BAD_STATE, text));
     }
     let routes = std::mem::take(&mut state.routes);
@@ -246,6 +262,12 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),
     };
+    for (listen, service) in std::mem::take(&mut state.services) {
+        let options = service.options();
+        if let Err(error) = engine.add_service(listen.as_ref(), service, options) {
+            return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error));
+        }
+    }
     if let Err(error) = engine.start() {
         return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error));
     }
