@@ -3,6 +3,7 @@
 
 #![allow(non_camel_case_types)]
 
+mod bus;
 mod callback;
 mod consumer;
 mod context;
@@ -18,6 +19,7 @@ mod stats;
 mod status;
 mod token;
 
+pub use bus::*;
 pub use callback::*;
 pub use consumer::*;
 pub use engine::*;

@@ -24,7 +24,7 @@ use super::host::{End, Host};
 ///
 /// Dropping it ends it at once.
 pub struct Embedded {
-    engine: Option<Arc<Engine>>,
+    engine: Arc<Engine>,
     bus: Option<PathBuf>,
     has_pool: bool,
     orders: Sender<Order>,
@@ -73,7 +73,7 @@ impl Embedded {
             .spawn(move || control(host, &inbox, &ring, &epoll))
             .map_err(system)?;
         Ok(Self {
-            engine: Some(engine),
+            engine,
             bus,
             has_pool,
             orders,
@@ -97,8 +97,8 @@ impl Embedded {
     }
 
     /// The engine.
-    pub fn engine(&self) -> Option<&Engine> {
-        self.engine.as_deref()
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Where consumers attach.
@@ -111,8 +111,10 @@ impl Embedded {
     pub fn end(&mut self, limit: Duration) -> bool {
         self.order(Order::End(limit));
         let ended = self.control.take().map(JoinHandle::join);
-        // The last one who has it ends the loops.
-        self.engine = None;
+        // The control thread has let go of it.
+        if let Some(engine) = Arc::get_mut(&mut self.engine) {
+            engine.stop();
+        }
         !matches!(ended, Some(Ok(End::Cut) | Err(_)))
     }
 
