@@ -3,6 +3,7 @@
 #define TOOLB_ENGINE_HPP
 
 #include "http.hpp"
+#include "stream.hpp"
 
 #include <csignal>
 
@@ -123,6 +124,27 @@ public:
         route.make_state = &Bound::make;
         route.drop_state = &Bound::drop;
         return keep(toolb_engine_add_route(handle(), method, pattern, &route));
+    }
+
+    /// Serves raw connections to an address by what `make()` makes for each loop: an object derived
+    /// from toolb::Service. Without a host it lives on connections that it makes.
+    template <class Make>
+    Engine &service(const char *host, std::uint16_t port, Make make,
+                    const ServiceOptions &options = ServiceOptions())
+    {
+        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        const toolb_service description = bound->description(options);
+        return keep(toolb_engine_service(handle(), host, port, &description, bound));
+    }
+
+    /// The same on a Unix socket; `mode` is that of its file, and 0 is as the umask says.
+    template <class Make>
+    Engine &service_unix(const char *path, std::uint32_t mode, Make make,
+                         const ServiceOptions &options = ServiceOptions())
+    {
+        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        const toolb_service description = bound->description(options);
+        return keep(toolb_engine_service_unix(handle(), path, mode, &description, bound));
     }
 
     /// route("GET", ...), which answers HEAD, too.
