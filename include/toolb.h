@@ -89,6 +89,11 @@
 #define TOOLB_EVENT_END 1
 
 /*
+ As a length of toolb_exchange_file: all that follows.
+ */
+#define TOOLB_REST UINT64_MAX
+
+/*
  The response is complete; the connection goes on as HTTP has it.
  */
 #define TOOLB_DONE 0
@@ -312,6 +317,10 @@ typedef struct {
      Milliseconds that the engine may take to answer; 10000 by default.
      */
     uint32_t attach_timeout_ms;
+    /*
+     Milliseconds to wait for an engine that is not there yet; by default it must be there.
+     */
+    uint32_t attach_patience_ms;
 } toolb_consumer_options;
 
 /*
@@ -837,6 +846,15 @@ toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler,
 toolb_status toolb_consumer_stop(toolb_consumer *consumer);
 
 /*
+ Asks the engine for no more requests: finish what there is; when all is done,
+ TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_leave(toolb_consumer *consumer);
+
+/*
  Leaves the engine and frees the consumer with all its requests. Exchanges that were begun and not
  ended are answered by the engine in its place: 502, or a reset. NULL is allowed. TOOLB_BAD_STATE,
  and nothing is freed, if another thread uses it or from a handler of toolb_consumer_run.
@@ -886,6 +904,25 @@ toolb_status toolb_exchange_answer(toolb_consumer *consumer,
                                    uint64_t exchange,
                                    const char *data,
                                    size_t len);
+
+/*
+ Answers with a part of an open file: `length` bytes from `offset` on, or TOOLB_REST for all that
+ follows. Sends the head, with that Content-Length, and the end, and lets go of the exchange if it
+ returns TOOLB_OK; else the exchange is as it was.
+
+ `fd` is borrowed for the call: close it afterwards, whatever becomes of the response. It must be a
+ regular file, open for reading (TOOLB_BAD_ARGUMENT if it is not, or shorter). The engine reads it
+ while the client takes it; should it become shorter meanwhile, the response is broken off.
+ TOOLB_BAD_STATE if something was written before.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_file(toolb_consumer *consumer,
+                                 uint64_t exchange,
+                                 int fd,
+                                 uint64_t offset,
+                                 uint64_t length);
 
 /*
  Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the

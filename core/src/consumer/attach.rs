@@ -13,12 +13,13 @@ use std::{
 use super::{
     Consumer,
     exchange::Exchange,
+    files::Parcels,
     kick::{Line, Pace},
     retry::Retry,
 };
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
-    message::{Control, DecodeError, Hello, MAX_CONTROL_PACKET, Welcome},
+    message::{Control, DecodeError, FEATURE_FILES, Hello, MAX_CONTROL_PACKET, Welcome},
     sys::{inherited, rendezvous, seqpacket::Seqpacket},
 };
 
@@ -247,7 +248,7 @@ impl Consumer {
         let hello = Control::Hello(Hello {
             abi_min: ABI.0,
             abi_max: ABI.0,
-            features: 0,
+            features: FEATURE_FILES,
             language: options.language.clone(),
             name: options.name.clone(),
             pool: options.pool.clone(),
@@ -258,12 +259,16 @@ impl Consumer {
             window: options.window,
             pid: std::process::id(),
         });
-        socket
-            .send(&hello.encode(), &[])
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => AttachError::HungUp,
-                _ => AttachError::Io(error),
-            })?;
+        match socket.send(&hello.encode(), &[]) {
+            Ok(()) => {}
+            // Whoever hangs up before our first word has told why.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(error) => return Err(AttachError::Io(error)),
+        }
         let (welcome, fds) = receive_welcome(&socket, options.timeout)?;
         let lane = ConsumerLane::open(fds).map_err(AttachError::Lane)?;
         let geometry = lane.geometry();
@@ -285,7 +290,9 @@ impl Consumer {
             ));
         }
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
-        Ok(Self::new(lane, socket, options.kick_at_once))
+        let mut consumer = Self::new(lane, socket, options.kick_at_once);
+        consumer.takes_files = welcome.features & FEATURE_FILES != 0;
+        Ok(consumer)
     }
 
     pub(super) fn new(lane: ConsumerLane, socket: Seqpacket, kick_at_once: bool) -> Self {
@@ -305,6 +312,8 @@ impl Consumer {
             hung_up: false,
             hang_up_is_news: false,
             armed: false,
+            takes_files: false,
+            parcels: Parcels::new(),
         }
     }
 }

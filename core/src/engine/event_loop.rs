@@ -281,6 +281,10 @@ impl Loop {
                 Letter::LaneUp(handle) => self.lane_up(handle),
                 Letter::LaneDown(handle) => self.lane_down(&handle),
                 Letter::Token(outbox) => self.token_letter(&outbox),
+                Letter::File(handle, slot, generation, file) => {
+                    self.file_arrived(&handle, slot, generation, file);
+                }
+                Letter::FilePart(part) => self.file_part(part),
                 Letter::Pump => {}
                 Letter::Drain => self.drain(),
                 Letter::Stop => self.stopped = true,

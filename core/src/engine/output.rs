@@ -74,6 +74,13 @@ impl Loop {
         if sent > 0 {
             conn.taken = self.now;
         }
+        if alive && conn.unsent() == 0 && conn.sends_file() {
+            // The next part goes out in the next turn, which comes at once.
+            self.refill(key);
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         let done = conn.unsent() == 0;
         if conn.phase == Phase::Head && sent > 0 {
             if done {
@@ -250,7 +257,7 @@ impl Loop {
                         self.stats().timed_out.add(1);
                         self.answer_simply(key, 504, "the application took too long\n", &[]);
                     }
-                    Place::Queued(..) | Place::Token(_)
+                    Place::Queued(..) | Place::Token(_) | Place::File(_)
                         if exchange.writer.is_none() && self.now >= exchange.deadline =>
                     {
                         self.abandon(key);
