@@ -89,6 +89,11 @@
 #define TOOLB_EVENT_END 1
 
 /*
+ As a length of toolb_exchange_file: all that follows.
+ */
+#define TOOLB_REST UINT64_MAX
+
+/*
  The response is complete; the connection goes on as HTTP has it.
  */
 #define TOOLB_DONE 0
@@ -122,6 +127,11 @@
  For options that say so: none of it.
  */
 #define TOOLB_OFF UINT32_MAX
+
+/*
+ A time that never ends.
+ */
+#define TOOLB_NO_TIMEOUT UINT32_MAX
 
 /*
  What a function returns. Numbers are never reused; a program must expect ones it does not know.
@@ -202,6 +212,40 @@ typedef enum {
 } toolb_status;
 
 /*
+ Why a stream ended. A program must expect numbers it does not know.
+ */
+typedef enum {
+    /*
+     toolb_stream_close; everything queued has been handed to the system.
+     */
+    TOOLB_REASON_CLOSED = 1,
+    /*
+     The peer ended its side; everything queued has been handed to the system.
+     */
+    TOOLB_REASON_PEER_CLOSED = 2,
+    /*
+     The connection broke.
+     */
+    TOOLB_REASON_RESET = 3,
+    /*
+     toolb_stream_abort.
+     */
+    TOOLB_REASON_ABORTED = 4,
+    /*
+     It was idle for too long and the service has no on_timeout.
+     */
+    TOOLB_REASON_TIMEOUT = 5,
+    /*
+     The peer took nothing of what was queued for too long.
+     */
+    TOOLB_REASON_SEND_TIMEOUT = 6,
+    /*
+     The engine ends.
+     */
+    TOOLB_REASON_STOPPING = 7,
+} toolb_reason;
+
+/*
  A consumer: one end of the bus to an engine. Made by toolb_consumer_attach, freed by
  toolb_consumer_free. One thread at a time may use it, and not from within a handler of
  toolb_consumer_run; a call that breaks this rule answers TOOLB_BAD_STATE and does nothing.
@@ -273,6 +317,10 @@ typedef struct {
      Milliseconds that the engine may take to answer; 10000 by default.
      */
     uint32_t attach_timeout_ms;
+    /*
+     Milliseconds to wait for an engine that is not there yet; by default it must be there.
+     */
+    uint32_t attach_patience_ms;
 } toolb_consumer_options;
 
 /*
@@ -428,6 +476,15 @@ typedef struct {
      */
     uint32_t no_date;
     /*
+     1 keeps each loop on a CPU of its own, as far as there are enough.
+     */
+    uint32_t pin_loops;
+    /*
+     Milliseconds that a callback of a stream service may run before it is counted as an overrun;
+     100 by default.
+     */
+    uint32_t callback_budget_ms;
+    /*
      The Server field of responses; NULL for "toolb", "" for none. Copied.
      */
     const char *server;
@@ -534,7 +591,124 @@ typedef struct {
      Bytes sent to clients.
      */
     uint64_t bytes_out;
+    /*
+     Raw connections accepted for services.
+     */
+    uint64_t streams_accepted;
+    /*
+     Raw connections that services have made.
+     */
+    uint64_t streams_connected;
+    /*
+     Raw connections open now.
+     */
+    uint64_t streams_active;
+    /*
+     Callbacks of stream services that ran for too long.
+     */
+    uint64_t stream_overruns;
 } toolb_stats;
+
+/*
+ The name of a raw connection: never 0 and never used again, so that a function that is given the
+ name of one that has ended answers TOOLB_GONE. It means something on the loop that owns the
+ connection only: elsewhere the answer is TOOLB_WRONG_LOOP.
+ */
+typedef uint64_t toolb_stream;
+
+/*
+ Callbacks about one stream.
+ */
+typedef void (*toolb_stream_callback)(void *state, toolb_stream stream);
+
+/*
+ Callbacks about a loop.
+ */
+typedef void (*toolb_loop_callback)(void *state, uint32_t index);
+
+/*
+ A service of raw connections: callbacks, each of which may be NULL, and limits. Set `struct_size`
+ first, and to zero what you do not need.
+
+ Each loop has a `state` of its own. All callbacks of a loop run on its thread, one after the other
+ and to their end, so what only they use needs no locks; and as long as one runs, everything else
+ on its loop waits (one that takes more than `callback_budget_ms` is counted as an overrun). They must not block,
+ throw or longjmp. A function of this library that they call never calls back: what follows from it
+ comes after the callback has returned.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_service)`.
+     */
+    size_t struct_size;
+    /*
+     Called first, once on each loop, before it accepts a connection: returns the loop's `state`.
+     NULL: the state of every loop is `user_data`.
+     */
+    void *(*on_init)(void *user_data, uint32_t index);
+    /*
+     A client has connected.
+     */
+    toolb_stream_callback on_accept;
+    /*
+     There are unread bytes: see toolb_stream_want for when this is called.
+     */
+    toolb_stream_callback on_receive;
+    /*
+     Nothing has happened for as long as toolb_stream_want or `default_timeout_ms` allows; what is
+     not closed here waits again. NULL: the stream is closed.
+     */
+    toolb_stream_callback on_timeout;
+    /*
+     The stream has ended: called exactly once for each one that was accepted or connected. Its
+     name becomes invalid when this returns; what came and was not read can still be read here.
+     */
+    void (*on_close)(void *state, toolb_stream stream, toolb_reason reason);
+    /*
+     An outgoing connection is there.
+     */
+    toolb_stream_callback on_connect;
+    /*
+     An outgoing connection came to nothing; its name becomes invalid when this returns, and no
+     on_close follows. `error` is a number of errno.h: ETIMEDOUT after the time given, ECANCELED
+     if it was closed or the engine ends.
+     */
+    void (*on_connect_fail)(void *state, toolb_stream stream, int error);
+    /*
+     The loop ends: the last call, once on each loop, after every stream has been closed. The place
+     to free `state`.
+     */
+    toolb_loop_callback on_exit;
+    /*
+     Milliseconds that a stream may be idle when its callbacks do not say; 0: 60000,
+     TOOLB_NO_TIMEOUT: for ever.
+     */
+    uint32_t default_timeout_ms;
+    /*
+     Bytes that are read ahead of the callbacks, and so the most that toolb_stream_peek shows;
+     0: 262144.
+     */
+    uint32_t receive_limit;
+    /*
+     Bytes that toolb_stream_send may have queued; 0: 262144.
+     */
+    uint32_t send_limit;
+    /*
+     Not 0: a stream goes on when the peer ends its side. on_receive then tells of that end (see
+     toolb_stream_ended), and the service closes when it has sent its last. 0: the stream closes by
+     itself once on_receive has told of everything that came.
+     */
+    uint32_t half_open;
+    /*
+     After toolb_stream_send answered TOOLB_FULL: half of the room is free again.
+     */
+    toolb_stream_callback on_writable;
+    /*
+     The engine has stopped accepting and ends when all connections have, at the latest after its
+     grace time: a service whose streams do not end by themselves says goodbye here.
+     */
+    toolb_loop_callback on_drain;
+} toolb_service;
 
 #ifdef __cplusplus
 extern "C" {
@@ -719,6 +893,15 @@ toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler,
 toolb_status toolb_consumer_stop(toolb_consumer *consumer);
 
 /*
+ Asks the engine for no more requests: finish what there is; when all is done,
+ TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_leave(toolb_consumer *consumer);
+
+/*
  Leaves the engine and frees the consumer with all its requests. Exchanges that were begun and not
  ended are answered by the engine in its place: 502, or a reset. NULL is allowed. TOOLB_BAD_STATE,
  and nothing is freed, if another thread uses it or from a handler of toolb_consumer_run.
@@ -768,6 +951,25 @@ toolb_status toolb_exchange_answer(toolb_consumer *consumer,
                                    uint64_t exchange,
                                    const char *data,
                                    size_t len);
+
+/*
+ Answers with a part of an open file: `length` bytes from `offset` on, or TOOLB_REST for all that
+ follows. Sends the head, with that Content-Length, and the end, and lets go of the exchange if it
+ returns TOOLB_OK; else the exchange is as it was.
+
+ `fd` is borrowed for the call: close it afterwards, whatever becomes of the response. It must be a
+ regular file, open for reading (TOOLB_BAD_ARGUMENT if it is not, or shorter). The engine reads it
+ while the client takes it; should it become shorter meanwhile, the response is broken off.
+ TOOLB_BAD_STATE if something was written before.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_file(toolb_consumer *consumer,
+                                 uint64_t exchange,
+                                 int fd,
+                                 uint64_t offset,
+                                 uint64_t length);
 
 /*
  Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
@@ -1046,6 +1248,14 @@ toolb_status toolb_response_field(toolb_response *response, const char *name, co
 toolb_status toolb_response_write(toolb_response *response, const char *data, size_t len);
 
 /*
+ Takes back all that was set and written: a 200 without fields and body, to begin anew.
+
+ # Safety
+ `response` is what the handler was called with, during that call, or NULL.
+ */
+toolb_status toolb_response_clear(toolb_response *response);
+
+/*
  Copies what this thread's last failure was about, one line that says what to do, to `buffer`:
  for functions without an engine of whose error text one could ask. Empty if nothing has failed;
  a call that succeeds leaves it as it is. `needed`, if not NULL, gets the size it takes. Any thread,
@@ -1127,6 +1337,162 @@ toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
  A line of text for a status; never NULL, never freed. Any thread, any time.
  */
 const char *toolb_status_text(int32_t status);
+
+/*
+ Adds a service for raw connections that come to a host name or address and a port (0: a free one
+ is picked, see toolb_engine_address: services come after what toolb_engine_listen added, as
+ "tcp://127.0.0.1:9000"). With `host` NULL it has no address and lives on connections that it makes.
+ The address is bound when the engine starts. `service` and `host` are copied; `user_data` is
+ borrowed until the engine is freed and goes to on_init on all loop threads at once.
+
+ # Safety
+ `engine` is a live engine; `host` is NUL-terminated; `service` points to a toolb_service whose
+ callbacks are functions of those types. Each may be NULL.
+ */
+toolb_status toolb_engine_service(toolb_engine *engine,
+                                  const char *host,
+                                  uint16_t port,
+                                  const toolb_service *service,
+                                  void *user_data);
+
+/*
+ Adds a service for raw connections that come to a Unix stream socket, whose file gets the
+ permissions `mode` (0: those that the umask leaves). Otherwise as toolb_engine_service.
+
+ # Safety
+ As for toolb_engine_service; `path` is NUL-terminated or NULL.
+ */
+toolb_status toolb_engine_service_unix(toolb_engine *engine,
+                                       const char *path,
+                                       uint32_t mode,
+                                       const toolb_service *service,
+                                       void *user_data);
+
+/*
+ Arms one next event of a stream: on_receive when at least one byte is unread (be it an old one:
+ then in the next turn of the loop), on_close, or on_timeout when neither has come after
+ `timeout_ms` (0: the service's default; TOOLB_NO_TIMEOUT: never). The last call counts.
+
+ Without it on_receive comes when new bytes come, under the default timeout; bytes that a callback
+ left unread are then not told of again by themselves. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_want(toolb_stream stream, uint32_t timeout_ms);
+
+/*
+ As toolb_stream_want, but on_receive comes when at least `least` bytes are unread, or the peer has
+ ended its side: what a protocol with lengths wants. TOOLB_BAD_ARGUMENT above the service's
+ receive_limit. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_want_bytes(toolb_stream stream, size_t least, uint32_t timeout_ms);
+
+/*
+ Moves unread bytes, at most `capacity`, to `buffer` and stores in `got` how many; 0 if there are
+ none now. Never blocks. Callbacks of the stream's loop only.
+
+ # Safety
+ `buffer` has room for `capacity` bytes; `got` may be written. Each may be NULL, which is answered
+ by TOOLB_NULL_ARGUMENT (`buffer` unless `capacity` is 0).
+ */
+toolb_status toolb_stream_recv(toolb_stream stream, void *buffer, size_t capacity, size_t *got);
+
+/*
+ Stores in `out` the unread bytes, without copying them. They stay where they are until the
+ callback that runs returns, whatever it does meanwhile. Callbacks of the stream's loop only.
+
+ # Safety
+ `out` may be written or is NULL.
+ */
+toolb_status toolb_stream_peek(toolb_stream stream, toolb_slice *out);
+
+/*
+ Takes `count` unread bytes as read. TOOLB_BAD_ARGUMENT if there are fewer. Callbacks of the
+ stream's loop only.
+ */
+toolb_status toolb_stream_consume(toolb_stream stream, size_t count);
+
+/*
+ Queues all of `data`, which is copied, or nothing; what is queued goes out at the end of the
+ loop's turn. TOOLB_FULL: there is no room now, on_writable will tell when half of it is free.
+ TOOLB_BAD_ARGUMENT: `len` is more than the service's send_limit. TOOLB_GONE: the stream is ending.
+ Callbacks of the stream's loop only.
+
+ # Safety
+ `data` points to `len` bytes; NULL is answered by TOOLB_NULL_ARGUMENT unless `len` is 0.
+ */
+toolb_status toolb_stream_send(toolb_stream stream, const void *data, size_t len);
+
+/*
+ Stores in `out` how many queued bytes have not been handed to the system. Callbacks of the
+ stream's loop only.
+
+ # Safety
+ `out` may be written or is NULL.
+ */
+toolb_status toolb_stream_unsent(toolb_stream stream, size_t *out);
+
+/*
+ Stores in `out` 1 if nothing more comes from the peer, so that what toolb_stream_peek shows is all,
+ or else 0. Callbacks of the stream's loop only.
+
+ # Safety
+ `out` may be written or is NULL.
+ */
+toolb_status toolb_stream_ended(toolb_stream stream, int *out);
+
+/*
+ Ends a stream once everything queued has been sent; on_receive comes no more, on_close does, after
+ the running callback. Closing again is allowed. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_close(toolb_stream stream);
+
+/*
+ Ends a stream at once by a reset; what is queued is lost. on_close comes after the running
+ callback. Also while it is closing. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_abort(toolb_stream stream);
+
+/*
+ Begins to connect to a numeric address, such as "127.0.0.1" or "::1", and a port, or to a Unix
+ socket ("unix:/path", whatever the port), and stores the stream in `out`. Either on_connect or
+ on_connect_fail follows, once, after the running callback; toolb_stream_send queues meanwhile.
+
+ The stream belongs to the service whose callback runs; in timers and request handlers to the
+ engine's only service (TOOLB_BAD_STATE if it has several). `timeout_ms` is the time for connecting
+ (0: 30000, TOOLB_NO_TIMEOUT: the system's). `user_data` is borrowed: see toolb_stream_user.
+ TOOLB_BAD_ARGUMENT: no such address. TOOLB_GONE: the engine ends. Callbacks on a loop only.
+
+ # Safety
+ `host` is NUL-terminated; `out` may be written. Each may be NULL.
+ */
+toolb_status toolb_stream_connect(const char *host,
+                                  uint16_t port,
+                                  uint32_t timeout_ms,
+                                  void *user_data,
+                                  toolb_stream *out);
+
+/*
+ Keeps a pointer with a stream; it is borrowed. Callbacks of the stream's loop only.
+
+ # Safety
+ The pointer is only stored.
+ */
+toolb_status toolb_stream_set_user(toolb_stream stream, void *user_data);
+
+/*
+ The pointer that was kept with a stream; NULL if there is none, if the stream has gone, and
+ outside of callbacks of its loop.
+ */
+void *toolb_stream_user(toolb_stream stream);
+
+/*
+ Copies the peer's address, such as "127.0.0.1:50000" or "[::1]:50000", or "unix:" on a Unix
+ socket, to `buffer`. `needed`, if not NULL, gets the size it takes; 64 is enough. Callbacks of the
+ stream's loop only.
+
+ # Safety
+ `buffer` has room for `capacity` bytes; `needed` may be written or is NULL.
+ */
+toolb_status toolb_stream_peer(toolb_stream stream, char *buffer, size_t capacity, size_t *needed);
 
 /*
  Gives the right to answer away, with the status, the fields and the body that were written so

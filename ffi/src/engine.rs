@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{Consumer, ConsumerOptions};
-use toolb_core::engine::{EventFd, Handler, Listen, Routes, Snapshot};
+use toolb_core::engine::{Engine, EventFd, Handler, Listen, Routes, Snapshot};
 use toolb_core::server::{Embedded, GateOptions};
 
 use crate::context;
@@ -17,6 +17,7 @@ use crate::guard::{entry, object, place, put_text, sized, text, text_bytes};
 use crate::handler::CHandler;
 use crate::last_error::fail;
 use crate::options::{self, toolb_options};
+use crate::stream::CService;
 use crate::{toolb_handler, toolb_route, toolb_status};
 
 /// An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
@@ -31,6 +32,7 @@ struct State {
     phase: Phase,
     config: EngineConfig,
     listeners: Vec<Listen>,
+    services: Vec<(Option<Listen>, Arc<CService>)>,
     routes: Routes,
     /// How consumers come.
     gate: GateOptions,
@@ -48,6 +50,18 @@ enum Phase {
 }
 
 impl toolb_engine {
+    /// Keeps a service until the engine starts.
+    pub(crate) fn add_service(
+        &self,
+        listen: Option<Listen>,
+        service: CService,
+    ) -> Result<(), toolb_status> {
+        let mut state = self.state();
+        state.configurable()?;
+        state.services.push((listen, Arc::new(service)));
+        Ok(())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panic left half done is still only configuration.
         self.state
@@ -140,6 +154,7 @@ pub unsafe extern "C" fn toolb_engine_new(
                 phase: Phase::New,
                 config,
                 listeners: Vec::new(),
+                services: Vec::new(),
                 routes: Routes::default(),
                 gate: GateOptions::new(None),
                 engine: None,
@@ -271,13 +286,24 @@ pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let mut state = handle.state();
     state.configurable()?;
-    if state.listeners.is_empty() {
-        let text = "there is no address to listen on; call toolb_engine_listen first";
+    if state.listeners.is_empty() && state.services.is_empty() {
+        let text =
+            "there is no address to listen on and no service; call toolb_engine_listen first";
         return Err(state.fail(toolb_status::TOOLB_BAD_STATE, text));
     }
     let routes = std::mem::take(&mut state.routes);
     state.phase = Phase::Ended;
-    let started = Embedded::start(state.config.clone(), routes, &state.listeners, &state.gate);
+    let services = std::mem::take(&mut state.services);
+    let add_services = |engine: &mut Engine| {
+        for (listen, service) in services {
+            let options = service.options();
+            engine.add_service(listen.as_ref(), service, options)?;
+        }
+        Ok(())
+    };
+    let config = state.config.clone();
+    let started =
+        Embedded::start_prepared(config, routes, &state.listeners, &state.gate, add_services);
     let engine = match started {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),

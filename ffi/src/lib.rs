@@ -17,6 +17,7 @@ mod options;
 mod request;
 mod stats;
 mod status;
+mod stream;
 mod token;
 
 pub use bus::*;
@@ -30,6 +31,7 @@ pub use on_loop::*;
 pub use options::*;
 pub use stats::*;
 pub use status::*;
+pub use stream::*;
 pub use token::*;
 
 /// The version of the ABI this library speaks. Within one version structs only grow at their end

@@ -64,6 +64,11 @@ pub struct toolb_options {
     pub access_log: u32,
     /// 1 leaves the Date field out of responses.
     pub no_date: u32,
+    /// 1 keeps each loop on a CPU of its own, as far as there are enough.
+    pub pin_loops: u32,
+    /// Milliseconds that a callback of a stream service may run before it is counted as an overrun;
+    /// 100 by default.
+    pub callback_budget_ms: u32,
     /// The Server field of responses; NULL for "toolb", "" for none. Copied.
     pub server: *const c_char,
 }
@@ -101,6 +106,7 @@ fn apply(options: &toolb_options, config: &mut EngineConfig) {
         (options.limit_concurrency != 0).then_some(options.limit_concurrency as usize);
     config.access_log = options.access_log != 0;
     config.date_header = options.no_date == 0;
+    config.pin_loops = options.pin_loops != 0;
 
     let numbers = [
         (options.backlog, &mut config.backlog),
@@ -136,6 +142,7 @@ fn apply(options: &toolb_options, config: &mut EngineConfig) {
         (options.timeout_response_ms, &mut timeouts.response),
         (options.timeout_send_idle_ms, &mut timeouts.send_idle),
         (options.queue_timeout_ms, &mut config.queue_timeout),
+        (options.callback_budget_ms, &mut config.callback_budget),
     ];
     for (value, setting) in times {
         match value {

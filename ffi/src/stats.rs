@@ -40,6 +40,14 @@ pub struct toolb_stats {
     pub bytes_in: u64,
     /// Bytes sent to clients.
     pub bytes_out: u64,
+    /// Raw connections accepted for services.
+    pub streams_accepted: u64,
+    /// Raw connections that services have made.
+    pub streams_connected: u64,
+    /// Raw connections open now.
+    pub streams_active: u64,
+    /// Callbacks of stream services that ran for too long.
+    pub stream_overruns: u64,
 }
 
 /// Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
@@ -79,6 +87,11 @@ impl From<&Snapshot> for toolb_stats {
             worker_died: counted.worker_died,
             bytes_in: counted.bytes_in,
             bytes_out: counted.bytes_out,
+            streams_accepted: counted.streams_accepted,
+            streams_connected: counted.streams_connected,
+            streams_active: (counted.streams_accepted + counted.streams_connected)
+                .saturating_sub(counted.streams_closed),
+            stream_overruns: counted.stream_overruns,
         }
     }
 }

@@ -126,6 +126,52 @@ def send_rest(connection: Connection, block: bytes, sent: int, total: int) -> No
         sent += connection.socket.send(block[sent % BLOCK :])
 
 
+def test_files_are_sent_as_a_whole_and_in_parts(events: Server) -> None:
+    content = payload(5 * MIB)
+    (events.directory / "served").write_bytes(content)
+    kept = len(descriptors(events.pid)), len(descriptors(events.worker_pids()[0]))
+    with events.connect() as connection:
+        for query, expected in (
+            ("", content),
+            ("?offset=5000000", content[5_000_000:]),
+            ("?offset=100&length=300000", content[100:300_100]),
+            ("?length=0", b""),
+        ):
+            connection.send(request(f"/file{query}"))
+            answer = connection.receive()
+            assert answer.status == 200
+            assert answer.body == expected
+        connection.send(request("/file") * 20)
+        for _ in range(20):
+            assert connection.receive().body == content
+        head = connection.ask("/file", "HEAD")
+        assert head.get(b"content-length") == b"%d" % len(content)
+    wait_until(
+        "all files were closed",
+        lambda: (
+            len(descriptors(events.pid)) <= kept[0]
+            and len(descriptors(events.worker_pids()[0])) <= kept[1]
+        ),
+    )
+
+
+def test_a_slow_reader_of_a_file_costs_no_memory(events: Server) -> None:
+    size = 64 * MIB
+    with (events.directory / "served").open("wb") as file:
+        file.truncate(size)
+    reset_peak(events.pid)
+    before = peak_rss(events.pid)
+    with events.connect() as connection, events.connect() as other:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.send(request("/file"))
+        first = connection.socket.recv(1)
+        for _ in range(100):
+            assert other.ask("/x").status == 200
+        connection.rest = first
+        assert len(connection.receive().body) == size
+    assert peak_rss(events.pid) - before < 4 * 1024
+
+
 def test_a_client_that_leaves_is_told_of(events: Server) -> None:
     for path in ("/sleep?ms=60000", "/stream?size=100000000&parts=10000"):
         with events.connect() as connection:
@@ -164,14 +210,17 @@ def test_a_drain_ends_consumers_well(servers: Servers, arguments: tuple[str, ...
     assert "exit" not in server.said().lower(), server.said()
 
 
-def test_a_handler_may_stop_its_consumer(servers: Servers) -> None:
+@pytest.mark.parametrize(
+    ("path", "arguments"), [("/stop", ("run",)), ("/leave", ())], ids=["stop", "leave"]
+)
+def test_a_consumer_may_leave(servers: Servers, path: str, arguments: tuple[str, ...]) -> None:
     """What it has not begun goes to the next one, which is started in its place."""
-    server = servers.start(program=native.serving("consumer", "run"))
+    server = servers.start(program=native.serving("consumer", *arguments))
     first = server.worker_pids()
     with server.connect() as connection:
         asked = ["a", "b", "c"]
-        connection.send(request("/stop", headers={"X-Id": "stop"}))
-        assert connection.receive().body == b"stop"
+        connection.send(request(path, headers={"X-Id": "left"}))
+        assert connection.receive().body == b"left"
         for own in asked:
             connection.send(request("/x", headers={"X-Id": own}))
         assert [connection.receive().body.decode() for _ in asked] == asked

@@ -1,6 +1,7 @@
 //! toolB for Python: the worker's end of the bus as an ASGI server, and the `toolb` program.
 #![deny(unsafe_code)]
 
+mod all_tasks;
 mod answer;
 mod exchange;
 mod head;
@@ -24,6 +25,8 @@ fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Exchange", raw::register::<exchange::Exchange>(py)?)?;
     module.add("Answer", raw::register::<answer::Answer>(py)?)?;
     raw::register::<spawn::Capture>(py)?;
+    raw::register::<all_tasks::Enter>(py)?;
+    raw::register::<all_tasks::Leave>(py)?;
     module.add(
         "ClientDisconnected",
         py.get_type::<worker::ClientDisconnected>(),

@@ -13,12 +13,13 @@ use std::{
 use super::{
     Consumer,
     exchange::Exchange,
+    files::Parcels,
     kick::{Line, Pace},
     retry::Retry,
 };
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
-    message::{Control, DecodeError, Hello, MAX_CONTROL_PACKET, Welcome},
+    message::{Control, DecodeError, FEATURE_FILES, Hello, MAX_CONTROL_PACKET, Welcome},
     sys::{inherited, rendezvous, seqpacket::Seqpacket},
 };
 
@@ -247,7 +248,7 @@ impl Consumer {
         let hello = Control::Hello(Hello {
             abi_min: ABI.0,
             abi_max: ABI.0,
-            features: 0,
+            features: FEATURE_FILES,
             language: options.language.clone(),
             name: options.name.clone(),
             pool: options.pool.clone(),
@@ -289,7 +290,9 @@ impl Consumer {
             ));
         }
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
-        Ok(Self::new(lane, socket, options.kick_at_once))
+        let mut consumer = Self::new(lane, socket, options.kick_at_once);
+        consumer.takes_files = welcome.features & FEATURE_FILES != 0;
+        Ok(consumer)
     }
 
     pub(super) fn new(lane: ConsumerLane, socket: Seqpacket, kick_at_once: bool) -> Self {
@@ -309,6 +312,8 @@ impl Consumer {
             hung_up: false,
             hang_up_is_news: false,
             armed: false,
+            takes_files: false,
+            parcels: Parcels::new(),
         }
     }
 }

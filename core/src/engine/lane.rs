@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
-use crate::dispatch::LaneLimits;
+use crate::dispatch::{LaneLimits, Pool};
+
+use super::files::Meeting;
 
 /// No connection: the client has left, or has its answer, and only the slot is still held.
 pub(super) const NOBODY: u64 = u64::MAX;
@@ -24,6 +26,8 @@ pub struct LaneHandle {
     /// Loops that have yet to let go of it.
     pub(super) leaving: AtomicUsize,
     pub(super) poisoned: AtomicBool,
+    /// It gets no work any more, even if it has not come up on every loop yet.
+    closed: Mutex<bool>,
 }
 
 impl LaneHandle {
@@ -47,6 +51,7 @@ impl LaneHandle {
             arriving: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
+            closed: Mutex::new(false),
         })
     }
 
@@ -67,6 +72,24 @@ impl LaneHandle {
 
     pub(super) fn set_state(&self, state: LaneState) {
         self.lane.set_state(state);
+    }
+
+    /// Lets work in, unless it has been closed meanwhile.
+    pub(super) fn open(&self, pool: &Pool) {
+        let closed = self.lock_closed();
+        if !*closed {
+            pool.open_lane(self.index);
+        }
+    }
+
+    /// Lets no more work in, for good.
+    pub(super) fn close(&self, pool: &Pool) {
+        *self.lock_closed() = true;
+        pool.close_lane(self.index);
+    }
+
+    fn lock_closed(&self) -> MutexGuard<'_, bool> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,6 +118,8 @@ pub(super) struct LaneEnd {
     pub(super) wants_starts: bool,
     /// Slots in use here.
     pub(super) held: usize,
+    /// Where files and the records that speak of them wait for each other.
+    pub(super) meeting: Meeting,
     /// Since an exchange overran its deadline: the tick then, and when to look again.
     pub(super) suspicion: Option<(u32, u64)>,
 }
@@ -154,6 +179,7 @@ impl LaneEnd {
             stalled: false,
             wants_starts: false,
             held: 0,
+            meeting: Meeting::default(),
             suspicion: None,
         }
     }

@@ -74,6 +74,13 @@ impl Loop {
         if sent > 0 {
             conn.taken = self.now;
         }
+        if alive && conn.unsent() == 0 && conn.sends_file() {
+            // The next part goes out in the next turn, which comes at once.
+            self.refill(key);
+        }
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
         let done = conn.unsent() == 0;
         if conn.phase == Phase::Head && sent > 0 {
             if done {
@@ -250,7 +257,7 @@ impl Loop {
                         self.stats().timed_out.add(1);
                         self.answer_simply(key, 504, "the application took too long\n", &[]);
                     }
-                    Place::Queued(..) | Place::Token(_)
+                    Place::Queued(..) | Place::Token(_) | Place::File(_)
                         if exchange.writer.is_none() && self.now >= exchange.deadline =>
                     {
                         self.abandon(key);
@@ -304,7 +311,7 @@ impl Loop {
     pub(super) fn drain(&mut self) {
         // Whoever has connected has been accepted, as far as the client can tell.
         for address in 0..self.listeners.len() {
-            while self.accepting && self.accept(address) {}
+            while self.accepting && self.accept_at(address) {}
         }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
@@ -315,6 +322,9 @@ impl Loop {
         for key in self.conns.keys() {
             self.set_timer(key);
         }
+        // Services hear of those that came last before they hear that these were the last.
+        self.go_on_with_streams();
+        self.drain_services();
         self.check_idle();
     }
 
@@ -332,7 +342,8 @@ impl Loop {
     }
 
     pub(super) fn check_idle(&mut self) {
-        if self.draining && self.conns.len() == 0 && !self.reported_idle {
+        let left = self.conns.len() + self.calls.streams.len();
+        if self.draining && left == 0 && !self.reported_idle {
             self.reported_idle = true;
             self.shared.loop_is_idle();
         }

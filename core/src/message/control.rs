@@ -22,6 +22,10 @@ const FAILED: u8 = 5;
 const DRAIN: u8 = 6;
 const DRAINING: u8 = 7;
 const DRAINED: u8 = 8;
+const FILE: u8 = 9;
+
+/// A bit of [`Hello::features`]: [`Control::File`] is understood.
+pub const FEATURE_FILES: u64 = 1;
 
 /// What a consumer says first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -95,6 +99,16 @@ pub enum Control {
     Draining,
     /// Consumer: everything is finished.
     Drained,
+    /// Consumer: the one descriptor that comes with this is the body of a response, whose record says
+    /// which part of it.
+    File {
+        /// The loop whose exchange it is.
+        owner: u16,
+        /// Its slot.
+        slot: u16,
+        /// Its use of the slot.
+        generation: u32,
+    },
 }
 
 /// The version both sides speak, chosen by the engine, or the text of the refusal.
@@ -134,6 +148,15 @@ impl Control {
             Self::Failed { reason, permanent } => {
                 packet.push(u8::from(*permanent));
                 put_text(&mut packet, reason);
+            }
+            Self::File {
+                owner,
+                slot,
+                generation,
+            } => {
+                packet.extend_from_slice(&owner.to_le_bytes());
+                packet.extend_from_slice(&slot.to_le_bytes());
+                packet.extend_from_slice(&generation.to_le_bytes());
             }
             Self::Ready | Self::Drain | Self::Draining | Self::Drained => {}
         }
@@ -176,6 +199,11 @@ impl Control {
             DRAIN => Ok(Self::Drain),
             DRAINING => Ok(Self::Draining),
             DRAINED => Ok(Self::Drained),
+            FILE => Ok(Self::File {
+                owner: u16::from_le_bytes(cursor.number("owner")?),
+                slot: u16::from_le_bytes(cursor.number("slot")?),
+                generation: u32::from_le_bytes(cursor.number("generation")?),
+            }),
             kind => Err(DecodeError::new(format!(
                 "a control packet of the unknown kind {kind}"
             ))),
@@ -192,6 +220,7 @@ impl Control {
             Self::Drain => DRAIN,
             Self::Draining => DRAINING,
             Self::Drained => DRAINED,
+            Self::File { .. } => FILE,
         }
     }
 }
@@ -338,6 +367,11 @@ mod tests {
             Control::Drain,
             Control::Draining,
             Control::Drained,
+            Control::File {
+                owner: 3,
+                slot: 77,
+                generation: 1 << 31,
+            },
         ]
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::EngineConfig;
 use crate::consumer::{AttachError, Consumer, ConsumerOptions};
-use crate::engine::{Engine, EventFd, Listen, Routes};
+use crate::engine::{Engine, EventFd, Listen, Routes, StartError};
 use crate::log::{self, Level};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::seqpacket::Seqpacket;
@@ -51,11 +51,23 @@ impl Embedded {
         listeners: &[Listen],
         gate: &GateOptions,
     ) -> Result<Self, String> {
+        Self::start_prepared(config, routes, listeners, gate, |_| Ok(()))
+    }
+
+    /// The same, with what `prepare` does to the engine before its loops start: adding services.
+    pub fn start_prepared(
+        config: EngineConfig,
+        routes: Routes,
+        listeners: &[Listen],
+        gate: &GateOptions,
+        prepare: impl FnOnce(&mut Engine) -> Result<(), StartError>,
+    ) -> Result<Self, String> {
         let has_pool = routes.pool;
         let gate = Gate::open(gate)?;
         let bus = gate.path().map(Path::to_owned);
         let mut engine =
             Engine::bind(config, routes, listeners).map_err(|error| error.to_string())?;
+        prepare(&mut engine).map_err(|error| error.to_string())?;
         let system = |error: io::Error| {
             format!("cannot start: {error}; raise the limits on open files and threads")
         };

@@ -1,9 +1,11 @@
 //! Floor 0: the only module that makes system calls.
 
+pub mod affinity;
 pub mod clock;
 pub mod crash;
 pub mod epoll;
 pub mod eventfd;
+pub mod file;
 pub mod inherited;
 pub mod memory;
 pub mod process;

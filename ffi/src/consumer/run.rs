@@ -40,6 +40,7 @@ impl Inner {
                 other => other?,
             };
             if leaving {
+                self.leave()?;
                 self.leave_requests();
                 if self.held == 0 {
                     return self.flush();
