@@ -1485,7 +1485,7 @@ toolb_status toolb_stream_set_user(toolb_stream stream, void *user_data);
 void *toolb_stream_user(toolb_stream stream);
 
 /*
- Copies the peer's address, such as "127.0.0.1:50000" or "[::1]:50000", or "unix:" on a Unix
+ Copies the peer's address, such as `127.0.0.1:50000` or `[::1]:50000`, or "unix:" on a Unix
  socket, to `buffer`. `needed`, if not NULL, gets the size it takes; 64 is enough. Callbacks of the
  stream's loop only.
 
