@@ -73,7 +73,7 @@ fn at(path: &Path) -> GateOptions {
 }
 
 fn ask(server: &Embedded, path: &str) -> TcpStream {
-    let address = server.engine().unwrap().addresses()[0].replace("http://", "");
+    let address = server.engine().addresses()[0].replace("http://", "");
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

@@ -226,6 +226,8 @@ public:
     toolb_consumer *handle() const noexcept { return handle_.get(); }
 
 private:
+    friend class Engine;
+
     struct Free {
         void operator()(toolb_consumer *consumer) const noexcept
         {
