@@ -27,8 +27,6 @@ use super::slab::Slab;
 pub(super) const TURN_BUDGET: usize = 256 * 1024;
 /// The buffer that a loop lends to the connection it reads from.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
-/// A record that has not started after this long is called back if another lane has room.
-pub(super) const RECALL_AFTER: u64 = 2_000_000;
 /// How long a loop may sleep while a consumer that is awake may be holding back its kick.
 const COALESCING_NAP: u64 = 1_000_000;
 /// Nobody is warned of the same thing more often than this.
@@ -207,8 +205,8 @@ impl Loop {
             if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
                 until = until.min(self.now + COALESCING_NAP);
             }
-            if let Some(oldest) = lane.unstarted.front().filter(|_| self.lanes.len() > 1) {
-                until = until.min((oldest.sent_at + RECALL_AFTER).max(self.now + 1));
+            if self.lanes.len() > 1 {
+                until = until.min(lane.recall_at(self.now));
             }
         }
         match until {
