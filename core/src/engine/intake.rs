@@ -529,12 +529,15 @@ impl Loop {
         self.abandon(key);
         if let Some(conn) = self.conns.get_mut(key) {
             // Stands for a request that never became one.
-            let facts = ResponseFacts {
+            let unknown = ResponseFacts {
                 version: Version::Http11,
                 head_request: false,
                 keep_alive: false,
             };
-            conn.exchange = Some(Box::new(Exchange::new(facts, self.now)));
+            let exchange = conn
+                .exchange
+                .get_or_insert_with(|| Box::new(Exchange::new(unknown, self.now)));
+            exchange.facts.keep_alive = false;
         }
         let text = format!("{}\n", reject.reason);
         self.answer_simply(key, reject.status, &text, &[]);
