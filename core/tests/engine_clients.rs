@@ -263,3 +263,38 @@ fn a_request_whose_client_left_before_it_could_be_sent_holds_nothing() {
     }
     worker.kill(&server.engine);
 }
+
+/// Answers before it has seen the body.
+struct Hasty;
+
+impl Handle for Hasty {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, _: Request, _: bool) {
+        let none = std::iter::empty();
+        consumer
+            .respond_head(id, 200, -1, none, b"hasty", true, true)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_connection_is_idle_once_the_rest_of_a_body_has_come() {
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            keep_alive: Duration::from_millis(50),
+            request_body: Duration::from_secs(3600),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let mut worker = server.attach(ConsumerOptions::default(), Hasty);
+    let mut stream = server.connect();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
+        .unwrap();
+    assert_eq!(read_response(&mut stream).1, b"hasty");
+    stream.write_all(b"tardy").unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    worker.kill(&server.engine);
+}

@@ -478,12 +478,12 @@ impl Loop {
         }
         let step = conn.body.next(&conn.input[conn.consumed..]);
         match step {
-            Ok(BodyStep::Data { consumed, .. }) => {
+            Ok(BodyStep::Data { consumed, .. }) if !conn.body.is_done() => {
                 conn.consumed += consumed;
                 conn.body_read += consumed as u64;
                 true
             }
-            Ok(BodyStep::End { consumed }) => {
+            Ok(BodyStep::Data { consumed, .. } | BodyStep::End { consumed }) => {
                 conn.consumed += consumed;
                 conn.enter(Phase::Head, self.now);
                 true
