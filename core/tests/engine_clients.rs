@@ -298,3 +298,31 @@ fn a_connection_is_idle_once_the_rest_of_a_body_has_come() {
     assert_eq!(rest, b"");
     worker.kill(&server.engine);
 }
+
+#[test]
+fn the_rest_of_a_body_is_held_to_the_pace_of_bodies() {
+    const LENGTH: usize = 20_000;
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            request_body: Duration::from_millis(200),
+            request_body_min_rate: 1 << 20,
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let mut worker = server.attach(ConsumerOptions::default(), Hasty);
+    let mut stream = server.connect();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {LENGTH}\r\n\r\n"
+    )
+    .unwrap();
+    assert_eq!(read_response(&mut stream).1, b"hasty");
+    let sent = (0..LENGTH).take_while(|_| {
+        // not-sync: the client is slow on purpose.
+        std::thread::sleep(Duration::from_millis(1));
+        stream.write_all(b"x").is_ok()
+    });
+    assert!(sent.count() < LENGTH, "the client is never cut off");
+    worker.kill(&server.engine);
+}

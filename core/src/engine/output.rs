@@ -2,7 +2,9 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use crate::config::{EngineConfig, Timeouts};
 use crate::http::{ResponseWriter, simple_response};
 
 use super::conn::{Conn, Phase, Place};
@@ -365,12 +367,8 @@ impl Conn {
     }
 
     /// When something has to be done about this connection if nothing happens.
-    fn deadline(&self, config: &crate::config::EngineConfig) -> u64 {
+    fn deadline(&self, config: &EngineConfig) -> u64 {
         let timeouts = &config.timeouts;
-        let after = |base: u64, timeout: std::time::Duration| match timeout.as_nanos() as u64 {
-            0 => u64::MAX,
-            timeout => base.saturating_add(timeout),
-        };
         let sending = match self.unsent() {
             0 => u64::MAX,
             _ => after(self.taken, timeouts.send_idle),
@@ -384,7 +382,7 @@ impl Conn {
             Phase::Head => after(self.since, timeouts.request_header),
             Phase::Linger => self.since + LINGER,
             Phase::Closing => u64::MAX,
-            Phase::Discard => after(self.moved, timeouts.request_body),
+            Phase::Discard => self.body_deadline(timeouts),
             Phase::Body | Phase::Response => {
                 let Some(exchange) = self.exchange.as_deref() else {
                     return sending;
@@ -394,16 +392,7 @@ impl Conn {
                     None => exchange.deadline,
                 };
                 let body = match self.phase {
-                    Phase::Body if self.wants_body => {
-                        let pace = match timeouts.request_body_min_rate {
-                            0 => u64::MAX,
-                            rate => {
-                                let allowed = self.body_read.saturating_mul(1_000_000_000) / rate;
-                                after(self.since.saturating_add(allowed), timeouts.request_body)
-                            }
-                        };
-                        after(self.moved, timeouts.request_body).min(pace)
-                    }
+                    Phase::Body if self.wants_body => self.body_deadline(timeouts),
                     _ => u64::MAX,
                 };
                 match &exchange.place {
@@ -413,5 +402,25 @@ impl Conn {
             }
         };
         working.min(sending)
+    }
+
+    /// When the client has let us wait too long for its body, or has sent it too slowly.
+    fn body_deadline(&self, timeouts: &Timeouts) -> u64 {
+        let pace = match timeouts.request_body_min_rate {
+            0 => u64::MAX,
+            rate => {
+                let allowed = self.body_read.saturating_mul(1_000_000_000) / rate;
+                after(self.since.saturating_add(allowed), timeouts.request_body)
+            }
+        };
+        after(self.moved, timeouts.request_body).min(pace)
+    }
+}
+
+/// 0 is no timeout.
+fn after(base: u64, timeout: Duration) -> u64 {
+    match timeout.as_nanos() as u64 {
+        0 => u64::MAX,
+        timeout => base.saturating_add(timeout),
     }
 }
