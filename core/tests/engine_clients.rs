@@ -4,12 +4,15 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use support::{Echo, Handle, Server, read_response};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, Request, Sent};
+use toolb_core::engine::{Engine, Listen, Routes};
 
 #[test]
 fn a_client_that_reads_by_fits_and_starts_gets_everything() {
@@ -325,4 +328,27 @@ fn the_rest_of_a_body_is_held_to_the_pace_of_bodies() {
     });
     assert!(sent.count() < LENGTH, "the client is never cut off");
     worker.kill(&server.engine);
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_has_said_all_it_had_to_say() {
+    let path = std::env::temp_dir().join(format!("toolb-refusal-{}", std::process::id()));
+    let listen = Listen::Uds {
+        path: path.clone(),
+        permissions: None,
+    };
+    let mut config = EngineConfig::default();
+    config.limits.body = 1000;
+    let mut engine = Engine::bind(config, Routes::default(), &[listen]).unwrap();
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n")
+        .unwrap();
+    // More than is read at once: what is left unread must not become a reset.
+    stream.write_all(&[b'x'; 100_000]).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    engine.start().unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }

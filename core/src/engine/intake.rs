@@ -55,15 +55,18 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        conn.can_read |= flags & (epoll::IN | epoll::RDHUP) != 0;
+        conn.can_read |= flags & (epoll::IN | epoll::RDHUP | epoll::HUP) != 0;
         conn.hung_up |= flags & (epoll::RDHUP | epoll::HUP | epoll::ERR) != 0;
+        // When both sides have ended, who lingers has yet to read what is left.
+        let is_over =
+            flags & epoll::ERR != 0 || flags & epoll::HUP != 0 && conn.phase != Phase::Linger;
         if flags & epoll::OUT != 0 {
             conn.can_write = true;
             if conn.unsent() > 0 {
                 self.mark_dirty(key);
             }
         }
-        if flags & (epoll::HUP | epoll::ERR) != 0 {
+        if is_over {
             return self.drop_conn(key);
         }
         self.advance(key);

@@ -147,13 +147,13 @@ impl Loop {
         }
     }
 
-    /// All is sent. If the client may still be sending, closing at once would reset the connection
-    /// and could take our answer away from it.
+    /// All is sent. If the client may still be sending, or something it sent has not been read,
+    /// closing at once would reset the connection and could take our answer away from it.
     fn finish_closing(&mut self, key: u64) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        if conn.hung_up {
+        if conn.hung_up && !conn.can_read {
             return self.drop_conn(key);
         }
         conn.socket.shutdown_write();
