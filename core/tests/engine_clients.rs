@@ -6,7 +6,7 @@ mod support;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use support::{Echo, Handle, Server, read_response};
@@ -199,7 +199,7 @@ fn an_application_that_sends_too_much_is_told_to_stop() {
 /// Holds uploads without reading them, and stands still in `/stuck` until it is told to go on.
 struct Hoard {
     begun: Sender<()>,
-    go_on: std::sync::mpsc::Receiver<()>,
+    go_on: Receiver<()>,
 }
 
 impl Handle for Hoard {
@@ -351,4 +351,57 @@ fn a_refusal_reaches_a_client_that_has_said_all_it_had_to_say() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+/// Begins its answer, and ends it when it is told to.
+struct Halfway {
+    begun: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+impl Handle for Halfway {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, _: bool) {
+        let (none, ends) = (std::iter::empty(), request.path() == b"/");
+        consumer
+            .respond_head(id, 200, 7, none, b"half", false, false)
+            .unwrap();
+        if !ends {
+            consumer.flush(false);
+            self.begun.send(()).unwrap();
+            self.go_on.recv().unwrap();
+        }
+        consumer.respond_body(id, b"way", true, true).unwrap();
+    }
+}
+
+#[test]
+fn an_answer_that_ends_after_the_last_call_is_the_last_on_its_connection() {
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            keep_alive: Duration::from_secs(3600),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let (begun, has_begun) = channel();
+    let (go_on, told) = channel();
+    let handler = Halfway { begun, go_on: told };
+    let mut worker = server.attach(ConsumerOptions::default(), handler);
+    let (mut idle, mut busy) = (server.connect(), server.connect());
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    assert_eq!(read_response(&mut idle).1, b"halfway");
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    has_begun.recv().unwrap();
+    // The head says that the connection stays.
+    let mut head = [0; 12];
+    busy.read_exact(&mut head).unwrap();
+    server.engine.drain();
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+    go_on.send(()).unwrap();
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\nhalfway"), "{answer}");
+    worker.kill(&server.engine);
 }

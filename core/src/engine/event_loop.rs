@@ -91,6 +91,8 @@ pub(super) struct Loop {
     /// Words for consumers were moved after this turn's flush.
     pub(super) lanes_dirty: bool,
     pub(super) draining: bool,
+    /// Connections that are idle end.
+    pub(super) last_call_over: bool,
     pub(super) reported_idle: bool,
     /// The connection that `advance` is at: it need not be marked as ready.
     pub(super) at: u64,
@@ -139,6 +141,7 @@ impl Loop {
             states: Vec::new(),
             lanes_dirty: false,
             draining: false,
+            last_call_over: false,
             reported_idle: false,
             at: u64::MAX,
             stopped: false,

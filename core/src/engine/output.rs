@@ -200,7 +200,7 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        let deadline = conn.deadline(&self.shared.config);
+        let deadline = conn.deadline(&self.shared.config, self.last_call_over);
         if deadline < conn.timer {
             conn.timer = deadline;
             self.deadlines.insert(deadline, Timer::Conn(key));
@@ -216,7 +216,7 @@ impl Loop {
             return;
         }
         conn.timer = u64::MAX;
-        if conn.deadline(&self.shared.config) > self.now {
+        if conn.deadline(&self.shared.config, self.last_call_over) > self.now {
             return self.set_timer(key);
         }
         self.overdue_conn(key);
@@ -320,17 +320,12 @@ impl Loop {
         self.check_idle();
     }
 
-    /// The last call is over: idle connections end.
+    /// The last call is over: idle connections end, and from now on each that becomes idle.
     pub(super) fn drain_deadline(&mut self) {
+        self.last_call_over = true;
         for key in self.conns.keys() {
-            let idle = self.conns.get_mut(key).is_some_and(|conn| {
-                conn.phase == Phase::Head && conn.unread().is_empty() && conn.unsent() == 0
-            });
-            if idle {
-                self.drop_conn(key);
-            }
+            self.set_timer(key);
         }
-        // Connections that were busy close after their answer, which announces it.
     }
 
     pub(super) fn check_idle(&mut self) {
@@ -367,7 +362,7 @@ impl Conn {
     }
 
     /// When something has to be done about this connection if nothing happens.
-    fn deadline(&self, config: &EngineConfig) -> u64 {
+    fn deadline(&self, config: &EngineConfig, last_call_over: bool) -> u64 {
         let timeouts = &config.timeouts;
         let sending = match self.unsent() {
             0 => u64::MAX,
@@ -376,6 +371,7 @@ impl Conn {
         let working = match self.phase {
             // The last response is not out yet: the client is not idle.
             Phase::Head if self.unsent() > 0 => u64::MAX,
+            Phase::Head if self.unread().is_empty() && last_call_over => self.since,
             Phase::Head if self.unread().is_empty() && self.served => {
                 after(self.since, timeouts.keep_alive)
             }
