@@ -8,8 +8,8 @@ use crate::bus::{self, Kind, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
 use super::conn::Place;
-use super::event_loop::{Loop, RECALL_AFTER, Timer};
-use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted, Waiting};
+use super::event_loop::{Loop, Timer};
+use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::mailbox::Letter;
 use super::shared::ControlEvent;
 
