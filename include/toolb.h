@@ -104,6 +104,36 @@
 #define TOOLB_CLOSE 1
 
 /*
+ The response comes later, from the holder of the token that toolb_response_later gave.
+ */
+#define TOOLB_LATER 2
+
+/*
+ There is something to read, be it the end.
+ */
+#define TOOLB_WATCH_READ 1
+
+/*
+ There is room to write.
+ */
+#define TOOLB_WATCH_WRITE 2
+
+/*
+ The descriptor has an error, or the other side has hung up. Reported whether asked for or not.
+ */
+#define TOOLB_WATCH_ERROR 4
+
+/*
+ For options that say so: none of it.
+ */
+#define TOOLB_OFF UINT32_MAX
+
+/*
+ A time that never ends.
+ */
+#define TOOLB_NO_TIMEOUT UINT32_MAX
+
+/*
  What a function returns. Numbers are never reused; a program must expect ones it does not know.
  */
 typedef enum {
@@ -160,6 +190,10 @@ typedef enum {
      */
     TOOLB_TIMEOUT = 302,
     /*
+     The process has no descriptor or no memory left for it.
+     */
+    TOOLB_NO_DESCRIPTOR = 303,
+    /*
      A consumer could not attach to its engine; toolb_last_error says why and what to do.
      */
     TOOLB_CANNOT_ATTACH = 400,
@@ -176,6 +210,40 @@ typedef enum {
      */
     TOOLB_PANIC = 900,
 } toolb_status;
+
+/*
+ Why a stream ended. A program must expect numbers it does not know.
+ */
+typedef enum {
+    /*
+     toolb_stream_close; everything queued has been handed to the system.
+     */
+    TOOLB_REASON_CLOSED = 1,
+    /*
+     The peer ended its side; everything queued has been handed to the system.
+     */
+    TOOLB_REASON_PEER_CLOSED = 2,
+    /*
+     The connection broke.
+     */
+    TOOLB_REASON_RESET = 3,
+    /*
+     toolb_stream_abort.
+     */
+    TOOLB_REASON_ABORTED = 4,
+    /*
+     It was idle for too long and the service has no on_timeout.
+     */
+    TOOLB_REASON_TIMEOUT = 5,
+    /*
+     The peer took nothing of what was queued for too long.
+     */
+    TOOLB_REASON_SEND_TIMEOUT = 6,
+    /*
+     The engine ends.
+     */
+    TOOLB_REASON_STOPPING = 7,
+} toolb_reason;
 
 /*
  A consumer: one end of the bus to an engine. Made by toolb_consumer_attach, freed by
@@ -203,6 +271,17 @@ typedef struct toolb_request toolb_request;
  Connection are the engine's to add.
  */
 typedef struct toolb_response toolb_response;
+
+/*
+ The right and the duty to answer one request later, from any thread.
+
+ Made by toolb_response_later; ended by exactly one of toolb_token_end, toolb_token_answer and
+ toolb_token_abort, which consume it: no other function may be called with it then, nor run at
+ that time. Until then each function may be called by any thread, several at a time, too. Once
+ nobody waits for the answer any more (the client has left, the time for the response is over, the
+ engine has stopped or was freed) they all return TOOLB_GONE; the token still has to be ended.
+ */
+typedef struct toolb_token toolb_token;
 
 /*
  What a consumer says about itself; 0 and NULL leave a setting at its default. Set `struct_size`
@@ -294,8 +373,9 @@ typedef struct {
 } toolb_event;
 
 /*
- A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
- number closes the connection, too.
+ A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE, or takes a
+ token by toolb_response_later and returns TOOLB_LATER. Any other number closes the connection,
+ too; a token and another number than TOOLB_LATER, or the other way round, is answered by a 500.
 
  It is called on the loop thread of the request's connection: calls on different loops overlap,
  and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
@@ -319,18 +399,316 @@ typedef struct {
      */
     uint32_t backlog;
     /*
-     Bytes of a request's body, at most; 100 MiB by default.
+     Bytes of a request's body, at most (413); 100 MiB by default.
      */
     uint64_t limit_request_body;
     /*
-     Milliseconds that a kept-alive connection may be idle; 5000 by default.
+     Milliseconds that a kept-alive connection may be idle; 5000 by default. TOOLB_OFF closes
+     every connection after one response.
      */
     uint32_t timeout_keep_alive_ms;
     /*
-     Milliseconds for what was accepted to end after a stop; 30000 by default.
+     Milliseconds for what was accepted to end after a stop; 30000 by default. TOOLB_OFF: none.
      */
     uint32_t timeout_graceful_shutdown_ms;
+    /*
+     Bytes of a request line, at most (414); 8 KiB by default.
+     */
+    uint32_t limit_request_line;
+    /*
+     Bytes of a request head, at most (431); 16 KiB by default.
+     */
+    uint32_t limit_request_head;
+    /*
+     Fields of a request, at most (431); 100 by default.
+     */
+    uint32_t limit_request_fields;
+    /*
+     Milliseconds for a request head to arrive (408); 30000 by default.
+     */
+    uint32_t timeout_request_header_ms;
+    /*
+     Milliseconds without a byte of a request's body (408); 30000 by default.
+     */
+    uint32_t timeout_request_body_ms;
+    /*
+     Bytes a second that a request's body must bring on average (408); 1024 by default. TOOLB_OFF:
+     no minimum.
+     */
+    uint32_t request_body_min_rate;
+    /*
+     Milliseconds from the end of a request head to the head of its response (504); 60000 by
+     default. TOOLB_OFF: no limit.
+     */
+    uint32_t timeout_response_ms;
+    /*
+     Milliseconds without a byte that a client takes while there is something to send; 30000 by
+     default.
+     */
+    uint32_t timeout_send_idle_ms;
+    /*
+     Requests that may wait for a consumer (503); 1024 by default. TOOLB_OFF: none waits.
+     */
+    uint32_t queue_size;
+    /*
+     Milliseconds that a request may wait for a consumer (503); 10000 by default.
+     */
+    uint32_t queue_timeout_ms;
+    /*
+     Requests with consumers, or waiting for one, at most (503); no limit by default.
+     */
+    uint32_t limit_concurrency;
+    /*
+     Bytes of a request's body that may be on their way to a consumer; 64 KiB by default.
+     */
+    uint32_t request_window;
+    /*
+     Bytes of a response that may wait for its client, from a consumer or a token; 128 KiB by
+     default.
+     */
+    uint32_t response_window;
+    /*
+     1 writes each request to standard output.
+     */
+    uint32_t access_log;
+    /*
+     1 leaves the Date field out of responses.
+     */
+    uint32_t no_date;
+    /*
+     1 keeps each loop on a CPU of its own, as far as there are enough.
+     */
+    uint32_t pin_loops;
+    /*
+     Milliseconds that a callback of a stream service may run before it is counted as an overrun;
+     100 by default.
+     */
+    uint32_t callback_budget_ms;
+    /*
+     The Server field of responses; NULL for "toolb", "" for none. Copied.
+     */
+    const char *server;
 } toolb_options;
+
+/*
+ A route with all it can have. Set `struct_size` first.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_route)`.
+     */
+    size_t struct_size;
+    /*
+     Answers the requests.
+     */
+    toolb_handler handler;
+    /*
+     For the functions of this route. Borrowed until the engine is freed and used from all loop
+     threads at once.
+     */
+    void *user_data;
+    /*
+     Makes what this route keeps on the loop number `loop_index`, for toolb_request_state. Called once
+     on each loop's thread before its first request; it may start timers and watch descriptors.
+     NULL: it keeps nothing.
+     */
+    void *(*make_state)(void *user_data, uint32_t loop_index);
+    /*
+     Ends what `make_state` made, unless that was NULL: called once on the same thread when the
+     loop ends, after every callback. NULL: nothing is to be ended.
+     */
+    void (*drop_state)(void *state);
+} toolb_route;
+
+/*
+ A function that is kept, with its `user` pointer.
+ */
+typedef void (*toolb_callback)(void *user);
+
+/*
+ What is called when a watched descriptor is ready for `events`.
+ */
+typedef void (*toolb_watch_callback)(void *user, int fd, uint32_t events);
+
+/*
+ What an engine has counted since its start, summed over its loops. Set `struct_size` before each
+ call; fields are only ever added at the end.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_stats)`.
+     */
+    size_t struct_size;
+    /*
+     Connections accepted.
+     */
+    uint64_t accepted;
+    /*
+     Connections open now.
+     */
+    uint64_t connections_active;
+    /*
+     Requests whose head was read.
+     */
+    uint64_t requests;
+    /*
+     Responses with a status of 200 to 299.
+     */
+    uint64_t responses_2xx;
+    /*
+     Responses with a status of 300 to 399.
+     */
+    uint64_t responses_3xx;
+    /*
+     Responses with a status of 400 to 499.
+     */
+    uint64_t responses_4xx;
+    /*
+     Responses with a status of 500 to 599.
+     */
+    uint64_t responses_5xx;
+    /*
+     Requests answered 504.
+     */
+    uint64_t timed_out;
+    /*
+     Requests answered 503 as the queue was full or the limit reached.
+     */
+    uint64_t overloaded;
+    /*
+     Requests answered 503 as they waited too long for a consumer.
+     */
+    uint64_t queue_timeouts;
+    /*
+     Requests answered 502 as their consumer died.
+     */
+    uint64_t worker_died;
+    /*
+     Bytes read from clients.
+     */
+    uint64_t bytes_in;
+    /*
+     Bytes sent to clients.
+     */
+    uint64_t bytes_out;
+    /*
+     Raw connections accepted for services.
+     */
+    uint64_t streams_accepted;
+    /*
+     Raw connections that services have made.
+     */
+    uint64_t streams_connected;
+    /*
+     Raw connections open now.
+     */
+    uint64_t streams_active;
+    /*
+     Callbacks of stream services that ran for too long.
+     */
+    uint64_t stream_overruns;
+} toolb_stats;
+
+/*
+ The name of a raw connection: never 0 and never used again, so that a function that is given the
+ name of one that has ended answers TOOLB_GONE. It means something on the loop that owns the
+ connection only: elsewhere the answer is TOOLB_WRONG_LOOP.
+ */
+typedef uint64_t toolb_stream;
+
+/*
+ Callbacks about one stream.
+ */
+typedef void (*toolb_stream_callback)(void *state, toolb_stream stream);
+
+/*
+ Callbacks about a loop.
+ */
+typedef void (*toolb_loop_callback)(void *state, uint32_t index);
+
+/*
+ A service of raw connections: callbacks, each of which may be NULL, and limits. Set `struct_size`
+ first, and to zero what you do not need.
+
+ Each loop has a `state` of its own. All callbacks of a loop run on its thread, one after the other
+ and to their end, so what only they use needs no locks; and as long as one runs, everything else
+ on its loop waits (one that takes more than `callback_budget_ms` is counted as an overrun). They must not block,
+ throw or longjmp. A function of this library that they call never calls back: what follows from it
+ comes after the callback has returned.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_service)`.
+     */
+    size_t struct_size;
+    /*
+     Called first, once on each loop, before it accepts a connection: returns the loop's `state`.
+     NULL: the state of every loop is `user_data`.
+     */
+    void *(*on_init)(void *user_data, uint32_t index);
+    /*
+     A client has connected.
+     */
+    toolb_stream_callback on_accept;
+    /*
+     There are unread bytes: see toolb_stream_want for when this is called.
+     */
+    toolb_stream_callback on_receive;
+    /*
+     Nothing has happened for as long as toolb_stream_want or `default_timeout_ms` allows; what is
+     not closed here waits again. NULL: the stream is closed.
+     */
+    toolb_stream_callback on_timeout;
+    /*
+     The stream has ended: called exactly once for each one that was accepted or connected. Its
+     name becomes invalid when this returns; what came and was not read can still be read here.
+     */
+    void (*on_close)(void *state, toolb_stream stream, toolb_reason reason);
+    /*
+     An outgoing connection is there.
+     */
+    toolb_stream_callback on_connect;
+    /*
+     An outgoing connection came to nothing; its name becomes invalid when this returns, and no
+     on_close follows. `error` is a number of errno.h: ETIMEDOUT after the time given, ECANCELED
+     if it was closed or the engine ends.
+     */
+    void (*on_connect_fail)(void *state, toolb_stream stream, int error);
+    /*
+     The loop ends: the last call, once on each loop, after every stream has been closed. The place
+     to free `state`.
+     */
+    toolb_loop_callback on_exit;
+    /*
+     Milliseconds that a stream may be idle when its callbacks do not say; 0: 60000,
+     TOOLB_NO_TIMEOUT: for ever.
+     */
+    uint32_t default_timeout_ms;
+    /*
+     Bytes that are read ahead of the callbacks, and so the most that toolb_stream_peek shows;
+     0: 262144.
+     */
+    uint32_t receive_limit;
+    /*
+     Bytes that toolb_stream_send may have queued; 0: 262144.
+     */
+    uint32_t send_limit;
+    /*
+     Not 0: a stream goes on when the peer ends its side. on_receive then tells of that end (see
+     toolb_stream_ended), and the service closes when it has sent its last. 0: the stream closes by
+     itself once on_receive has told of everything that came.
+     */
+    uint32_t half_open;
+    /*
+     After toolb_stream_send answered TOOLB_FULL: half of the room is free again.
+     */
+    toolb_stream_callback on_writable;
+    /*
+     The engine has stopped accepting and ends when all connections have, at the latest after its
+     grace time: a service whose streams do not end by themselves says goodbye here.
+     */
+    toolb_loop_callback on_drain;
+} toolb_service;
 
 #ifdef __cplusplus
 extern "C" {
@@ -448,7 +826,7 @@ toolb_status toolb_consumer_flush(toolb_consumer *consumer);
  Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
  is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
  handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
- a request over the bus has no route parameters, and TOOLB_LATER is not possible. Calls
+ a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
  toolb_consumer_ready. For several threads, run a consumer on each.
 
  # Safety
@@ -616,7 +994,8 @@ toolb_status toolb_exchange_set_user_data(toolb_consumer *consumer,
 
 /*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
- caller then owns.
+ caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
+ which.
 
  # Safety
  `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
@@ -631,6 +1010,16 @@ toolb_status toolb_engine_new(const toolb_options *options, toolb_engine **out);
  `engine` is a live engine; `host` is NUL-terminated. Each may be NULL.
  */
 toolb_status toolb_engine_listen(toolb_engine *engine, const char *host, uint16_t port);
+
+/*
+ Adds a Unix stream socket to listen on. `mode` is that of the socket file, such as 0660; 0 leaves
+ it to the umask. A socket that a dead server left behind is replaced; the file is removed when
+ the engine ends. The text is copied.
+
+ # Safety
+ `engine` is a live engine; `path` is NUL-terminated. Each may be NULL.
+ */
+toolb_status toolb_engine_listen_unix(toolb_engine *engine, const char *path, uint32_t mode);
 
 /*
  Adds a route: requests with this method ("GET", or "*" for all) and a path that fits the pattern
@@ -649,6 +1038,18 @@ toolb_status toolb_engine_route(toolb_engine *engine,
                                 void *user_data);
 
 /*
+ Adds a route as toolb_engine_route does, with all that a route can have. The struct is copied.
+
+ # Safety
+ `engine` is a live engine; the texts are NUL-terminated; `route` points to a toolb_route of the
+ size it says. Each may be NULL.
+ */
+toolb_status toolb_engine_add_route(toolb_engine *engine,
+                                    const char *method,
+                                    const char *pattern,
+                                    const toolb_route *route);
+
+/*
  Binds the addresses and starts the loops; returns when it accepts connections. The caller then
  calls toolb_engine_run, or goes on and calls toolb_engine_stop later.
 
@@ -659,7 +1060,7 @@ toolb_status toolb_engine_start(toolb_engine *engine);
 
 /*
  Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
- what was accepted end, at most for the grace time.
+ what was accepted end, at most for the grace time. Not from a callback: TOOLB_BAD_STATE.
 
  # Safety
  `engine` is a live engine or NULL, not to be freed before this returns.
@@ -702,7 +1103,7 @@ toolb_status toolb_engine_error(const toolb_engine *engine,
 
 /*
  Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
- toolb_engine_run runs, and not from a handler.
+ toolb_engine_run runs; from a callback on a loop it does nothing.
 
  # Safety
  `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
@@ -744,14 +1145,14 @@ toolb_slice toolb_request_body(const toolb_request *request);
 
 /*
  Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
- the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
+ the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
+ requests that came over the bus, which have no routes.
 
  # Safety
- `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
+ which is answered by TOOLB_NULL_ARGUMENT.
  */
-toolb_status toolb_request_param(const toolb_request *request,
-                                 const char *name,
-                                 toolb_slice *out);
+toolb_status toolb_request_param(const toolb_request *request, const char *name, toolb_slice *out);
 
 /*
  Stores in `out` the value of the first field called `name`, in any case. TOOLB_NOT_FOUND if
@@ -761,6 +1162,15 @@ toolb_status toolb_request_param(const toolb_request *request,
  As for toolb_request_param.
  */
 toolb_status toolb_request_field(const toolb_request *request, const char *name, toolb_slice *out);
+
+/*
+ What the `make_state` of the request's route made for this loop; NULL if there is none, and for
+ requests that came over the bus.
+
+ # Safety
+ `request` is one that lives, or NULL.
+ */
+void *toolb_request_state(const toolb_request *request);
 
 /*
  Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
@@ -802,9 +1212,345 @@ toolb_status toolb_response_write(toolb_response *response, const char *data, si
 toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
 
 /*
+ Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire
+ in the order of their deadlines; one that still waits when the loop ends is not called. `id`, if
+ not NULL, gets what toolb_timer_cancel wants.
+
+ `user` is given away: `drop`, if not NULL, is called for it exactly once, on this thread, when
+ `call` will not be called any more: it has been, the timer was cancelled, the loop ended, or this
+ function did not return TOOLB_OK.
+
+ Only in a callback on a loop, such as a handler or the function of a timer; TOOLB_WRONG_LOOP
+ elsewhere.
+
+ # Safety
+ `call` and `drop` are functions of that type or NULL; `id` may be written or is NULL.
+ */
+toolb_status toolb_timer_start(uint64_t after_ms,
+                               toolb_callback call,
+                               void *user,
+                               toolb_callback drop,
+                               uint64_t *id);
+
+/*
+ Cancels a timer of this loop. TOOLB_NOT_FOUND if it has fired or was cancelled before. Only in a
+ callback on the loop that it was started on; elsewhere TOOLB_WRONG_LOOP, and on another loop `id`
+ means nothing or something else.
+ */
+toolb_status toolb_timer_cancel(uint64_t id);
+
+/*
+ Has `call` called on this loop whenever `fd` is ready for `events` (TOOLB_WATCH_READ,
+ TOOLB_WATCH_WRITE or both), until toolb_unwatch. Readiness is a state, not a change: what is left
+ unread is reported again. `id`, if not NULL, gets what toolb_unwatch wants.
+
+ The loop watches a duplicate of the descriptor: `fd` stays yours and may be closed at any time,
+ but what is behind it stays open until toolb_unwatch or the end of the loop. TOOLB_BAD_ARGUMENT
+ if `fd` is not open or cannot be watched (a plain file), or `events` are none of these;
+ TOOLB_NO_DESCRIPTOR if the process has no descriptor left.
+
+ `user` is given away: `drop`, if not NULL, is called for it exactly once, on this thread, when
+ `call` will not be called any more: it was unwatched, the loop ended, or this function did not
+ return TOOLB_OK. Only in a callback on a loop.
+
+ # Safety
+ `call` and `drop` are functions of that type or NULL; `id` may be written or is NULL.
+ */
+toolb_status toolb_watch(int fd,
+                         uint32_t events,
+                         toolb_watch_callback call,
+                         void *user,
+                         toolb_callback drop,
+                         uint64_t *id);
+
+/*
+ Ends a watch of this loop; its function is not called again. TOOLB_NOT_FOUND if it has been ended
+ before. Only in a callback on the loop that it was begun on, be it its own.
+ */
+toolb_status toolb_unwatch(uint64_t id);
+
+/*
+ Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
+ end. Any thread.
+
+ # Safety
+ `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
+ */
+toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
+
+/*
  A line of text for a status; never NULL, never freed. Any thread, any time.
  */
 const char *toolb_status_text(int32_t status);
+
+/*
+ Adds a service for raw connections that come to a host name or address and a port (0: a free one
+ is picked, see toolb_engine_address: services come after what toolb_engine_listen added, as
+ "tcp://127.0.0.1:9000"). With `host` NULL it has no address and lives on connections that it makes.
+ The address is bound when the engine starts. `service` and `host` are copied; `user_data` is
+ borrowed until the engine is freed and goes to on_init on all loop threads at once.
+
+ # Safety
+ `engine` is a live engine; `host` is NUL-terminated; `service` points to a toolb_service whose
+ callbacks are functions of those types. Each may be NULL.
+ */
+toolb_status toolb_engine_service(toolb_engine *engine,
+                                  const char *host,
+                                  uint16_t port,
+                                  const toolb_service *service,
+                                  void *user_data);
+
+/*
+ Adds a service for raw connections that come to a Unix stream socket, whose file gets the
+ permissions `mode` (0: those that the umask leaves). Otherwise as toolb_engine_service.
+
+ # Safety
+ As for toolb_engine_service; `path` is NUL-terminated or NULL.
+ */
+toolb_status toolb_engine_service_unix(toolb_engine *engine,
+                                       const char *path,
+                                       uint32_t mode,
+                                       const toolb_service *service,
+                                       void *user_data);
+
+/*
+ Arms one next event of a stream: on_receive when at least one byte is unread (be it an old one:
+ then in the next turn of the loop), on_close, or on_timeout when neither has come after
+ `timeout_ms` (0: the service's default; TOOLB_NO_TIMEOUT: never). The last call counts.
+
+ Without it on_receive comes when new bytes come, under the default timeout; bytes that a callback
+ left unread are then not told of again by themselves. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_want(toolb_stream stream, uint32_t timeout_ms);
+
+/*
+ As toolb_stream_want, but on_receive comes when at least `least` bytes are unread, or the peer has
+ ended its side: what a protocol with lengths wants. TOOLB_BAD_ARGUMENT above the service's
+ receive_limit. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_want_bytes(toolb_stream stream, size_t least, uint32_t timeout_ms);
+
+/*
+ Moves unread bytes, at most `capacity`, to `buffer` and stores in `got` how many; 0 if there are
+ none now. Never blocks. Callbacks of the stream's loop only.
+
+ # Safety
+ `buffer` has room for `capacity` bytes; `got` may be written. Each may be NULL, which is answered
+ by TOOLB_NULL_ARGUMENT (`buffer` unless `capacity` is 0).
+ */
+toolb_status toolb_stream_recv(toolb_stream stream, void *buffer, size_t capacity, size_t *got);
+
+/*
+ Stores in `out` the unread bytes, without copying them. They stay where they are until the
+ callback that runs returns, whatever it does meanwhile. Callbacks of the stream's loop only.
+
+ # Safety
+ `out` may be written or is NULL.
+ */
+toolb_status toolb_stream_peek(toolb_stream stream, toolb_slice *out);
+
+/*
+ Takes `count` unread bytes as read. TOOLB_BAD_ARGUMENT if there are fewer. Callbacks of the
+ stream's loop only.
+ */
+toolb_status toolb_stream_consume(toolb_stream stream, size_t count);
+
+/*
+ Queues all of `data`, which is copied, or nothing; what is queued goes out at the end of the
+ loop's turn. TOOLB_FULL: there is no room now, on_writable will tell when half of it is free.
+ TOOLB_BAD_ARGUMENT: `len` is more than the service's send_limit. TOOLB_GONE: the stream is ending.
+ Callbacks of the stream's loop only.
+
+ # Safety
+ `data` points to `len` bytes; NULL is answered by TOOLB_NULL_ARGUMENT unless `len` is 0.
+ */
+toolb_status toolb_stream_send(toolb_stream stream, const void *data, size_t len);
+
+/*
+ Stores in `out` how many queued bytes have not been handed to the system. Callbacks of the
+ stream's loop only.
+
+ # Safety
+ `out` may be written or is NULL.
+ */
+toolb_status toolb_stream_unsent(toolb_stream stream, size_t *out);
+
+/*
+ Stores in `out` 1 if nothing more comes from the peer, so that what toolb_stream_peek shows is all,
+ or else 0. Callbacks of the stream's loop only.
+
+ # Safety
+ `out` may be written or is NULL.
+ */
+toolb_status toolb_stream_ended(toolb_stream stream, int *out);
+
+/*
+ Ends a stream once everything queued has been sent; on_receive comes no more, on_close does, after
+ the running callback. Closing again is allowed. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_close(toolb_stream stream);
+
+/*
+ Ends a stream at once by a reset; what is queued is lost. on_close comes after the running
+ callback. Also while it is closing. Callbacks of the stream's loop only.
+ */
+toolb_status toolb_stream_abort(toolb_stream stream);
+
+/*
+ Begins to connect to a numeric address, such as "127.0.0.1" or "::1", and a port, or to a Unix
+ socket ("unix:/path", whatever the port), and stores the stream in `out`. Either on_connect or
+ on_connect_fail follows, once, after the running callback; toolb_stream_send queues meanwhile.
+
+ The stream belongs to the service whose callback runs; in timers and request handlers to the
+ engine's only service (TOOLB_BAD_STATE if it has several). `timeout_ms` is the time for connecting
+ (0: 30000, TOOLB_NO_TIMEOUT: the system's). `user_data` is borrowed: see toolb_stream_user.
+ TOOLB_BAD_ARGUMENT: no such address. TOOLB_GONE: the engine ends. Callbacks on a loop only.
+
+ # Safety
+ `host` is NUL-terminated; `out` may be written. Each may be NULL.
+ */
+toolb_status toolb_stream_connect(const char *host,
+                                  uint16_t port,
+                                  uint32_t timeout_ms,
+                                  void *user_data,
+                                  toolb_stream *out);
+
+/*
+ Keeps a pointer with a stream; it is borrowed. Callbacks of the stream's loop only.
+
+ # Safety
+ The pointer is only stored.
+ */
+toolb_status toolb_stream_set_user(toolb_stream stream, void *user_data);
+
+/*
+ The pointer that was kept with a stream; NULL if there is none, if the stream has gone, and
+ outside of callbacks of its loop.
+ */
+void *toolb_stream_user(toolb_stream stream);
+
+/*
+ Copies the peer's address, such as "127.0.0.1:50000" or "[::1]:50000", or "unix:" on a Unix
+ socket, to `buffer`. `needed`, if not NULL, gets the size it takes; 64 is enough. Callbacks of the
+ stream's loop only.
+
+ # Safety
+ `buffer` has room for `capacity` bytes; `needed` may be written or is NULL.
+ */
+toolb_status toolb_stream_peer(toolb_stream stream, char *buffer, size_t capacity, size_t *needed);
+
+/*
+ Gives the right to answer away, with the status, the fields and the body that were written so
+ far, and stores it in `out`; the handler then returns TOOLB_LATER. The caller owns the token.
+ What is written to `response` afterwards is lost. TOOLB_BAD_STATE if there has been a token for
+ this request before, and in a consumer, whose handlers answer at once.
+
+ # Safety
+ `response` is what the handler was called with, during that call; `out` may be written. Each may
+ be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_response_later(toolb_response *response, toolb_token **out);
+
+/*
+ Sets the status code of the answer; 200 when not called here or in the handler. TOOLB_BAD_STATE
+ after the first toolb_token_write. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL.
+ */
+toolb_status toolb_token_status(toolb_token *token, uint16_t status);
+
+/*
+ Adds a field to the answer; both texts are copied. One that HTTP does not allow makes the answer
+ a 500. TOOLB_BAD_STATE after the first toolb_token_write. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended; the texts are NUL-terminated. Each may be NULL.
+ */
+toolb_status toolb_token_field(toolb_token *token, const char *name, const char *value);
+
+/*
+ Sends the head of the answer, if it has not been sent, and `len` bytes of its body; they are
+ copied. Without a Content-Length among the fields the body is sent in chunks.
+
+ Of one answer at most the option `response_window` may wait for the client to take it. What does
+ not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
+ toolb_token_on_writable, and write again. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
+ */
+toolb_status toolb_token_write(toolb_token *token, const char *data, size_t len);
+
+/*
+ Completes the answer. Consumes `token`, also where it returns TOOLB_GONE. After TOOLB_OK the
+ function of toolb_token_on_cancel is not called; after TOOLB_GONE it has been called or is being
+ called now. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL.
+ */
+toolb_status toolb_token_end(toolb_token *token);
+
+/*
+ Sends `len` bytes, which are copied, as the rest of the body or all of it, and completes the
+ answer, whatever the window. Consumes `token` unless it returns TOOLB_NULL_ARGUMENT; as for
+ toolb_token_end otherwise. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
+ */
+toolb_status toolb_token_answer(toolb_token *token, const char *data, size_t len);
+
+/*
+ Gives up: the client gets a 500, or a reset connection if the head has been sent. Consumes
+ `token`; as for toolb_token_end otherwise. Any thread.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL.
+ */
+toolb_status toolb_token_abort(toolb_token *token);
+
+/*
+ Has `call` called once, on the loop of the request, when nobody waits for the answer any more. It
+ replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
+ set in the handler nothing can be missed.
+
+ `user` is given away: `drop`, if not NULL, is called for it exactly once, on whichever thread,
+ when `call` will not be called any more: it has been, it was replaced, the token was ended, or
+ this function did not return TOOLB_OK.
+
+ # Safety
+ `token` is a token that has not been ended, or NULL; `call` and `drop` are functions of that type
+ or NULL, and `user` may be used on the loop's thread.
+ */
+toolb_status toolb_token_on_cancel(toolb_token *token,
+                                   toolb_callback call,
+                                   void *user,
+                                   toolb_callback drop);
+
+/*
+ Has `call` called on the loop of the request when there is room again, once after each write that
+ was answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
+ another thread ends the token. `user` and `drop` as for toolb_token_on_cancel. Any thread.
+
+ # Safety
+ As for toolb_token_on_cancel.
+ */
+toolb_status toolb_token_on_writable(toolb_token *token,
+                                     toolb_callback call,
+                                     void *user,
+                                     toolb_callback drop);
+
+/*
+ Waits until what was refused by TOOLB_FULL would be taken; at most `timeout_ms` milliseconds, -1
+ for as long as it takes. TOOLB_TIMEOUT if the time is over. TOOLB_BAD_STATE in a callback on a
+ loop, which may not wait. Any other thread.
+
+ # Safety
+ `token` is a token that nobody ends meanwhile, or NULL.
+ */
+toolb_status toolb_token_wait(toolb_token *token, int32_t timeout_ms);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -21,7 +21,6 @@ pub(crate) fn enter<R>(context: &mut Context<'_>, callback: impl FnOnce() -> R) 
 }
 
 /// Gives `action` the loop whose callback this thread is in.
-#[allow(dead_code, reason = "timers, watches and streams will use it")]
 pub(crate) fn with<R>(action: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, toolb_status> {
     CURRENT.with(|current| {
         // Out of reach meanwhile, so that there is one reference to it at a time.
@@ -34,6 +33,11 @@ pub(crate) fn with<R>(action: impl FnOnce(&mut Context<'_>) -> R) -> Result<R, t
             None => Err(toolb_status::TOOLB_WRONG_LOOP),
         }
     })
+}
+
+/// Whether this thread is in a callback on a loop.
+pub(crate) fn is_inside() -> bool {
+    CURRENT.with(|current| !current.get().is_null())
 }
 
 thread_local! {

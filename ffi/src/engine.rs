@@ -1,35 +1,21 @@
 //! Engines.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{OsStr, c_char, c_void};
 use std::mem::offset_of;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use toolb_core::config::EngineConfig;
-use toolb_core::engine::{ControlEvent, Engine, EventFd, Handler, Listen, Routes};
+use toolb_core::engine::{ControlEvent, Engine, EventFd, Handler, Listen, Routes, Snapshot};
 
-use crate::exchange::CHandler;
-use crate::guard::{entry, object, place, put_text, text};
-use crate::{toolb_handler, toolb_status};
-
-/// Settings of an engine; 0 leaves a setting at its default. Set `struct_size` first.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct toolb_options {
-    /// `sizeof(toolb_options)`.
-    pub struct_size: usize,
-    /// I/O threads; 1 by default.
-    pub loops: u32,
-    /// Connections the kernel may hold before they are accepted; 2048 by default.
-    pub backlog: u32,
-    /// Bytes of a request's body, at most; 100 MiB by default.
-    pub limit_request_body: u64,
-    /// Milliseconds that a kept-alive connection may be idle; 5000 by default.
-    pub timeout_keep_alive_ms: u32,
-    /// Milliseconds for what was accepted to end after a stop; 30000 by default.
-    pub timeout_graceful_shutdown_ms: u32,
-}
+use crate::context;
+use crate::guard::{entry, object, place, put_text, sized, text, text_bytes};
+use crate::handler::CHandler;
+use crate::options::{self, toolb_options};
+use crate::stream::CService;
+use crate::{toolb_handler, toolb_route, toolb_status};
 
 /// An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
 /// it runs; toolb_engine_stop and the functions that ask may be called by any thread.
@@ -43,8 +29,11 @@ struct State {
     phase: Phase,
     config: EngineConfig,
     listeners: Vec<Listen>,
+    services: Vec<(Option<Listen>, Arc<CService>)>,
     routes: Routes,
     engine: Option<Engine>,
+    /// What the engine had counted when it ended.
+    counted: Snapshot,
     error: String,
 }
 
@@ -56,11 +45,41 @@ enum Phase {
 }
 
 impl toolb_engine {
+    /// Keeps a service until the engine starts.
+    pub(crate) fn add_service(
+        &self,
+        listen: Option<Listen>,
+        service: CService,
+    ) -> Result<(), toolb_status> {
+        let mut state = self.state();
+        state.configurable()?;
+        state.services.push((listen, Arc::new(service)));
+        Ok(())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panic left half done is still only configuration.
         self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl toolb_engine {
+    fn listen(&self, listen: Listen) -> Result<(), toolb_status> {
+        let mut state = self.state();
+        state.configurable()?;
+        state.listeners.push(listen);
+        Ok(())
+    }
+
+    /// The counters of the engine, or those that it had when it ended.
+    pub(crate) fn counted(&self) -> Snapshot {
+        let state = self.state();
+        match &state.engine {
+            Some(engine) => engine.stats(),
+            None => state.counted.clone(),
+        }
     }
 }
 
@@ -79,7 +98,8 @@ impl State {
 }
 
 /// Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
-/// caller then owns.
+/// caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
+/// which.
 ///
 /// # Safety
 /// `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
@@ -92,28 +112,18 @@ pub unsafe extern "C" fn toolb_engine_new(
         // SAFETY: the caller's promise.
         let out = unsafe { place(out)? };
         *out = std::ptr::null_mut();
-        let mut config = EngineConfig::default();
-        if !options.is_null() {
-            // SAFETY: the caller's promise; only the size is read before it is known.
-            let size = unsafe { (&raw const (*options).struct_size).read() };
-            let first_version = offset_of!(toolb_options, timeout_graceful_shutdown_ms) + 4;
-            if size < first_version {
-                return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-            }
-            // SAFETY: the struct has at least the fields of the first version.
-            apply(unsafe { &*options }, &mut config);
-        }
-        config
-            .validate()
-            .map_err(|_| toolb_status::TOOLB_BAD_ARGUMENT)?;
+        // SAFETY: the caller's promise.
+        let config = unsafe { options::config(options)? };
         let stop = EventFd::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?;
         *out = Box::into_raw(Box::new(toolb_engine {
             state: Mutex::new(State {
                 phase: Phase::New,
                 config,
                 listeners: Vec::new(),
+                services: Vec::new(),
                 routes: Routes::default(),
                 engine: None,
+                counted: Snapshot::default(),
                 error: String::new(),
             }),
             stop,
@@ -121,22 +131,6 @@ pub unsafe extern "C" fn toolb_engine_new(
         }));
         Ok(())
     })
-}
-
-fn apply(options: &toolb_options, config: &mut EngineConfig) {
-    let set = |value: u32| (value != 0).then_some(value);
-    config.loops = set(options.loops).map(|loops| loops as usize);
-    config.backlog = set(options.backlog).unwrap_or(config.backlog);
-    if options.limit_request_body != 0 {
-        config.limits.body = options.limit_request_body;
-    }
-    let ms = |value: u32| Duration::from_millis(u64::from(value));
-    if let Some(value) = set(options.timeout_keep_alive_ms) {
-        config.timeouts.keep_alive = ms(value);
-    }
-    if let Some(value) = set(options.timeout_graceful_shutdown_ms) {
-        config.timeouts.graceful_shutdown = ms(value);
-    }
 }
 
 /// Adds an address to listen on: a host name or address, and a port (0: a free one is picked, see
@@ -153,13 +147,36 @@ pub unsafe extern "C" fn toolb_engine_listen(
     entry(|| {
         // SAFETY: the caller's promise.
         let (engine, host) = unsafe { (object(engine)?, text(host)?) };
-        let mut state = engine.state();
-        state.configurable()?;
-        state.listeners.push(Listen::Tcp {
+        engine.listen(Listen::Tcp {
             host: host.to_owned(),
             port,
-        });
-        Ok(())
+        })
+    })
+}
+
+/// Adds a Unix stream socket to listen on. `mode` is that of the socket file, such as 0660; 0 leaves
+/// it to the umask. A socket that a dead server left behind is replaced; the file is removed when
+/// the engine ends. The text is copied.
+///
+/// # Safety
+/// `engine` is a live engine; `path` is NUL-terminated. Each may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_engine_listen_unix(
+    engine: *mut toolb_engine,
+    path: *const c_char,
+    mode: u32,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
+        if path.is_empty() || mode > 0o7777 {
+            let text = "give toolb_engine_listen_unix a path, and a mode such as 0660";
+            return Err(engine.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
+        engine.listen(Listen::Uds {
+            path: OsStr::from_bytes(path).into(),
+            permissions: (mode != 0).then_some(mode),
+        })
     })
 }
 
@@ -179,13 +196,40 @@ pub unsafe extern "C" fn toolb_engine_route(
     handler: toolb_handler,
     user_data: *mut c_void,
 ) -> toolb_status {
+    let route = toolb_route {
+        struct_size: size_of::<toolb_route>(),
+        handler,
+        user_data,
+        make_state: None,
+        drop_state: None,
+    };
+    // SAFETY: the caller's promise; the route is whole.
+    unsafe { toolb_engine_add_route(engine, method, pattern, &route) }
+}
+
+/// Adds a route as toolb_engine_route does, with all that a route can have. The struct is copied.
+///
+/// # Safety
+/// `engine` is a live engine; the texts are NUL-terminated; `route` points to a toolb_route of the
+/// size it says. Each may be NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_engine_add_route(
+    engine: *mut toolb_engine,
+    method: *const c_char,
+    pattern: *const c_char,
+    route: *const toolb_route,
+) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
         let (engine, method, pattern) = unsafe { (object(engine)?, text(method)?, text(pattern)?) };
-        let call = handler.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
+        let first_version = offset_of!(toolb_route, drop_state) + size_of::<*const ()>();
+        // SAFETY: the caller's promise.
+        let route = unsafe { sized(route, first_version)? };
+        let route = route.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
+        let call = route.handler.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
         let mut state = engine.state();
         state.configurable()?;
-        let handler: Arc<dyn Handler> = Arc::new(CHandler { call, user_data });
+        let handler: Arc<dyn Handler> = Arc::new(CHandler { call, route });
         match state.routes.inline.insert(method, pattern, handler) {
             Ok(()) => Ok(()),
             Err(error) => Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
@@ -207,8 +251,9 @@ pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let mut state = handle.state();
     state.configurable()?;
-    if state.listeners.is_empty() {
-        let text = "there is no address to listen on; call toolb_engine_listen first";
+    if state.listeners.is_empty() && state.services.is_empty() {
+        let text =
+            "there is no address to listen on and no service; call toolb_engine_listen first";
         return Err(state.fail(toolb_status::TOOLB_BAD_STATE, text));
     }
     let routes = std::mem::take(&mut state.routes);
@@ -217,6 +262,12 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),
     };
+    for (listen, service) in std::mem::take(&mut state.services) {
+        let options = service.options();
+        if let Err(error) = engine.add_service(listen.as_ref(), service, options) {
+            return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error));
+        }
+    }
     if let Err(error) = engine.start() {
         return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error));
     }
@@ -226,7 +277,7 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
 }
 
 /// Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
-/// what was accepted end, at most for the grace time.
+/// what was accepted end, at most for the grace time. Not from a callback: TOOLB_BAD_STATE.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL, not to be freed before this returns.
@@ -235,6 +286,10 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
     entry(|| {
         // SAFETY: the caller's promise.
         let handle = unsafe { object(engine)? };
+        if context::is_inside() {
+            let text = "a callback cannot wait for the end of its own engine";
+            return Err(handle.state().fail(toolb_status::TOOLB_BAD_STATE, text));
+        }
         let phase = handle.state().phase;
         match phase {
             Phase::New => start(handle)?,
@@ -260,28 +315,33 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
         let mut state = handle.state();
         let grace = state.config.timeouts.graceful_shutdown;
         state.phase = Phase::Ended;
-        (state.engine.take(), grace)
+        let engine = state.engine.take();
+        if let Some(engine) = &engine {
+            state.counted = engine.stats();
+        }
+        (engine, grace)
     };
     let Some(mut engine) = engine else {
         return Err(not_running(handle));
     };
     engine.drain();
     let until = Instant::now() + grace;
-    loop {
-        engine.control_events().drain();
-        while let Some(event) = engine.next_control_event() {
-            if event == ControlEvent::Idle {
-                engine.stop();
-                return Ok(());
-            }
-        }
+    while !is_idle(&engine) {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            engine.stop();
-            return Ok(());
+            break;
         }
         let _ = engine.control_events().wait(Some(left));
     }
+    engine.stop();
+    handle.state().counted = engine.stats();
+    Ok(())
+}
+
+/// Whether the engine says that no connection is left.
+fn is_idle(engine: &Engine) -> bool {
+    engine.control_events().drain();
+    std::iter::from_fn(|| engine.next_control_event()).any(|event| event == ControlEvent::Idle)
 }
 
 /// Makes toolb_engine_run return. Any thread, any number of times, and from signal handlers.
@@ -346,13 +406,14 @@ pub unsafe extern "C" fn toolb_engine_error(
 }
 
 /// Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
-/// toolb_engine_run runs, and not from a handler.
+/// toolb_engine_run runs; from a callback on a loop it does nothing.
 ///
 /// # Safety
 /// `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
-    if engine.is_null() {
+    // A loop cannot wait for its own end.
+    if engine.is_null() || context::is_inside() {
         return;
     }
     entry(|| {

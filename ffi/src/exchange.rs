@@ -1,11 +1,11 @@
 //! What a handler sees: the request, and the response it writes.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_void};
 
-use toolb_core::engine::{Context, Request, Response, Step};
+use toolb_core::engine::Response;
 
-use crate::context;
 use crate::guard::{bytes, entry, object, place, text, text_bytes};
+use crate::handler::CState;
 use crate::request::AnyRequest;
 use crate::toolb_status;
 
@@ -19,11 +19,6 @@ pub struct toolb_slice {
     pub len: usize,
 }
 
-/// The response is complete; the connection goes on as HTTP has it.
-pub const TOOLB_DONE: c_int = 0;
-/// The response is complete; the connection closes after it.
-pub const TOOLB_CLOSE: c_int = 1;
-
 /// A request. An inline handler has it for the time of its call; one that a consumer got with an
 /// event lives until its exchange is over. All slices taken from it end with it.
 pub struct toolb_request {
@@ -34,54 +29,6 @@ pub struct toolb_request {
 /// Connection are the engine's to add.
 pub struct toolb_response {
     _opaque: [u8; 0],
-}
-
-/// A handler: answers `request` through `response` and returns TOOLB_DONE or TOOLB_CLOSE; any other
-/// number closes the connection, too.
-///
-/// It is called on the loop thread of the request's connection: calls on different loops overlap,
-/// and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
-pub type toolb_handler = Option<
-    unsafe extern "C" fn(
-        user_data: *mut c_void,
-        request: *const toolb_request,
-        response: *mut toolb_response,
-    ) -> c_int,
->;
-
-/// A handler with its data, as the engine calls it.
-pub(crate) struct CHandler {
-    pub(crate) call:
-        unsafe extern "C" fn(*mut c_void, *const toolb_request, *mut toolb_response) -> c_int,
-    pub(crate) user_data: *mut c_void,
-}
-
-// SAFETY: the documentation of `toolb_engine_route` makes the data's owner promise that it may be
-// used from all loop threads.
-unsafe impl Send for CHandler {}
-// SAFETY: as above.
-unsafe impl Sync for CHandler {}
-
-impl toolb_core::engine::Handler for CHandler {
-    fn handle(
-        &self,
-        context: &mut Context<'_>,
-        request: &Request<'_>,
-        response: &mut Response,
-    ) -> Step {
-        let request = AnyRequest::Inline(request);
-        let request: *const AnyRequest<'_> = &request;
-        let response: *mut Response = response;
-        // SAFETY: both objects outlive the call, and C gets no other way to them than the functions
-        // below, which cast the pointers back.
-        let step = context::enter(context, || unsafe {
-            (self.call)(self.user_data, request.cast(), response.cast())
-        });
-        match step {
-            TOOLB_DONE => Step::Done,
-            _ => Step::Close,
-        }
-    }
 }
 
 pub(crate) const EMPTY: toolb_slice = toolb_slice {
@@ -153,29 +100,24 @@ pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> to
 }
 
 /// Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
-/// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter.
+/// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
+/// requests that came over the bus, which have no routes.
 ///
 /// # Safety
-/// `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+/// `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
+/// which is answered by TOOLB_NULL_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_param(
     request: *const toolb_request,
     name: *const c_char,
     out: *mut toolb_slice,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
-        let (request, name, out) = unsafe {
-            (
-                object(request.cast::<AnyRequest<'_>>())?,
-                text(name)?,
-                place(out)?,
-            )
-        };
-        let value = request.param(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
-        *out = slice(value.as_bytes());
-        Ok(())
-    })
+    let find = |request: &AnyRequest<'_>, name: &str| {
+        let value = request.param(name);
+        value.map(|value| slice(value.as_bytes()))
+    };
+    // SAFETY: the caller's promise.
+    unsafe { look_up(request, name, out, find) }
 }
 
 /// Stores in `out` the value of the first field called `name`, in any case. TOOLB_NOT_FOUND if
@@ -189,6 +131,21 @@ pub unsafe extern "C" fn toolb_request_field(
     name: *const c_char,
     out: *mut toolb_slice,
 ) -> toolb_status {
+    let find = |request: &AnyRequest<'_>, name: &str| request.field(name).map(slice);
+    // SAFETY: the caller's promise.
+    unsafe { look_up(request, name, out, find) }
+}
+
+/// Stores what `find` finds by name.
+///
+/// # Safety
+/// As for toolb_request_param.
+unsafe fn look_up(
+    request: *const toolb_request,
+    name: *const c_char,
+    out: *mut toolb_slice,
+    find: impl FnOnce(&AnyRequest<'_>, &str) -> Option<toolb_slice>,
+) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
         let (request, name, out) = unsafe {
@@ -198,10 +155,25 @@ pub unsafe extern "C" fn toolb_request_field(
                 place(out)?,
             )
         };
-        let value = request.field(name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
-        *out = slice(value);
+        *out = find(request, name).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         Ok(())
     })
+}
+
+/// What the `make_state` of the request's route made for this loop; NULL if there is none, and for
+/// requests that came over the bus.
+///
+/// # Safety
+/// `request` is one that lives, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_state(request: *const toolb_request) -> *mut c_void {
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    match unsafe { object(request.cast::<AnyRequest<'_>>()) } {
+        Ok(AnyRequest::Inline(request)) => request
+            .state::<CState>()
+            .map_or(std::ptr::null_mut(), |state| state.pointer),
+        _ => std::ptr::null_mut(),
+    }
 }
 
 /// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the

@@ -1,6 +1,7 @@
 //! What every entry point does first: check pointers, and keep panics from crossing into C.
 
 use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::toolb_status;
@@ -30,6 +31,63 @@ pub(crate) unsafe fn object<'a, T>(pointer: *const T) -> Result<&'a T, toolb_sta
 pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut T, toolb_status> {
     // SAFETY: the caller's promise.
     unsafe { pointer.as_mut() }.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)
+}
+
+/// The struct behind a pointer, which begins with its size: as much of it as the caller knows, zero
+/// for the rest. NULL is answered by `None`.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a `T` that begins with a `usize` and has at least as many bytes
+/// as that says. All-zero is a value of `T`, and so is every value of a shorter version with zeros
+/// behind it.
+pub(crate) unsafe fn sized<T: Copy>(
+    pointer: *const T,
+    first_version: usize,
+) -> Result<Option<T>, toolb_status> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise; only the size is read before it is known.
+    let size = unsafe { pointer.cast::<usize>().read() };
+    if size < first_version {
+        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
+    }
+    let mut value = MaybeUninit::<T>::zeroed();
+    let known = size.min(size_of::<T>());
+    // SAFETY: the caller's promise: so many bytes are there, and with zeros behind them they are a
+    // value.
+    Ok(Some(unsafe {
+        std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), value.as_mut_ptr().cast(), known);
+        value.assume_init()
+    }))
+}
+
+/// Fills a struct of the caller that begins with its size, as far as the caller knows it.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a `T` that begins with a `usize`, has at least as many bytes as
+/// that says, and may be written.
+pub(crate) unsafe fn fill<T: Copy>(
+    pointer: *mut T,
+    first_version: usize,
+    value: &T,
+) -> Result<(), toolb_status> {
+    if pointer.is_null() {
+        return Err(toolb_status::TOOLB_NULL_ARGUMENT);
+    }
+    // SAFETY: the caller's promise.
+    let size = unsafe { pointer.cast::<usize>().read() };
+    if size < first_version {
+        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
+    }
+    let known = size.min(size_of::<T>()) - size_of::<usize>();
+    // SAFETY: the caller's promise. The size at the beginning stays the caller's.
+    unsafe {
+        let from = std::ptr::from_ref(value).cast::<usize>().add(1);
+        let to = pointer.cast::<usize>().add(1);
+        std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast(), known);
+    }
+    Ok(())
 }
 
 /// The text behind a pointer.

@@ -3,20 +3,34 @@
 
 #![allow(non_camel_case_types)]
 
+mod callback;
 mod consumer;
 mod context;
 mod engine;
 mod exchange;
 mod guard;
+mod handler;
 mod last_error;
+mod on_loop;
+mod options;
 mod request;
+mod stats;
 mod status;
+mod stream;
+mod token;
 
+pub use callback::*;
 pub use consumer::*;
 pub use engine::*;
 pub use exchange::*;
+pub use handler::*;
 pub use last_error::*;
+pub use on_loop::*;
+pub use options::*;
+pub use stats::*;
 pub use status::*;
+pub use stream::*;
+pub use token::*;
 
 /// The version of the ABI this library speaks. Within one version structs only grow at their end
 /// and functions are only added.

@@ -32,6 +32,8 @@ pub enum toolb_status {
     TOOLB_FULL = 301,
     /// The time is over.
     TOOLB_TIMEOUT = 302,
+    /// The process has no descriptor or no memory left for it.
+    TOOLB_NO_DESCRIPTOR = 303,
     /// A consumer could not attach to its engine; toolb_last_error says why and what to do.
     TOOLB_CANNOT_ATTACH = 400,
     /// The engine has gone, or drains and all is done: the consumer has nothing left to do.
@@ -59,6 +61,7 @@ pub extern "C" fn toolb_status_text(status: i32) -> *const c_char {
         300 => b"the client has left, the object was closed, or the engine has stopped\0",
         301 => b"the window is used up and nothing was taken: wait until there is room\0",
         302 => b"the time is over\0",
+        303 => b"the process is out of open files: raise the limit (ulimit -n)\0",
         400 => b"the consumer could not attach to its engine: see toolb_last_error\0",
         401 => b"the engine has gone, or drains and all is done\0",
         402 => b"the engine broke the rules of the bus: see toolb_last_error\0",

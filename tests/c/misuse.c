@@ -1,7 +1,13 @@
 /* Every entry point, used wrongly: a status comes back, nothing crashes. */
+#define _POSIX_C_SOURCE 200809L
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
 #include <toolb.h>
 
 #define EXPECT(call, status)                                                                  \
@@ -21,11 +27,166 @@ static int handler(void *data, const toolb_request *request, toolb_response *res
     return TOOLB_DONE;
 }
 
+/* Whatever is given away is let go of once, also by a call that fails. */
+static int dropped;
+
+static void drop(void *user)
+{
+    if (user != &dropped)
+        exit(1);
+    dropped++;
+}
+
+static void nothing(void *user)
+{
+    (void)user;
+}
+
+static void nothing_ready(void *user, int fd, uint32_t events)
+{
+    (void)user;
+    (void)fd;
+    (void)events;
+}
+
+static void expect_dropped(int times)
+{
+    if (dropped != times) {
+        fprintf(stderr, "dropped %d times, not %d\n", dropped, times);
+        exit(1);
+    }
+    dropped = 0;
+}
+
+/* On a thread that is no loop, and with NULL. */
+static void no_loop(void)
+{
+    uint64_t id = 0;
+    EXPECT(toolb_timer_start(0, nothing, &dropped, drop, &id), TOOLB_WRONG_LOOP);
+    EXPECT(toolb_timer_start(0, NULL, &dropped, drop, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_timer_cancel(1), TOOLB_WRONG_LOOP);
+    EXPECT(toolb_watch(0, TOOLB_WATCH_READ, nothing_ready, &dropped, drop, &id), TOOLB_WRONG_LOOP);
+    EXPECT(toolb_watch(0, TOOLB_WATCH_READ, NULL, &dropped, drop, &id), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_unwatch(1), TOOLB_WRONG_LOOP);
+    EXPECT(toolb_token_status(NULL, 200), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_field(NULL, "a", "b"), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_write(NULL, "a", 1), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_answer(NULL, "a", 1), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_end(NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_abort(NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_wait(NULL, 0), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_on_cancel(NULL, nothing, &dropped, drop), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_on_writable(NULL, nothing, &dropped, drop), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_response_later(NULL, NULL), TOOLB_NULL_ARGUMENT);
+    if (toolb_request_state(NULL) != NULL)
+        exit(1);
+    expect_dropped(6);
+}
+
+static toolb_engine *running;
+static toolb_token *kept;
+
+/* On a loop: what does not belong there, and what makes no sense there either. */
+static int on_loop(void *data, const toolb_request *request, toolb_response *response)
+{
+    toolb_token *second = NULL;
+    uint64_t id = 0;
+    int file = open("/proc/self/exe", O_RDONLY);
+    (void)data;
+    if (toolb_request_state(request) != NULL)
+        exit(1);
+    EXPECT(toolb_engine_run(running), TOOLB_BAD_STATE);
+    toolb_engine_free(running);
+
+    EXPECT(toolb_timer_start(0, NULL, &dropped, drop, &id), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_timer_start(3600000, nothing, &dropped, drop, &id), TOOLB_OK);
+    EXPECT(toolb_timer_cancel(id), TOOLB_OK);
+    EXPECT(toolb_timer_cancel(id), TOOLB_NOT_FOUND);
+    EXPECT(toolb_timer_cancel(UINT64_MAX), TOOLB_NOT_FOUND);
+    expect_dropped(2);
+
+    EXPECT(toolb_watch(-1, TOOLB_WATCH_READ, nothing_ready, &dropped, drop, &id),
+           TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_watch(1 << 30, TOOLB_WATCH_READ, nothing_ready, &dropped, drop, &id),
+           TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_watch(file, TOOLB_WATCH_READ, nothing_ready, &dropped, drop, &id),
+           TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_watch(file, 0, nothing_ready, &dropped, drop, &id), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_watch(file, 99, nothing_ready, &dropped, drop, &id), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_unwatch(UINT64_MAX), TOOLB_NOT_FOUND);
+    expect_dropped(5);
+    close(file);
+
+    EXPECT(toolb_response_later(response, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_response_later(response, &kept), TOOLB_OK);
+    EXPECT(toolb_response_later(response, &second), TOOLB_BAD_STATE);
+    if (second != NULL)
+        exit(1);
+    EXPECT(toolb_token_wait(kept, 0), TOOLB_BAD_STATE);
+    EXPECT(toolb_token_on_cancel(kept, NULL, &dropped, drop), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_field(kept, NULL, "b"), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_write(kept, NULL, 1), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_token_answer(kept, NULL, 1), TOOLB_NULL_ARGUMENT);
+    /* The second takes the place of the first. */
+    EXPECT(toolb_token_on_cancel(kept, nothing, &dropped, drop), TOOLB_OK);
+    EXPECT(toolb_token_on_cancel(kept, nothing, &dropped, drop), TOOLB_OK);
+    EXPECT(toolb_token_on_writable(kept, nothing, &dropped, drop), TOOLB_OK);
+    expect_dropped(2);
+    EXPECT(toolb_token_write(kept, "begun", 5), TOOLB_OK);
+    EXPECT(toolb_token_status(kept, 404), TOOLB_BAD_STATE);
+    EXPECT(toolb_token_field(kept, "a", "b"), TOOLB_BAD_STATE);
+    return TOOLB_LATER;
+}
+
+/* A token that outlives its client, and then its engine. */
+static void late(void)
+{
+    char path[] = "/tmp/toolb-misuse-XXXXXX";
+    struct sockaddr_un to;
+    char byte;
+    toolb_token *token;
+    int fd;
+    toolb_options options = {.struct_size = sizeof options};
+    const char *request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    fd = mkstemp(path);
+    if (fd < 0 || close(fd) != 0 || unlink(path) != 0)
+        exit(1);
+    options.timeout_graceful_shutdown_ms = TOOLB_OFF;
+    EXPECT(toolb_engine_new(&options, &running), TOOLB_OK);
+    EXPECT(toolb_engine_listen_unix(running, path, 0), TOOLB_OK);
+    EXPECT(toolb_engine_route(running, "GET", "/", on_loop, NULL), TOOLB_OK);
+    EXPECT(toolb_engine_start(running), TOOLB_OK);
+    memset(&to, 0, sizeof to);
+    to.sun_family = AF_UNIX;
+    memcpy(to.sun_path, path, sizeof path);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0 ||
+        write(fd, request, strlen(request)) != (ssize_t)strlen(request) ||
+        read(fd, &byte, 1) != 1 || byte != 'H')
+        exit(1);
+    /* It has begun, so the handler is done with the token. */
+    token = kept;
+    EXPECT(toolb_token_wait(token, 0), TOOLB_OK);
+    EXPECT(toolb_engine_stop(running), TOOLB_OK);
+    EXPECT(toolb_engine_run(running), TOOLB_OK);
+    expect_dropped(2);
+    EXPECT(toolb_token_write(token, "late", 4), TOOLB_GONE);
+    EXPECT(toolb_token_wait(token, -1), TOOLB_GONE);
+    EXPECT(toolb_token_on_writable(token, nothing, &dropped, drop), TOOLB_GONE);
+    toolb_engine_free(running);
+    EXPECT(toolb_token_on_cancel(token, nothing, &dropped, drop), TOOLB_GONE);
+    expect_dropped(2);
+    EXPECT(toolb_token_answer(token, "later still", 11), TOOLB_GONE);
+    close(fd);
+}
+
 int main(void)
 {
     toolb_engine *engine = NULL;
     toolb_engine *other = NULL;
     toolb_options options;
+    toolb_stats stats = {0};
+    toolb_route route = {0};
     toolb_slice slice;
     char text[256];
     size_t needed = 0;
@@ -43,8 +204,33 @@ int main(void)
     EXPECT(toolb_engine_new(&options, &engine), TOOLB_BAD_ARGUMENT);
     if (engine != NULL)
         return 1;
+    EXPECT(toolb_last_error(text, sizeof text, NULL), TOOLB_OK);
+    if (strstr(text, "io-threads: 100000") == NULL)
+        return 1;
     options.loops = 2;
+    options.queue_timeout_ms = TOOLB_OFF;
+    EXPECT(toolb_engine_new(&options, &engine), TOOLB_BAD_ARGUMENT);
+    options.queue_timeout_ms = 0;
+    options.server = "\xff";
+    EXPECT(toolb_engine_new(&options, &engine), TOOLB_NOT_UTF8);
+    /* A program of the first version: what it does not know is not read. */
+    options.struct_size = offsetof(toolb_options, limit_request_line);
     EXPECT(toolb_engine_new(&options, &engine), TOOLB_OK);
+
+    EXPECT(toolb_engine_listen_unix(NULL, "/x", 0), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_listen_unix(engine, NULL, 0), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_listen_unix(engine, "", 0), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_engine_listen_unix(engine, "/x", 0x10000), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_engine_stats(NULL, &stats), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_stats(engine, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_stats(engine, &stats), TOOLB_BAD_STRUCT_SIZE);
+    stats.struct_size = sizeof stats;
+    EXPECT(toolb_engine_stats(engine, &stats), TOOLB_OK);
+    EXPECT(toolb_engine_add_route(engine, "GET", "/", NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_add_route(engine, "GET", "/", &route), TOOLB_BAD_STRUCT_SIZE);
+    route.struct_size = sizeof route;
+    EXPECT(toolb_engine_add_route(engine, "GET", "/", &route), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_add_route(NULL, "GET", "/", &route), TOOLB_NULL_ARGUMENT);
 
     EXPECT(toolb_engine_listen(NULL, "127.0.0.1", 0), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_listen(engine, NULL, 0), TOOLB_NULL_ARGUMENT);
@@ -87,8 +273,11 @@ int main(void)
     EXPECT(toolb_engine_stop(engine), TOOLB_OK);
     EXPECT(toolb_engine_run(engine), TOOLB_OK);
     EXPECT(toolb_engine_run(engine), TOOLB_BAD_STATE);
+    EXPECT(toolb_engine_stats(engine, &stats), TOOLB_OK);
     toolb_engine_free(engine);
     toolb_engine_free(NULL);
+    no_loop();
+    late();
 
     EXPECT(toolb_request_param(NULL, "id", &slice), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_request_field(NULL, "host", &slice), TOOLB_NULL_ARGUMENT);

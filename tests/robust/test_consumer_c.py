@@ -76,6 +76,9 @@ def test_a_handler_closes_and_an_aborted_exchange_is_a_500(events: Server, handl
     with handler.connect() as connection:
         assert connection.ask("/close").closes
         assert connection.until_closed() == b""
+    with handler.connect() as connection:
+        assert connection.ask("/later").status == 500
+        assert connection.ask("/x").status == 200
     with events.connect() as connection:
         assert connection.ask("/abort").status == 500
 

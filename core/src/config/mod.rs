@@ -45,6 +45,10 @@ pub struct EngineConfig {
     pub request_window: u32,
     /// Bytes of one response's body that may be on their way from a consumer.
     pub response_window: u32,
+    /// How long a callback of a stream service may run before it is counted as an overrun.
+    pub callback_budget: Duration,
+    /// Whether each loop stays on a CPU of its own, as far as there are enough.
+    pub pin_loops: bool,
     /// The `Server` field of responses; `None` sends none.
     pub server_header: Option<String>,
     /// Whether responses carry a `Date` field.
@@ -99,6 +103,8 @@ impl Default for EngineConfig {
             backlog: 2048,
             request_window: 64 * 1024,
             response_window: 128 * 1024,
+            callback_budget: Duration::from_millis(100),
+            pin_loops: false,
             server_header: Some("toolb".to_owned()),
             date_header: true,
             access_log: false,

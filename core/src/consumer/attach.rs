@@ -259,12 +259,16 @@ impl Consumer {
             window: options.window,
             pid: std::process::id(),
         });
-        socket
-            .send(&hello.encode(), &[])
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => AttachError::HungUp,
-                _ => AttachError::Io(error),
-            })?;
+        match socket.send(&hello.encode(), &[]) {
+            Ok(()) => {}
+            // Whoever hangs up before our first word has told why.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(error) => return Err(AttachError::Io(error)),
+        }
         let (welcome, fds) = receive_welcome(&socket, options.timeout)?;
         let lane = ConsumerLane::open(fds).map_err(AttachError::Lane)?;
         let geometry = lane.geometry();

@@ -10,6 +10,7 @@ use crate::sys::epoll::{self, Epoll};
 
 use super::event_loop::{Loop, TAG_WATCH};
 use super::slab::Slab;
+use super::stream::Streams;
 use super::timers::Timers;
 
 /// The loop that application code runs on, lent to it for one callback.
@@ -87,6 +88,11 @@ impl Context<'_> {
         };
         let _ = self.epoll.delete(&watch.fd);
         true
+    }
+
+    /// The raw connections of this loop, of all services.
+    pub fn streams(&mut self) -> &mut Streams {
+        &mut self.calls.streams
     }
 
     /// Which of the engine's loops this is, counted from 0.
@@ -180,13 +186,15 @@ type OnReady = Box<dyn FnMut(&mut Context<'_>, Ready)>;
 pub(super) struct Calls {
     pub(super) timers: Timers<OnTimer>,
     watches: Slab<Watch>,
+    pub(super) streams: Streams,
 }
 
 impl Calls {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(streams: Streams) -> Self {
         Self {
             timers: Timers::new(),
             watches: Slab::new(),
+            streams,
         }
     }
 }

@@ -22,6 +22,7 @@ use super::lane::LaneEnd;
 use super::mailbox::Letter;
 use super::shared::Shared;
 use super::slab::Slab;
+use super::stream::{LoopService, ServiceOptions, Streams};
 
 /// Read at most this much from one connection before the others have had their turn.
 pub(super) const TURN_BUDGET: usize = 256 * 1024;
@@ -42,6 +43,7 @@ const TAG_LISTENER: u64 = 0x1000_0000_0000_0000;
 const TAG_BELL: u64 = 0x2000_0000_0000_0000;
 const TAG_LANE: u64 = 0x3000_0000_0000_0000;
 pub(super) const TAG_WATCH: u64 = 0x4000_0000_0000_0000;
+pub(super) const TAG_STREAM: u64 = 0x5000_0000_0000_0000;
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -50,6 +52,16 @@ pub(super) enum Timer {
     Lane(u16),
     Accept,
     Drain,
+    Stream(u64),
+}
+
+/// The services of a loop as it begins.
+#[derive(Default)]
+pub(super) struct Services {
+    pub(super) services: Vec<LoopService>,
+    pub(super) options: Vec<ServiceOptions>,
+    /// By address: the service that it belongs to, if it is none for HTTP.
+    pub(super) of_address: Vec<Option<u16>>,
 }
 
 /// Everything a loop thread owns.
@@ -58,6 +70,10 @@ pub(super) struct Loop {
     pub(super) shared: Arc<Shared>,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<Listener>,
+    /// Services of raw connections; theirs are the last of the listeners.
+    pub(super) services: Vec<LoopService>,
+    /// By address: the service that it belongs to, if it is none for HTTP.
+    pub(super) service_of: Vec<Option<u16>>,
     pub(super) accepting: bool,
     warned_until: u64,
     sleeper: Sleeper,
@@ -100,18 +116,26 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(
-        index: u16,
-        shared: Arc<Shared>,
-        listeners: Vec<Listener>,
-    ) -> io::Result<Self> {
+    /// Watches what a loop is to be woken by from the start: all of it that can fail.
+    pub(super) fn watch(index: u16, shared: &Shared, listeners: &[Listener]) -> io::Result<Epoll> {
         let epoll = Epoll::new()?;
         for (address, listener) in listeners.iter().enumerate() {
             epoll.add(listener, TAG_LISTENER | address as u64, epoll::IN)?;
         }
         let bell = shared.mailboxes[usize::from(index)].bell();
         epoll.add(bell, TAG_BELL, epoll::IN | epoll::EDGE)?;
-        Ok(Self {
+        Ok(epoll)
+    }
+
+    /// With the `epoll` that `watch` made.
+    pub(super) fn new(
+        index: u16,
+        shared: Arc<Shared>,
+        listeners: Vec<Listener>,
+        services: Services,
+        epoll: Epoll,
+    ) -> Self {
+        Self {
             index,
             sleeper: shared.page.sleeper(index),
             inline_response: Response::on_loop(
@@ -121,6 +145,8 @@ impl Loop {
             shared,
             epoll,
             listeners,
+            services: services.services,
+            service_of: services.of_address,
             accepting: true,
             warned_until: 0,
             now: clock::now(),
@@ -129,7 +155,7 @@ impl Loop {
             conns: Slab::new(),
             lanes: Vec::new(),
             deadlines: Deadlines::new(),
-            calls: Calls::new(),
+            calls: Calls::new(Streams::new(index, services.options)),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             head: Head::default(),
@@ -144,13 +170,16 @@ impl Loop {
             reported_idle: false,
             at: u64::MAX,
             stopped: false,
-        })
+        }
     }
 
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
-        self.states = self.shared.routes.inline.make_states(self.index);
+        let shared = self.shared.clone();
+        self.states = shared.routes.inline.make_states(&mut self.context());
+        drop(shared);
+        self.init_services();
         while !self.stopped {
             let timeout = self.lie_down();
             let woken = self.epoll.wait(&mut events, timeout);
@@ -167,10 +196,12 @@ impl Loop {
             self.read_mail();
             self.drain_lanes();
             self.go_on_with_ready();
+            self.go_on_with_streams();
             self.fire_deadlines();
             self.pump();
             self.flush_lanes();
             self.flush_conns();
+            self.finish_streams();
             if std::mem::take(&mut self.lanes_dirty) {
                 self.flush_lanes();
             }
@@ -181,16 +212,18 @@ impl Loop {
     /// Lets go of what application code keeps here, on the thread where it was made.
     fn wind_up(mut self) {
         self.cancel_tokens();
+        self.end_services();
         self.mailbox().close();
         // Callbacks may point into the states, and connections lead to neither.
+        self.stats().closed.add(self.conns.len() as u64);
         self.conns = Slab::new();
-        self.calls = Calls::new();
+        self.calls = Calls::new(Streams::new(self.index, Vec::new()));
         self.states = Vec::new();
     }
 
     /// Decides how long to sleep, and announces sleep if it is for longer than a moment.
     fn lie_down(&mut self) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.calls.streams.has_work() {
             return Some(Duration::ZERO);
         }
         self.mailbox().arm();
@@ -219,6 +252,7 @@ impl Loop {
 
     fn look_at_the_clock(&mut self) {
         self.now = clock::now();
+        self.calls.streams.now = self.now;
         if self.now >= self.date_until {
             self.date = http_date(clock::unix_seconds());
             self.date_until = self.now + 200_000_000;
@@ -230,8 +264,9 @@ impl Loop {
         match token & TAG {
             TAG_CONN => self.conn_event(token, flags),
             TAG_LISTENER => {
-                self.accept((token & !TAG) as usize);
+                self.accept_at((token & !TAG) as usize);
             }
+            TAG_STREAM => self.stream_event(token & !TAG, flags),
             // Lanes and mail are looked at in every turn; their bells only end the sleep.
             TAG_LANE | TAG_BELL => {}
             TAG_WATCH => self.watch_event(token & !TAG, flags),
@@ -277,6 +312,7 @@ impl Loop {
                 Timer::Lane(lane) => self.lane_deadline(lane),
                 Timer::Accept => self.resume_accepting(),
                 Timer::Drain => self.drain_deadline(),
+                Timer::Stream(key) => self.stream_deadline(key, due),
             }
         }
         if self.calls.timers.next().is_some_and(|due| due <= self.now) {
@@ -353,15 +389,33 @@ impl Loop {
             .delete(lane.handle.lane.doorbell_of_loop(self.index));
     }
 
+    /// Accepts a batch of connections. True: there may be more.
+    pub(super) fn accept_at(&mut self, address: usize) -> bool {
+        // An event of this turn may tell of a listener that a drain has closed since.
+        match self.service_of.get(address) {
+            _ if address >= self.listeners.len() => false,
+            Some(Some(service)) => self.accept_streams(address, *service),
+            _ => self.accept(address),
+        }
+    }
+
+    /// Whether a warning is due: nobody is warned too often.
+    pub(super) fn may_warn(&mut self) -> bool {
+        let may = self.now >= self.warned_until;
+        if may {
+            self.warned_until = self.now + WARNING_PAUSE;
+        }
+        may
+    }
+
     pub(super) fn pause_accepting(&mut self) {
         if !std::mem::replace(&mut self.accepting, false) {
             return;
         }
-        if self.now >= self.warned_until {
-            self.warned_until = self.now + WARNING_PAUSE;
+        if self.may_warn() {
             log::warning(format_args!(
                 "out of open files ({} connections): accepting rests; raise the limit (ulimit -n)",
-                self.conns.len()
+                self.conns.len() + self.calls.streams.len()
             ));
         }
         for listener in &self.listeners {

@@ -37,8 +37,8 @@ pub trait Handler: Send + Sync {
     /// Makes what the handler keeps on a loop, for [`Request::state`]: called once for each loop, on
     /// its thread, before its first request. It is dropped on that thread when the loop ends, after
     /// every callback.
-    fn make_state(&self, loop_index: u16) -> Option<Box<dyn Any>> {
-        let _ = loop_index;
+    fn make_state(&self, context: &mut Context<'_>) -> Option<Box<dyn Any>> {
+        let _ = context;
         None
     }
 }
@@ -193,9 +193,9 @@ impl Response {
         self.draft.body.clear();
     }
 
-    /// Whether the right to answer has been given away.
-    pub fn is_given_away(&self) -> bool {
-        self.outbox.is_some()
+    /// Whether `later` would give a token that is good for something: on a loop, and the first one.
+    pub fn can_answer_later(&self) -> bool {
+        self.outbox.is_none() && self.home.is_some()
     }
 
     /// One to be used again and again on a loop.

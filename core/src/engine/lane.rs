@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
-use crate::dispatch::LaneLimits;
+use crate::dispatch::{LaneLimits, Pool};
 
 use super::files::Meeting;
 
@@ -26,6 +26,8 @@ pub struct LaneHandle {
     /// Loops that have yet to let go of it.
     pub(super) leaving: AtomicUsize,
     pub(super) poisoned: AtomicBool,
+    /// It gets no work any more, even if it has not come up on every loop yet.
+    closed: Mutex<bool>,
 }
 
 impl LaneHandle {
@@ -49,6 +51,7 @@ impl LaneHandle {
             arriving: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
+            closed: Mutex::new(false),
         })
     }
 
@@ -69,6 +72,24 @@ impl LaneHandle {
 
     pub(super) fn set_state(&self, state: LaneState) {
         self.lane.set_state(state);
+    }
+
+    /// Lets work in, unless it has been closed meanwhile.
+    pub(super) fn open(&self, pool: &Pool) {
+        let closed = self.lock_closed();
+        if !*closed {
+            pool.open_lane(self.index);
+        }
+    }
+
+    /// Lets no more work in, for good.
+    pub(super) fn close(&self, pool: &Pool) {
+        *self.lock_closed() = true;
+        pool.close_lane(self.index);
+    }
+
+    fn lock_closed(&self) -> MutexGuard<'_, bool> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -24,6 +24,7 @@ mod serve_inline;
 mod serve_token;
 mod shared;
 mod slab;
+mod stream;
 mod timers;
 mod token;
 
@@ -33,7 +34,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -41,7 +42,8 @@ use crate::config::EngineConfig;
 use crate::dispatch::{LaneLimits, Pool, PoolLimits};
 use crate::log;
 use crate::log::access::AccessLog;
-use crate::stats::{LoopStats, Snapshot};
+use crate::stats::LoopStats;
+use crate::sys::affinity;
 use crate::sys::clock;
 use crate::sys::socket::Listener;
 
@@ -51,20 +53,28 @@ pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
 pub use routes::{InlineRoutes, Routes};
 pub use shared::ControlEvent;
+pub use stream::{
+    Callbacks, CloseReason, Service, ServiceId, ServiceOptions, StreamError, StreamId, Streams,
+    Target, Wait,
+};
 pub use token::{Token, WriteError};
 
+/// What [`Engine::stats`] gives.
+pub use crate::stats::Snapshot;
 /// What [`Engine::control_events`] rings.
 pub use crate::sys::eventfd::EventFd;
 
-use event_loop::Loop;
+use event_loop::{Loop, Services};
 use listen::Bound;
 use mailbox::{Letter, Mailbox};
 use shared::Shared;
+use stream::LoopService;
 
 /// An engine: listening sockets and the loops that serve them.
 pub struct Engine {
     shared: Arc<Shared>,
     bound: Vec<Bound>,
+    services: Vec<AddedService>,
     threads: Vec<JoinHandle<()>>,
     next_lane: AtomicU64,
     files: Vec<PathBuf>,
@@ -115,6 +125,7 @@ impl Engine {
         };
         Ok(Self {
             shared: Arc::new(shared),
+            services: Vec::new(),
             threads: Vec::new(),
             next_lane: AtomicU64::new(1),
             files: bound
@@ -126,7 +137,38 @@ impl Engine {
         })
     }
 
-    /// The addresses it listens on, as a person writes them: `http://127.0.0.1:8000`, `unix:/x`.
+    /// Adds a service for raw connections, before `start`. With an address, that is bound now; a
+    /// service without one lives on connections that it makes.
+    pub fn add_service(
+        &mut self,
+        listen: Option<&Listen>,
+        service: Arc<dyn Service>,
+        options: ServiceOptions,
+    ) -> Result<ServiceId, StartError> {
+        let id = ServiceId(
+            u16::try_from(self.services.len())
+                .map_err(|_| StartError("an engine has room for 65,536 services".into()))?,
+        );
+        let mut name = format!("number {}", id.0);
+        if let Some(listen) = listen {
+            let mut bound = Bound::new(listen, self.loops(), self.shared.config.backlog)?;
+            bound.url = bound.url.replacen("http://", "tcp://", 1);
+            name = bound.url.clone();
+            self.files.extend(bound.file.clone());
+            self.urls.push(name.clone());
+            self.bound.push(bound);
+        }
+        self.services.push(AddedService {
+            service,
+            options,
+            name,
+            listens: listen.is_some(),
+        });
+        Ok(id)
+    }
+
+    /// The addresses it listens on, as a person writes them: `http://127.0.0.1:8000`, `unix:/x`,
+    /// those of services last (`tcp://127.0.0.1:9000`).
     pub fn addresses(&self) -> Vec<String> {
         self.urls.clone()
     }
@@ -144,25 +186,29 @@ impl Engine {
                 of_loop.push(socket);
             }
         }
+        let cpus = match self.shared.config.pin_loops {
+            true => affinity::allowed()?,
+            false => Vec::new(),
+        };
         for (index, listeners) in sockets.into_iter().enumerate() {
             let shared = self.shared.clone();
-            let (made, is_made) = mpsc::channel();
+            let added = self.services.clone();
+            let cpu = cpus.get(index % cpus.len().max(1)).copied();
+            let epoll = Loop::watch(index as u16, &shared, &listeners)?;
             // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
-            let life = move || match Loop::new(index as u16, shared, listeners) {
-                Ok(one) => {
-                    let _ = made.send(Ok(()));
-                    one.run();
+            let life = move || {
+                if let Some(Err(error)) = cpu.map(affinity::pin) {
+                    log::warning(format_args!(
+                        "loop {index} is on no CPU of its own: {error}"
+                    ));
                 }
-                Err(error) => {
-                    let _ = made.send(Err(error));
-                }
+                let services = services_of(added, listeners.len());
+                Loop::new(index as u16, shared, listeners, services, epoll).run();
             };
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
                 .spawn(move || abort_on_panic(life))?;
             self.threads.push(thread);
-            // It tells before it does anything else; a panic would have ended the process.
-            is_made.recv().unwrap_or(Ok(()))?;
         }
         Ok(())
     }
@@ -201,7 +247,7 @@ impl Engine {
     /// No new exchanges for this consumer; those it has go on.
     pub fn lane_draining(&self, lane: &Arc<LaneHandle>) {
         lane.set_state(LaneState::Draining);
-        self.shared.pool.close_lane(lane.index);
+        lane.close(&self.shared.pool);
     }
 
     /// The consumer has sent the file of a response: for the exchange of the loop `owner` that holds
@@ -226,7 +272,7 @@ impl Engine {
     ///
     /// To be called once for every lane that `new_lane` made, whether it ever came up or not.
     pub fn lane_down(&self, lane: &Arc<LaneHandle>) {
-        self.shared.pool.close_lane(lane.index);
+        lane.close(&self.shared.pool);
         lane.set_state(LaneState::Closed);
         // The letters that take a lane up come before these, as mailboxes keep their order.
         let loops = self.loops();
@@ -274,9 +320,34 @@ impl Engine {
     }
 }
 
+/// A service as `add_service` got it.
+#[derive(Clone)]
+struct AddedService {
+    service: Arc<dyn Service>,
+    options: ServiceOptions,
+    name: String,
+    listens: bool,
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// What a loop with `addresses` listeners needs to know of the services; theirs come last.
+fn services_of(added: Vec<AddedService>, addresses: usize) -> Services {
+    let listening = added.iter().enumerate().filter(|(_, one)| one.listens);
+    let owners: Vec<_> = listening.map(|(index, _)| Some(index as u16)).collect();
+    let mut of_address = vec![None; addresses - owners.len()];
+    of_address.extend(owners);
+    let options = added.iter().map(|one| one.options).collect();
+    let services = added.into_iter();
+    let services = services.map(|one| LoopService::new(one.service, one.name));
+    Services {
+        services: services.collect(),
+        options,
+        of_address,
     }
 }
 

@@ -311,7 +311,7 @@ impl Loop {
     pub(super) fn drain(&mut self) {
         // Whoever has connected has been accepted, as far as the client can tell.
         for address in 0..self.listeners.len() {
-            while self.accepting && self.accept(address) {}
+            while self.accepting && self.accept_at(address) {}
         }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
@@ -322,6 +322,9 @@ impl Loop {
         for key in self.conns.keys() {
             self.set_timer(key);
         }
+        // Services hear of those that came last before they hear that these were the last.
+        self.go_on_with_streams();
+        self.drain_services();
         self.check_idle();
     }
 
@@ -339,7 +342,8 @@ impl Loop {
     }
 
     pub(super) fn check_idle(&mut self) {
-        if self.draining && self.conns.len() == 0 && !self.reported_idle {
+        let left = self.conns.len() + self.calls.streams.len();
+        if self.draining && left == 0 && !self.reported_idle {
             self.reported_idle = true;
             self.shared.loop_is_idle();
         }

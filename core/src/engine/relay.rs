@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::bus::{self, Kind, LaneState, RecordHeader};
+use crate::bus::{self, Kind, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
 use super::conn::Place;
@@ -291,7 +291,8 @@ impl Loop {
         };
         lane.unstarted.pop_front();
         let key = match lane.held(slot, generation) {
-            Some(held) if held.conn != NOBODY => held.conn,
+            // One that has answered has started, whatever its start word says.
+            Some(held) if held.conn != NOBODY && !held.started => held.conn,
             _ => return self.shared.pool.release(elsewhere),
         };
         // One whose head still waits for the ring is simply not sent.
@@ -331,8 +332,7 @@ impl Loop {
         }
         self.lanes[place] = Some(lane);
         if handle.arriving.fetch_sub(1, Ordering::AcqRel) == 1 {
-            handle.set_state(LaneState::Active);
-            self.shared.pool.open_lane(index);
+            handle.open(&self.shared.pool);
         }
     }
 

@@ -454,7 +454,7 @@ impl Loop {
         lane.poisoned = true;
         let handle = lane.handle.clone();
         self.stats().poisoned.add(1);
-        self.shared.pool.close_lane(index);
+        handle.close(&self.shared.pool);
         if !handle
             .poisoned
             .swap(true, std::sync::atomic::Ordering::Relaxed)

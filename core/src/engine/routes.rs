@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::route::{Match, RouteError, Router};
 
+use super::context::Context;
 use super::inline::Handler;
 
 /// Which requests the engine answers and how.
@@ -54,10 +55,10 @@ impl InlineRoutes {
     }
 
     /// The state of each handler for one loop. To be called on its thread.
-    pub(super) fn make_states(&self, loop_index: u16) -> Vec<Option<Box<dyn Any>>> {
+    pub(super) fn make_states(&self, context: &mut Context<'_>) -> Vec<Option<Box<dyn Any>>> {
         let handlers = self.handlers.iter();
         handlers
-            .map(|handler| handler.make_state(loop_index))
+            .map(|handler| handler.make_state(context))
             .collect()
     }
 }

@@ -67,9 +67,11 @@ impl Loop {
 
     /// Tells the holder of a token that nobody waits for the answer any more.
     pub(super) fn cancel_token(&mut self, outbox: &Outbox) {
-        if let Some(run) = outbox.cancel() {
+        let (on_cancel, on_writable) = outbox.cancel();
+        if let Some(run) = on_cancel {
             run(&mut self.context());
         }
+        drop(on_writable);
     }
 
     /// The loop ends: so do the tokens of its connections.

@@ -300,17 +300,17 @@ impl Outbox {
     }
 
     /// Nobody waits for the answer any more. Gives the function that is to be told, if the token has
-    /// not been ended before.
-    pub(super) fn cancel(&self) -> Option<OnCancel> {
+    /// not been ended before; and the other one, to be dropped only after it, as they may share what
+    /// they hold.
+    pub(super) fn cancel(&self) -> (Option<OnCancel>, Option<OnWritable>) {
         let mut state = self.lock();
         state.gone = true;
         let callbacks = (state.on_cancel.take(), state.on_writable.take());
         let rest = std::mem::take(&mut state.draft);
-        let open = state.fate == Fate::Open;
         self.room.notify_all();
         drop(state);
         drop(rest);
-        callbacks.0.filter(|_| open)
+        callbacks
     }
 
     fn finish(self: &Arc<Self>, body: &[u8], fate: Fate) -> Result<(), WriteError> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::config::EngineConfig;
 use crate::consumer::{AttachError, Consumer, ConsumerOptions};
 use crate::engine::{Engine, EventFd, Listen, Routes};
-use crate::log;
+use crate::log::{self, Level};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::seqpacket::Seqpacket;
 
@@ -136,7 +136,12 @@ const HOST: u64 = 1;
 
 /// What the control thread does.
 fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epoll) -> End {
-    let mut tell = |event: Event| log::write(event.level(), format_args!("{event}"));
+    // A library has nothing to say as long as all goes well.
+    let mut tell = |event: Event| {
+        if event.level() <= Level::Warning {
+            log::write(event.level(), format_args!("{event}"));
+        }
+    };
     let mut events = Events::with_capacity(8);
     loop {
         bell.drain();

@@ -362,7 +362,12 @@ impl Gate {
                 return Err(format!("its application could not start: {reason}"));
             }
             Control::Error(why) => return Err(format!("it gave up: {why}")),
-            Control::Draining | Control::Drained => guest.stop_dispatch(engine),
+            Control::Draining => guest.stop_dispatch(engine),
+            // It may keep the socket for a while, until it looks for an engine again.
+            Control::Drained => {
+                guest.stage = Stage::Leaving;
+                self.part(engine, id, tell);
+            }
             Control::Welcome(_) | Control::Drain | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }

@@ -76,6 +76,14 @@ counters! {
     redispatched,
     /// Workers cut off as they broke the contract of the bus.
     poisoned,
+    /// Raw connections accepted for services.
+    streams_accepted,
+    /// Raw connections that services have made.
+    streams_connected,
+    /// Raw connections whose end services have been told.
+    streams_closed,
+    /// Callbacks of stream services that ran for too long.
+    stream_overruns,
     /// Bytes read from clients.
     bytes_in,
     /// Bytes sent to clients.

@@ -9,6 +9,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
+/// The number of the error for what was given up.
+pub const CANCELLED: i32 = libc::ECANCELED;
+/// The number of the error for what cannot be meant.
+pub const INVALID: i32 = libc::EINVAL;
+/// The number of the error for what took too long.
+pub const TIMED_OUT: i32 = libc::ETIMEDOUT;
+
 /// A listening socket, non-blocking and closed on exec.
 #[derive(Debug)]
 pub struct Listener {
@@ -153,6 +160,42 @@ impl AsRawFd for Listener {
 pub struct Socket(OwnedFd);
 
 impl Socket {
+    /// Begins to connect to a TCP address. True: the connection is there already; else the socket
+    /// becomes writable when it is, or when it has failed (see `take_error`).
+    pub fn connect_tcp(address: SocketAddr) -> io::Result<(Self, bool)> {
+        let family = match address {
+            SocketAddr::V4(_) => libc::AF_INET,
+            SocketAddr::V6(_) => libc::AF_INET6,
+        };
+        let fd = new_socket(family)?;
+        let _ = set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        let (storage, length) = tcp_address(address);
+        connect(fd, &storage, length)
+    }
+
+    /// Begins to connect to a Unix stream socket, as `connect_tcp`.
+    pub fn connect_unix(path: &Path) -> io::Result<(Self, bool)> {
+        let (storage, length) = unix_address(path)?;
+        connect(new_socket(libc::AF_UNIX)?, &storage, length)
+    }
+
+    /// The number of the error that the socket has met, if any; it is then forgotten.
+    pub fn take_error(&self) -> Option<i32> {
+        let mut number: libc::c_int = 0;
+        let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the number lives for the call and its size is given.
+        let result = unsafe {
+            libc::getsockopt(
+                self.0.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut number).cast(),
+                &mut length,
+            )
+        };
+        (result == 0 && number != 0).then_some(number)
+    }
+
     /// Receives what is there into the spare capacity of `buffer`; 0 is the end of the stream.
     #[inline]
     pub fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
@@ -166,6 +209,22 @@ impl Socket {
                 0,
             )
         };
+        if count < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let count = count as usize;
+        // SAFETY: the kernel has initialised `count` bytes after the old length.
+        unsafe { buffer.set_len(buffer.len() + count) };
+        Ok(count)
+    }
+
+    /// As `recv`, but at most `most` bytes.
+    #[inline]
+    pub fn recv_at_most(&self, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let spare = buffer.spare_capacity_mut();
+        let most = most.min(spare.len());
+        // SAFETY: the kernel writes at most `most` bytes into memory that we own.
+        let count = unsafe { libc::recv(self.0.as_raw_fd(), spare.as_mut_ptr().cast(), most, 0) };
         if count < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -259,6 +318,23 @@ pub(super) fn bind(
 ) -> io::Result<()> {
     // SAFETY: `address` is a whole sockaddr_storage of which `length` bytes are meant.
     check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const *address).cast(), length) })
+}
+
+fn connect(
+    fd: OwnedFd,
+    address: &libc::sockaddr_storage,
+    length: libc::socklen_t,
+) -> io::Result<(Socket, bool)> {
+    // SAFETY: `address` is a whole sockaddr_storage of which `length` bytes are meant.
+    let result = unsafe { libc::connect(fd.as_raw_fd(), (&raw const *address).cast(), length) };
+    match check(result) {
+        Ok(()) => Ok((Socket(fd), true)),
+        // A signal does not end the attempt: it goes on as if it had been left to itself.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINPROGRESS | libc::EINTR)) => {
+            Ok((Socket(fd), false))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 pub(super) fn check(result: i32) -> io::Result<()> {

@@ -27,6 +27,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(config: EngineConfig) -> Self {
+        let mut server = Self::bind(config);
+        server.engine.start().unwrap();
+        server
+    }
+
+    /// One whose loops are still to be started.
+    pub(crate) fn bind(config: EngineConfig) -> Self {
         let listen = Listen::Tcp {
             host: "127.0.0.1".into(),
             port: 0,
@@ -35,8 +42,7 @@ impl Server {
             pool: true,
             ..Routes::default()
         };
-        let mut engine = Engine::bind(config, routes, &[listen]).unwrap();
-        engine.start().unwrap();
+        let engine = Engine::bind(config, routes, &[listen]).unwrap();
         let address = engine.addresses()[0].replace("http://", "");
         Self { engine, address }
     }
@@ -348,4 +354,17 @@ pub(crate) fn read_response(stream: &mut TcpStream) -> (u16, Vec<u8>) {
     let mut body = vec![0; length.parse().unwrap()];
     stream.read_exact(&mut body).unwrap();
     (head[9..12].parse().unwrap(), body)
+}
+
+/// Random enough to mix things, and the same in every run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (bits ^ (bits >> 31)) % limit
+    }
 }

@@ -67,8 +67,8 @@ fn a_full_window_takes_nothing_until_half_of_it_has_left() {
 fn a_cancel_tells_once_and_what_comes_later_is_refused() {
     let (token, outbox) = token();
     token.on_cancel(|_| ()).unwrap();
-    assert!(outbox.cancel().is_some());
-    assert!(outbox.cancel().is_none());
+    assert!(outbox.cancel().0.is_some());
+    assert!(outbox.cancel().0.is_none());
     assert_eq!(token.on_cancel(|_| ()), Err(WriteError::Gone));
     assert_eq!(token.status(200), Err(WriteError::Gone));
     assert_eq!(token.write(b"late"), Err(WriteError::Gone));
@@ -86,7 +86,7 @@ fn an_ended_token_is_not_told_of_a_cancel() {
             true => drop(token),
             false => token.end().unwrap(),
         }
-        assert!(outbox.cancel().is_none());
+        assert!(outbox.cancel().0.is_none());
     }
 }
 
@@ -96,7 +96,7 @@ fn end_and_cancel_race_and_one_of_them_wins() {
         let (token, outbox) = token();
         token.on_cancel(|_| ()).unwrap();
         let racer = std::thread::spawn(move || token.answer(b"x").is_ok());
-        let told = outbox.cancel().is_some();
+        let told = outbox.cancel().0.is_some();
         assert!(racer.join().unwrap() != told);
     }
 }
