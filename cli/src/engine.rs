@@ -37,8 +37,7 @@ pub(crate) fn engine_config(args: &EngineArgs, loops: usize, terminal: bool) -> 
         server_header: defaults.server_header.filter(|_| server_header),
         date_header: switch(output.date_header, output.no_date_header, true),
         access_log: switch(output.access_log, output.no_access_log, terminal),
-        request_window: defaults.request_window,
-        response_window: defaults.response_window,
+        ..defaults
     }
 }
 
