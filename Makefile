@@ -51,7 +51,7 @@ test-c: build/rust.ok  ## The C and C++ tests, by CMake and ctest
 
 test-c-valgrind: test-c  ## The C and C++ programs of test-c once more, under valgrind
 	@scripts/need.sh valgrind valgrind "look for leaks and wild pointers"
-	TOOLB_WRAPPER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=99" \
+	TOOLB_WRAPPER="valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=99" \
 	    ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex program
 
 test-c-asan: build/rust.ok  ## The same with AddressSanitizer and UBSan in the C and C++ side

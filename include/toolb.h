@@ -1201,6 +1201,14 @@ toolb_status toolb_response_field(toolb_response *response, const char *name, co
 toolb_status toolb_response_write(toolb_response *response, const char *data, size_t len);
 
 /*
+ Takes back all that was set and written: a 200 without fields and body, to begin anew.
+
+ # Safety
+ `response` is what the handler was called with, during that call, or NULL.
+ */
+toolb_status toolb_response_clear(toolb_response *response);
+
+/*
  Copies what this thread's last failure was about, one line that says what to do, to `buffer`:
  for functions without an engine of whose error text one could ask. Empty if nothing has failed;
  a call that succeeds leaves it as it is. `needed`, if not NULL, gets the size it takes. Any thread,

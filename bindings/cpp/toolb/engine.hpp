@@ -85,6 +85,12 @@ public:
         return keep(toolb_engine_listen(handle(), host, port));
     }
 
+    /// Listens on a Unix socket; `mode` is that of its file, such as 0660, and 0 is as the umask says.
+    Engine &listen_unix(const char *path, std::uint32_t mode = 0)
+    {
+        return keep(toolb_engine_listen_unix(handle(), path, mode));
+    }
+
     /// Answers requests with this method ("GET", or "*" for all) and a path that fits the pattern
     /// ("/", "/user/{id}", "/files/{*rest}") by `handler`, which is called as
     ///
@@ -95,15 +101,28 @@ public:
     template <class Handler>
     Engine &route(const char *method, const char *pattern, Handler handler)
     {
-        std::string name = "the handler of ";
-        // The library refuses what is null; here it must only not crash.
-        if (method != nullptr && pattern != nullptr)
-            name.append(method).append(" ").append(pattern);
         using Bound = detail::Bound<Handler>;
-        auto bound = std::make_shared<Bound>(std::move(handler), std::move(name));
-        (void)keep(toolb_engine_route(handle(), method, pattern, &Bound::call, bound.get()));
-        kept_.push_back(std::move(bound));
-        return *this;
+        auto *bound = hold<Bound>(std::move(handler), name_of(method, pattern));
+        return keep(toolb_engine_route(handle(), method, pattern, &Bound::call, bound));
+    }
+
+    /// The same with a state for each loop, which needs no lock: made by `make_state()` on the loop's
+    /// thread before its first request, and destroyed there when the loop ends. The handler is called
+    /// as
+    ///
+    ///     void handler(State &, const toolb::Request &, toolb::Response &)
+    template <class Make, class Handler>
+    Engine &route(const char *method, const char *pattern, Make make_state, Handler handler)
+    {
+        using Bound = detail::BoundState<Make, Handler>;
+        toolb_route route{};
+        route.struct_size = sizeof route;
+        route.handler = &Bound::call;
+        route.user_data =
+            hold<Bound>(std::move(make_state), std::move(handler), name_of(method, pattern));
+        route.make_state = &Bound::make;
+        route.drop_state = &Bound::drop;
+        return keep(toolb_engine_add_route(handle(), method, pattern, &route));
     }
 
     /// route("GET", ...), which answers HEAD, too.
@@ -166,6 +185,15 @@ public:
         });
     }
 
+    /// What the engine has counted. Any thread.
+    toolb_stats stats() const noexcept
+    {
+        toolb_stats stats{};
+        stats.struct_size = sizeof stats;
+        (void)toolb_engine_stats(handle(), &stats);
+        return stats;
+    }
+
     /// The first mistake, or that there was none.
     const Status &status() const noexcept { return failure_; }
 
@@ -177,11 +205,31 @@ private:
         void operator()(toolb_engine *engine) const noexcept { toolb_engine_free(engine); }
     };
 
+    /// Makes what lives as long as the engine.
+    template <class Held, class... Arguments>
+    Held *hold(Arguments &&...arguments)
+    {
+        auto held = std::make_shared<Held>(std::forward<Arguments>(arguments)...);
+        kept_.push_back(held);
+        return held.get();
+    }
+
+    /// Remembers the first mistake.
     Engine &keep(toolb_status status)
     {
         if (status != TOOLB_OK && failure_.ok())
             failure_ = Status(status, error());
         return *this;
+    }
+
+    /// What a line about an exception calls a handler.
+    static std::string name_of(const char *method, const char *pattern)
+    {
+        std::string name = "the handler of ";
+        // The library refuses what is null; here it must only not crash.
+        if (method != nullptr && pattern != nullptr)
+            name.append(method).append(" ").append(pattern);
+        return name;
     }
 
     std::string error() const
