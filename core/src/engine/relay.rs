@@ -409,7 +409,8 @@ impl Loop {
             return;
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
-            Place::Here | Place::File(_) => return,
+            Place::Here => return,
+            Place::File(answer) => return self.abandon_file(&answer),
             Place::Token(outbox) => return self.cancel_token(&outbox),
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {
