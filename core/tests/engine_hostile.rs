@@ -5,7 +5,7 @@
 mod hostile;
 mod support;
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use toolb_core::bus::{self, Kind, RecordHeader, flags::*};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::ConsumerOptions;
 use toolb_core::engine::{ControlEvent, Engine};
-use toolb_core::message::encode_response_head;
+use toolb_core::message::{Request, encode_response_head};
 use toolb_core::sys::memory;
 
 /// How many consumers say whatever they like.
@@ -462,6 +462,31 @@ fn grants_of_a_request_that_make_no_sense() {
         peer.say(it, Kind::ResponseHead, END | DONE, &plain(b"right"));
     });
     assert_eq!(got, right("right"));
+}
+
+#[test]
+fn a_grant_counts_what_came_with_the_head() {
+    const GRANTED: usize = 20_000;
+    let server = Server::start(EngineConfig {
+        request_window: 5000,
+        ..EngineConfig::default()
+    });
+    let mut peer = Peer::attach(&server);
+    let mut client = connect(&server.address);
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n";
+    let upload = format!("{head}{}", "x".repeat(60_000));
+    client.get_mut().write_all(upload.as_bytes()).unwrap();
+    let (it, payload) = peer.next(Kind::RequestHead);
+    let mut taken = Request::decode(payload).unwrap().body().len();
+    assert!((1..=5000).contains(&taken), "{taken}");
+    peer.lane.grant_request(it.slot, GRANTED as u64);
+    assert!(peer.start(it));
+    peer.lane.ring(0).notice.bump();
+    peer.publish();
+    while taken < GRANTED {
+        taken += peer.next(Kind::RequestBody).1.len();
+    }
+    assert_eq!(taken, GRANTED);
 }
 
 // Files.

@@ -83,7 +83,8 @@ pub(super) struct Exchange {
     pub(super) attempts: u8,
     /// The whole body of the request has been passed on.
     pub(super) body_done: bool,
-    /// Body bytes sent after the record.
+    /// Body bytes in the record, and those sent after it.
+    pub(super) body_inline: u64,
     pub(super) body_sent: u64,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) wants_continue: bool,
@@ -114,6 +115,7 @@ impl Exchange {
             record_flags: 0,
             attempts: 0,
             body_done: false,
+            body_inline: 0,
             body_sent: 0,
             wants_continue: false,
             facts,

@@ -282,7 +282,8 @@ impl Loop {
         };
         let head_start = conn.consumed;
         let mut at = head_start + self.head.len;
-        let room = super::encode::body_room(&self.head, INLINE_BODY);
+        let window = self.shared.config.request_window as usize;
+        let room = super::encode::body_room(&self.head, INLINE_BODY.min(window));
         self.scratch.clear();
         let rejected = loop {
             match conn
@@ -322,6 +323,7 @@ impl Loop {
         conn.wants_body = false;
         // A client that sends the body unasked does not wait to be asked.
         exchange.wants_continue &= self.scratch.is_empty() && !exchange.body_done;
+        exchange.body_inline = self.scratch.len() as u64;
         exchange.record = self.spares.pop().unwrap_or_default();
         exchange.record.clear();
         exchange.record_flags = if exchange.body_done { flags::END } else { 0 };
@@ -392,7 +394,8 @@ impl Loop {
                 true => lane.ends.slots.request_granted(slot),
                 false => 0,
             };
-            let window = granted.saturating_sub(exchange.body_sent) as usize;
+            let sent = exchange.body_inline + exchange.body_sent;
+            let window = granted.saturating_sub(sent) as usize;
             if window == 0 {
                 if !lane.body_waiters.contains(&key) {
                     lane.body_waiters.push(key);
