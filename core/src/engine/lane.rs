@@ -119,6 +119,8 @@ pub(super) struct LaneEnd {
     pub(super) poisoned: bool,
     /// It is known to the pool as stalled.
     pub(super) stalled: bool,
+    /// Since then the consumer has started or said something.
+    pub(super) moved: bool,
     pub(super) wants_starts: bool,
     /// Slots in use here.
     pub(super) held: usize,
@@ -181,6 +183,7 @@ impl LaneEnd {
             touched: false,
             poisoned: false,
             stalled: false,
+            moved: false,
             wants_starts: false,
             held: 0,
             meeting: Meeting::default(),

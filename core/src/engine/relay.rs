@@ -218,7 +218,9 @@ impl Loop {
                 slot, generation, ..
             }) = lane.unstarted.front()
             else {
-                if std::mem::take(&mut lane.stalled) {
+                // What was called back is no sign of life.
+                if lane.stalled && lane.moved {
+                    lane.stalled = false;
                     self.shared.pool.mark_stalled(index, false);
                 }
                 return;
@@ -240,6 +242,7 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;
         };
+        lane.moved = true;
         let held = &mut lane.slots[usize::from(slot)];
         if std::mem::replace(&mut held.started, true) {
             return;
@@ -279,6 +282,7 @@ impl Loop {
         if self.now < oldest.sent_at + RECALL_AFTER {
             return None;
         }
+        lane.moved = false;
         if !std::mem::replace(&mut lane.stalled, true) {
             self.shared.pool.mark_stalled(index, true);
         }

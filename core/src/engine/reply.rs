@@ -96,6 +96,7 @@ impl Loop {
                 return Ok(());
             };
             *budget = budget.saturating_sub(record.len as usize + 16);
+            lane.moved = true;
             let mut payload = std::mem::take(&mut self.scratch);
             payload.clear();
             lane.ends.responses.read(&mut payload);
