@@ -364,12 +364,16 @@ impl Conn {
                 Err(_) => return false,
             }
         }
-        // A long response must not drag its sent part along.
-        if self.sent >= 64 * 1024 {
+        self.forget_sent();
+        true
+    }
+
+    /// A long response must not drag its sent part along, nor be moved again and again for that.
+    fn forget_sent(&mut self) {
+        if self.sent >= 64 * 1024 && self.sent >= self.unsent() {
             self.output.drain(..self.sent);
             self.sent = 0;
         }
-        true
     }
 
     /// When something has to be done about this connection if nothing happens.
@@ -429,5 +433,37 @@ fn after(base: u64, timeout: Duration) -> u64 {
     match timeout.as_nanos() as u64 {
         0 => u64::MAX,
         timeout => base.saturating_add(timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+
+    use crate::sys::socket::Listener;
+
+    use super::*;
+
+    #[test]
+    fn a_long_response_is_moved_once_for_each_time_it_halves() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
+        let _client = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
+        let (socket, _) = loop {
+            if let Some(accepted) = listener.accept().unwrap() {
+                break accepted;
+            }
+        };
+        let mut conn = Conn::new(socket, None, 0, 0);
+        conn.output = vec![0; 64 << 20];
+        let (mut moves, mut before) = (0, conn.unsent());
+        while conn.unsent() > 64 * 1024 {
+            conn.sent += 64 * 1024;
+            conn.forget_sent();
+            moves += usize::from(conn.sent == 0);
+            assert_eq!(conn.unsent(), before - 64 * 1024);
+            before = conn.unsent();
+        }
+        assert_eq!(moves, 10);
     }
 }
