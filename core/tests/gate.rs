@@ -331,6 +331,26 @@ fn whoever_goes_without_a_word_takes_only_what_it_had_begun() {
 }
 
 #[test]
+fn one_that_leaves_as_soon_as_it_has_come_gets_no_work() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    for _ in 0..50 {
+        let mut hasty = attach(&folder.bus());
+        hasty.ready();
+        hasty.leave();
+        // The engine has taken note of both once it has answered the one who came later.
+        let steady = Program::start(attach(&folder.bus()), "steady");
+        for _ in 0..4 {
+            assert_eq!(answer(ask(&server, "/")).1, "steady");
+        }
+        let mut events = Vec::new();
+        assert_eq!(hasty.poll(8, &mut events).unwrap(), 0, "{events:?}");
+        steady.order(Order::Leave);
+        steady.join();
+    }
+}
+
+#[test]
 fn the_engine_that_goes_is_noticed_by_all() {
     let folder = Folder::new();
     let server = start(&at(&folder.bus()));
