@@ -303,23 +303,61 @@ fn one_that_leaves_under_load_loses_nothing() {
 }
 
 #[test]
-fn whoever_dies_without_a_word_takes_only_what_it_had_begun() {
+fn whoever_goes_without_a_word_takes_only_what_it_had_begun() {
     let folder = Folder::new();
     let server = start(&at(&folder.bus()));
-    let one = Program::start(attach(&folder.bus()), "one");
-    let held = ask(&server, "/hold");
-    one.begun.recv().unwrap();
-    // It hangs up when it ends, and has not answered.
-    one.order(Order::GoOn);
-    assert_eq!(answer(held), (200, "one".to_owned()));
-    let mut two = attach(&folder.bus());
+    let mut one = attach(&folder.bus());
+    one.ready();
+    let begun = ask(&server, "/begun");
+    let mut events = Vec::new();
+    while events.is_empty() {
+        one.arm();
+        one.poll(8, &mut events).unwrap();
+    }
+    let Some(Event::Request { id, .. }) = events.pop() else {
+        panic!("{events:?}");
+    };
+    assert!(one.start(id));
+    // It has begun one, and will not even look at these.
+    let waiting: Vec<_> = (0..5).map(|_| ask(&server, "/waiting")).collect();
     drop(one);
-    two.ready();
-    let held = ask(&server, "/hold");
-    drop(held);
+    assert_eq!(answer(begun).0, 502);
+    let two = Program::start(attach(&folder.bus()), "two");
+    for stream in waiting {
+        assert_eq!(answer(stream), (200, "two".to_owned()));
+    }
     drop(server);
-    // The engine has gone: the hang-up is there.
-    while two.control().unwrap() != ControlEvent::HangUp {}
+    two.join();
+}
+
+#[test]
+fn one_that_leaves_as_soon_as_it_has_come_gets_no_work() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    for _ in 0..50 {
+        let mut hasty = attach(&folder.bus());
+        hasty.ready();
+        hasty.leave();
+        // The engine has taken note of both once it has answered the one who came later.
+        let steady = Program::start(attach(&folder.bus()), "steady");
+        for _ in 0..4 {
+            assert_eq!(answer(ask(&server, "/")).1, "steady");
+        }
+        let mut events = Vec::new();
+        assert_eq!(hasty.poll(8, &mut events).unwrap(), 0, "{events:?}");
+        steady.order(Order::Leave);
+        steady.join();
+    }
+}
+
+#[test]
+fn the_engine_that_goes_is_noticed_by_all() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    let mut consumer = attach(&folder.bus());
+    consumer.ready();
+    drop(server);
+    while consumer.control().unwrap() != ControlEvent::HangUp {}
 }
 
 #[test]

@@ -394,6 +394,41 @@ def knock_as_nobody(bus: Path) -> str:
     return text.decode(errors="replace")
 
 
+def test_the_end_of_a_process_counts_though_a_child_keeps_its_socket(stage: Stage) -> None:
+    serve = stage.serve()
+    program = subprocess.Popen(
+        [sys.executable, "-c", LEAVES_A_CHILD, str(stage.bus)], stdout=subprocess.PIPE
+    )
+    serve.says(f"(pid {program.pid}) has attached")
+    out, _ = program.communicate(timeout=30)
+    child = int(out)
+    try:
+        serve.says(f"(pid {program.pid}) is gone; requests wait for another consumer")
+        assert Path(f"/proc/{child}").exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+    work = stage.work()
+    assert stage.pid() > 0
+    work.stop()
+    serve.stop()
+
+
+LEAVES_A_CHILD = r"""
+import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(sys.argv[1])
+s.send(b"TBCP\x01\0\x30\0" b"\1\0\1\0" + bytes(20) + b"\x08\0\4\0\2\0" + bytes(4)
+       + b"\1\0c\3\0old\4\0main")
+assert s.recv(65536).startswith(b"TBCP\2")
+s.send(b"TBCP\4\0\0\0")
+child = os.fork()
+if child == 0:
+    os.close(1)
+    time.sleep(1000)  # not-sync: holds the socket until it is killed
+print(child, flush=True)
+"""
+
+
 @pytest.mark.parametrize(
     ("application", "words"), [("nowhere:app", "nowhere"), ("app:refuses_to_start", "database")]
 )

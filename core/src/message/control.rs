@@ -95,7 +95,7 @@ pub enum Control {
     },
     /// Engine: no new requests come; finish what there is and leave.
     Drain,
-    /// Consumer: understood [`Control::Drain`].
+    /// Consumer: understood [`Control::Drain`]; or, unasked: it wants to leave, and no more requests.
     Draining,
     /// Consumer: everything is finished.
     Drained,
