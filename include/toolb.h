@@ -873,7 +873,7 @@ toolb_status toolb_consumer_flush(toolb_consumer *consumer);
  Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
  is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
  handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
- a request over the bus has no route parameters, and TOOLB_LATER is not possible. Calls
+ a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
  toolb_consumer_ready. For several threads, run a consumer on each.
 
  # Safety
@@ -1485,7 +1485,7 @@ toolb_status toolb_stream_set_user(toolb_stream stream, void *user_data);
 void *toolb_stream_user(toolb_stream stream);
 
 /*
- Copies the peer's address, such as "127.0.0.1:50000" or "[::1]:50000", or "unix:" on a Unix
+ Copies the peer's address, such as `127.0.0.1:50000` or `[::1]:50000`, or "unix:" on a Unix
  socket, to `buffer`. `needed`, if not NULL, gets the size it takes; 64 is enough. Callbacks of the
  stream's loop only.
 

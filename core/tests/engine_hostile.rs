@@ -15,8 +15,9 @@ use support::{Random, Server};
 use toolb_core::bus::{self, Kind, RecordHeader, flags::*};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::ConsumerOptions;
-use toolb_core::engine::ControlEvent;
+use toolb_core::engine::{ControlEvent, Engine};
 use toolb_core::message::encode_response_head;
+use toolb_core::sys::memory;
 
 /// How many consumers say whatever they like.
 const SEEDS: u64 = 300;
@@ -463,11 +464,62 @@ fn grants_of_a_request_that_make_no_sense() {
     assert_eq!(got, right("right"));
 }
 
+// Files.
+
+#[test]
+fn a_file_that_never_comes() {
+    for flags in [END, END | DONE] {
+        let got = act(Lane::Kept, |peer, it| {
+            assert!(peer.start(it));
+            peer.say(it, Kind::ResponseFile, flags, &by_file(0, 10));
+        });
+        assert_eq!(got, died());
+    }
+}
+
+#[test]
+fn a_response_by_file_that_is_none() {
+    for payload in [&b""[..], &[0; 20], &[0xFF; 60]] {
+        let got = act(Lane::Poisoned("a bad response by file"), |peer, it| {
+            assert!(peer.start(it));
+            peer.say(it, Kind::ResponseFile, END | DONE, payload);
+        });
+        assert_eq!(got, died());
+    }
+    let got = act(Lane::Poisoned("does not end with it"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, 0, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+}
+
+#[test]
+fn a_response_by_file_and_another() {
+    let got = act(Lane::Poisoned("second response head"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseHead, 0, &head(100, &[], b"some"));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, Got::Cut);
+    let got = act(Lane::Poisoned("goes on after its end"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, END, &by_file(0, 10));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+    let got = act(NOT_IN_FLIGHT, |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+}
+
 // Anything.
 
 /// Writes records of all sorts about exchanges it has, had or never had, until it is given up or has
 /// said enough.
-fn babble(peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
+fn babble(engine: &Engine, peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
     let mut random = Random(seed);
     let kinds = [
         Kind::ResponseHead,
@@ -476,6 +528,8 @@ fn babble(peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
         Kind::ResponseBody,
         Kind::ResponseBody,
         Kind::ResponseBody,
+        Kind::ResponseFile,
+        Kind::ResponseFile,
         Kind::ResponseAbort,
         Kind::Cancelled,
         Kind::ResponseTrailers,
@@ -505,8 +559,19 @@ fn babble(peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
                 let length = [-1, body.len() as i64, random.below(3000) as i64];
                 head(length[random.below(3) as usize], &[], body)
             }
+            Kind::ResponseFile => by_file(random.below(30), random.below(3000)),
             _ => body.to_vec(),
         };
+        if kind == Kind::ResponseFile && random.below(3) > 0 {
+            let file = memory::create(c"test", 2900).unwrap();
+            engine.lane_file(
+                &peer.handle,
+                random.below(9) as u16 / 8,
+                it.slot,
+                it.generation,
+                file,
+            );
+        }
         peer.write(it, kind as u8, flags, &payload);
         if (flags & DONE != 0 || kind == Kind::Cancelled) && random.below(9) > 0 {
             // Mostly it keeps to the rule that this is the end.
@@ -535,7 +600,7 @@ fn whatever_a_consumer_says_every_client_gets_one_answer() {
         let held: Vec<_> = (0..6).map(|_| peer.request()).collect();
         // From now on what is not started may be called back.
         let mut beside = server.attach(ConsumerOptions::default(), support::Echo::default());
-        babble(&mut peer, seed, held);
+        babble(&server.engine, &mut peer, seed, held);
         server.engine.lane_down(&peer.handle);
         until(&server, |event| match event {
             ControlEvent::Released { .. } => ControlFlow::Break(()),

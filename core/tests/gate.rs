@@ -335,7 +335,20 @@ fn nonsense_is_refused_with_a_word_and_nobody_else_notices() {
     };
     let twice = [greet(&|_| ()), greet(&|_| ())].concat();
     let wrong_order = [greet(&|_| ()), vec![Control::Drain.encode()]].concat();
+    let file = |owner| {
+        let (slot, generation) = (0, 1);
+        vec![
+            Control::File {
+                owner,
+                slot,
+                generation,
+            }
+            .encode(),
+        ]
+    };
     let cases = [
+        (file(0), "before it had a lane"),
+        ([greet(&|_| ()), file(0)].concat(), "without its descriptor"),
         (vec![b"GET / HTTP/1.1\r\n\r\n".to_vec()], "is not toolB's"),
         (vec![vec![0]], "shorter than its header"),
         (vec![vec![b'T'; 65_537]], "too large"),
@@ -377,6 +390,22 @@ fn descriptors_that_nobody_asked_for_are_refused() {
     };
     assert!(text.contains("descriptors"), "{text}");
     assert_eq!(hear(&socket), None);
+    // A file that belongs to nothing is closed, one for a loop that there is not is refused.
+    let socket = connect(&folder.bus(), PATIENCE).unwrap();
+    socket.send(&packet, &[]).unwrap();
+    assert!(matches!(hear(&socket), Some(Control::Welcome(_))));
+    for owner in [0, 1] {
+        let file = Control::File {
+            owner,
+            slot: 0,
+            generation: 1,
+        };
+        socket.send(&file.encode(), &[fd]).unwrap();
+    }
+    let Some(Control::Error(text)) = hear(&socket) else {
+        panic!("a file for nobody");
+    };
+    assert!(text.contains("a loop that there is not"), "{text}");
     // After the welcome, too.
     let socket = connect(&folder.bus(), PATIENCE).unwrap();
     socket.send(&packet, &[]).unwrap();

@@ -8,8 +8,8 @@ use crate::bus::{self, Kind, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
 use super::conn::Place;
-use super::event_loop::{Loop, RECALL_AFTER, Timer};
-use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted, Waiting};
+use super::event_loop::{Loop, Timer};
+use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::mailbox::Letter;
 use super::shared::ControlEvent;
 
@@ -409,7 +409,8 @@ impl Loop {
             return;
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
-            Place::Here | Place::File(_) => return,
+            Place::Here => return,
+            Place::File(answer) => return self.abandon_file(&answer),
             Place::Token(outbox) => return self.cancel_token(&outbox),
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {
