@@ -1336,7 +1336,7 @@ toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
 /*
  A line of text for a status; never NULL, never freed. Any thread, any time.
  */
-const char *toolb_status_text(int32_t status);
+const char *toolb_status_text(uint32_t status);
 
 /*
  Adds a service for raw connections that come to a host name or address and a port (0: a free one

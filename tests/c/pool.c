@@ -30,7 +30,7 @@ static void die(int line, const char *what, toolb_status status)
 {
     char text[512] = "";
     (void)toolb_last_error(text, sizeof text, NULL);
-    fprintf(stderr, "pool.c:%d: %s: %s (%s)\n", line, what, toolb_status_text((int)status), text);
+    fprintf(stderr, "pool.c:%d: %s: %s (%s)\n", line, what, toolb_status_text(status), text);
     abort();
 }
 

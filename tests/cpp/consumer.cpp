@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <thread>
 #include <type_traits>
@@ -77,6 +78,11 @@ void a_handler_serves()
 // Collects bodies that come in pieces and sends them back in pieces.
 class Reverse {
 public:
+    Reverse()
+    {
+        EXPECT(file_ && std::fputs("0123456789", file_.get()) >= 0 && std::fflush(file_.get()) == 0);
+    }
+
     void operator()(const Event &event)
     {
         const toolb::Exchange exchange = event.exchange();
@@ -88,6 +94,11 @@ public:
             EXPECT(exchange.pause() && exchange.resume());
             if (event.request().path() == "/throw")
                 throw std::runtime_error("on purpose");
+            if (event.request().path() == "/file") {
+                EXPECT(exchange.file(-1).code() == TOOLB_BAD_ARGUMENT);
+                EXPECT(exchange.file(fileno(file_.get()), 2, 3));
+                return;
+            }
             bodies_[exchange.id()].append(event.data());
             break;
         case Event::Kind::Body:
@@ -132,7 +143,12 @@ private:
         bodies_.erase(exchange.id());
     }
 
+    struct Close {
+        void operator()(std::FILE *file) const noexcept { std::fclose(file); }
+    };
+
     std::map<std::uint64_t, std::string> bodies_;
+    std::unique_ptr<std::FILE, Close> file_{std::tmpfile()};
 };
 
 void events_are_taken()
@@ -144,6 +160,7 @@ void events_are_taken()
         EXPECT(consumer->run_events(Reverse()));
     });
     EXPECT(starts(running.get("/throw"), "HTTP/1.1 500 "));
+    EXPECT(ends(running.get("/file"), "\r\n\r\n234"));
     std::string body(1 << 20, 'x');
     body.replace(0, 5, "first");
     const std::string answer = [&] {
@@ -202,6 +219,7 @@ void a_loop_of_ones_own_waits_for_a_descriptor()
         EXPECT(ends(answer, "by a loop of its own"));
         EXPECT(consumer.wait(std::chrono::milliseconds(0)).code() == TOOLB_TIMEOUT);
 
+        EXPECT(consumer.leave());
         std::thread stopping([&] { consumer.stop(); });
         EXPECT(consumer.run([](const Request &, Response &) {}));
         stopping.join();

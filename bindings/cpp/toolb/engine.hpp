@@ -193,10 +193,11 @@ public:
     {
         Status status = started_ ? failure_ : start();
         if (status) {
+            // First, so that whoever has read the line may send a signal.
+            const detail::StopOnSignals signals(handle());
             for (std::size_t index = 0; !address(index).empty(); ++index)
                 std::printf("serving on %s\n", address(index).c_str());
             std::fflush(stdout);
-            const detail::StopOnSignals signals(handle());
             status = run();
         }
         if (status)

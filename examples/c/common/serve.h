@@ -24,7 +24,7 @@ static inline void check(const toolb_engine *engine, toolb_status status)
         return;
     if (engine != NULL)
         (void)toolb_engine_error(engine, text, sizeof text, NULL);
-    fprintf(stderr, "%s\n", text[0] != '\0' ? text : toolb_status_text((int32_t)status));
+    fprintf(stderr, "%s\n", text[0] != '\0' ? text : toolb_status_text(status));
     exit(3);
 }
 

@@ -79,7 +79,7 @@ static void *consume(void *data)
             status = toolb_consumer_wait(consumer, -1);
     }
     if (status != TOOLB_HANG_UP)
-        fprintf(stderr, "%s\n", toolb_status_text((int32_t)status));
+        fprintf(stderr, "%s\n", toolb_status_text(status));
     (void)toolb_consumer_free(consumer);
     return NULL;
 }
