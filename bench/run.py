@@ -53,9 +53,7 @@ def main() -> int:
     try:
         if "bus" in options.only:
             say("round trips between two processes ...")
-            run.trips = trips.gather(
-                tools.native, options.rounds, 150 * options.seconds, options.seconds
-            )
+            run.trips = trips.gather(tools.native, 4 * options.rounds, 100, options.seconds)
             for what, why in run.trips.absent.items():
                 say(f"{what}: LEFT OUT: {why}")
         compare(run, options, plan, groups)

@@ -4,12 +4,10 @@
  *     hello_c PORT          serves on 127.0.0.1 by one loop; 0 picks a free port
  *     hello_c bus PATH      answers for the engine at that bus, as soon as it is there
  */
-#define _POSIX_C_SOURCE 200809L
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <toolb.h>
 
 static toolb_engine *engine;
@@ -65,17 +63,12 @@ static void serve(int port)
 
 static void consume(const char *bus)
 {
-	const struct timespec pause = {0, 10 * 1000 * 1000};
-	toolb_consumer *consumer = NULL;
-	toolb_status status = TOOLB_CANNOT_ATTACH;
 	/* The engine is started at the same time. */
-	for (int i = 0; i < 1000 && status == TOOLB_CANNOT_ATTACH; i++) {
-		status = toolb_consumer_attach(bus, NULL, &consumer);
-		if (status == TOOLB_CANNOT_ATTACH)
-			nanosleep(&pause, NULL);
-	}
-	check(status);
-	status = toolb_consumer_run(consumer, hello, NULL);
+	const toolb_consumer_options options = {.struct_size = sizeof options,
+	                                        .attach_patience_ms = 10000};
+	toolb_consumer *consumer = NULL;
+	check(toolb_consumer_attach(bus, &options, &consumer));
+	toolb_status status = toolb_consumer_run(consumer, hello, NULL);
 	if (status != TOOLB_HANG_UP)
 		check(status);
 	toolb_consumer_free(consumer);

@@ -4,11 +4,9 @@
 //     hello_cpp bus PATH      answers for the engine at that bus, as soon as it is there
 #include <toolb.hpp>
 
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string_view>
-#include <thread>
 
 namespace {
 
@@ -28,12 +26,10 @@ int serve(int port)
 
 int consume(const char *bus)
 {
-    auto consumer = toolb::Consumer::attach(bus);
     // The engine is started at the same time.
-    for (int tries = 0; !consumer && tries < 1000; ++tries) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(10));
-        consumer = toolb::Consumer::attach(bus);
-    }
+    toolb::ConsumerOptions options;
+    options.attach_patience_ms = 10000;
+    auto consumer = toolb::Consumer::attach(bus, options);
     const toolb::Status ended = consumer ? consumer->run(hello) : consumer.status();
     if (ended || ended.code() == TOOLB_HANG_UP)
         return 0;
