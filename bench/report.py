@@ -130,6 +130,17 @@ def trips_table(trips: Trips) -> str:
         rows.append(row)
     text = [f"### Round trips between two processes\n\n{columns(head, rows)}\n"]
     text.append("Each process on a core of its own. The bare cache line carries 8 bytes.\n")
+    if shared := trips.rounds_on_one_core():
+        rounds = sum(r["way"] == BARE for r in trips.rows)
+        text.append(
+            f"**Remark**: in {shared} of {rounds} rounds the bare line was as fast as between two "
+            "threads of one core: the hypervisor had put both processes there.\n"
+        )
+    if trips.dropped:
+        text.append(
+            f"**Remark**: {trips.dropped} of {len(trips.rows) + trips.dropped} measurements had "
+            "hardly any trips, since others had the core, and are left out.\n"
+        )
     if trips.calls:
         calls = ", ".join(f"{n:.2f} {name}" for name, n in sorted(trips.calls.items()))
         text.append(f"System calls of both sides in one sleeping round trip: {calls}.\n")

@@ -23,6 +23,8 @@ POLLING = "rings, polling"
 SLEEPING = "rings, sleeping"
 ICEORYX = "iceoryx2"
 COUNTED = 2000  # trips of the shorter of the two runs under strace
+FEWEST = 10_000  # trips of who polls; with fewer, others had the core for most of the time
+ONE_CORE = 150  # ns; a bare round trip below this did not leave one core
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Trips:
     calls: dict[str, float] | None = None
     lateness: dict[str, Any] | None = None
     absent: dict[str, str] = field(default_factory=dict)
+    dropped: int = 0
     foreign: float = 0.0
 
     def value(self, way: str, size: int, key: str) -> float | None:
@@ -50,6 +53,10 @@ class Trips:
         ours = {r["round"]: r["p50"] for r in self.rows if r["way"] == POLLING and r["bytes"] == 64}
         return [ours[n] / bare[n] for n in sorted(ours.keys() & bare.keys()) if bare[n]]
 
+    def rounds_on_one_core(self) -> int:
+        """Rounds in which both processes were on threads of one core, as far as can be told."""
+        return sum(r["way"] == BARE and r["p50"] < ONE_CORE for r in self.rows)
+
     def calls_per_sleep(self) -> float | None:
         """System calls for one sleep, of each of the two sides: who sleeps and who wakes it. A
         sleep is an epoll_wait."""
@@ -66,8 +73,10 @@ def gather(folder: Path, rounds: int, millis: int, seconds: int) -> Trips:
 
     def measure() -> None:
         lines = _run([program, "--rounds", str(rounds), "--millis", str(millis)], 120).splitlines()
-        trips.rows = [json.loads(line) for line in lines]
-        if not any(ICEORYX in row["way"] for row in trips.rows):
+        rows = [json.loads(line) for line in lines]
+        trips.rows = [r for r in rows if r["trips"] >= FEWEST or not r["way"].endswith("polling")]
+        trips.dropped = len(rows) - len(trips.rows)
+        if not any(ICEORYX in row["way"] for row in rows):
             trips.absent[ICEORYX] = (
                 "toolb-bench-bus was built without it (scripts/bench.sh says why)"
             )

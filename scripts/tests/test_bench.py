@@ -53,7 +53,7 @@ def plan(run_loads: list[str], native: list[str]) -> report.Plan:
 
 
 def row(number: int, way: str, size: int, p50: int) -> dict[str, object]:
-    return {"round": number, "way": way, "bytes": size, "trips": 9, "p50": p50, "p99": 2 * p50}
+    return {"round": number, "way": way, "bytes": size, "trips": 99999, "p50": p50, "p99": 2 * p50}
 
 
 def test_what_wrk_says_is_read() -> None:
@@ -152,14 +152,16 @@ def test_programs_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_round_trips_without_the_middleware_say_so(tmp_path: Path) -> None:
     line = json.dumps(row(0, trips.POLLING, 64, 800))
+    starved = json.dumps(row(1, trips.POLLING, 64, 10**8) | {"trips": 1})
     fake = tmp_path / "toolb-bench-bus"
-    fake.write_text(f"#!/bin/sh\necho '{line}'\n")
+    fake.write_text(f"#!/bin/sh\necho '{line}'; echo '{starved}'\n")
     fake.chmod(0o755)
     late = tmp_path / "lateness"
     late.write_text("#!/bin/sh\necho no streams here >&2\nexit 3\n")
     late.chmod(0o755)
     found = trips.gather(tmp_path, 1, 1, 1)
     assert found.rows == [json.loads(line)]
+    assert "1 of 2 measurements" in report.trips_table(found)
     assert "built without it" in found.absent["iceoryx2"]
     assert found.absent["lateness of stream timeouts"] == ("lateness ended with 3: no streams here")
 
@@ -169,15 +171,17 @@ def test_round_trips_are_held_against_the_bare_line_of_their_round() -> None:
         rows=[
             row(0, trips.BARE, 8, 400), row(0, trips.POLLING, 64, 600),
             row(0, trips.POLLING, 1024, 9000),
-            row(1, trips.POLLING, 64, 1000), row(1, trips.BARE, 8, 200),
+            row(1, trips.POLLING, 64, 1000), row(1, trips.BARE, 8, 100),
         ]
     )  # fmt: skip
-    assert found.ratios() == [1.5, 5.0]
+    assert found.ratios() == [1.5, 10.0]
+    assert found.rounds_on_one_core() == 1
     assert found.ways() == [trips.BARE, trips.POLLING]
     assert found.value(trips.POLLING, 64, "p50") == 800
     text = report.trips_table(found)
-    assert "2.67 x" in text
-    assert "30.00 x" in text
+    assert "3.20 x" in text
+    assert "36.00 x" in text
+    assert "in 1 of 2 rounds" in text
 
 
 def test_system_calls_are_those_of_the_trips_alone() -> None:

@@ -157,12 +157,12 @@ fn print(round: usize, name: &str, bytes: usize, measured: &Measured, sleeps: Op
         trips,
         p50,
         p99,
-        mean,
+        total,
     } = measured;
     let sleeps = sleeps.map_or(String::new(), |(slept, rang)| {
         format!(r#", "slept": {slept}, "rang": {rang}"#)
     });
     println!(
-        r#"{{"round": {round}, "way": "{name}", "bytes": {bytes}, "trips": {trips}, "p50": {p50}, "p99": {p99}, "mean": {mean:.1}{sleeps}}}"#
+        r#"{{"round": {round}, "way": "{name}", "bytes": {bytes}, "trips": {trips}, "p50": {p50}, "p99": {p99}, "total": {total}{sleeps}}}"#
     );
 }
