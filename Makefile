@@ -77,7 +77,7 @@ format: build/rust.ok $(VENV)/lint.ok  ## Rewrite the sources the way `make lint
 header: build/rust.ok  ## Write include/toolb.h anew from the ffi crate
 	@bash scripts/header.sh
 
-bench: $(VENV)/bin/toolb  ## Compare with other servers in one run and print ratios (long)
+bench: $(VENV)/bin/toolb  ## Compare with other servers in one run and print ratios (15 minutes)
 	@scripts/bench.sh
 
 bench-quick: $(VENV)/bin/toolb  ## The same with few, short rounds: a smoke test, not a measurement

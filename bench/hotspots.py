@@ -2,13 +2,12 @@
 """Where a server's processes spend their time under load: perf's cpu-clock samples as text.
 
 python bench/hotspots.py raw/toolb            writes bench/profiles/raw-toolb.txt
-python bench/hotspots.py "c/bare C epoll" --connections 512 --seconds 8
+python bench/hotspots.py "native/bare C epoll" --load 512 --seconds 8
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import signal
@@ -21,16 +20,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import proctree
-from run import WrkError, env_path, wrk
+from load import HERE, WrkError, title, wrk
 from servers import (
-    HERE,
     MissingError,
     Server,
     StartError,
     Tools,
+    add_tool_options,
     all_servers,
     interrupt_on_terminate,
     start,
+    tools_of,
 )
 
 
@@ -97,16 +97,19 @@ def report(rows: list[Row], top: int) -> list[str]:
     return lines
 
 
+def file_name(server: str) -> str:
+    """C and C++ have to differ."""
+    return re.sub(r"\W+", "-", server.replace("C++", "cpp"))
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    p.add_argument("server", help="group/name, such as raw/toolb or c/nginx")
-    p.add_argument("--connections", type=int, default=64)
+    p.add_argument("server", help="group/name, such as raw/toolb or native/nginx")
+    p.add_argument("--load", default="64", help="as in run.py: 64, 512, '64 x16', '64 close'")
     p.add_argument("--seconds", type=int, default=5)
     p.add_argument("--top", type=int, default=40, help="symbols per process")
     p.add_argument("--frequency", type=int, default=1999, help="samples per second and core")
-    p.add_argument("--bin", type=Path, default=Path(sys.executable).parent)
-    p.add_argument("--toolb", type=Path, default=env_path("TOOLB_BIN"))
-    p.add_argument("--c-server", default=os.environ.get("TOOLB_C_SERVER"))
+    add_tool_options(p)
     p.add_argument("--out", type=Path, default=HERE / "profiles")
     o = p.parse_args()
     for tool in ("perf", "wrk"):
@@ -114,7 +117,7 @@ def main() -> int:
             print(f"{tool} is not installed", file=sys.stderr)
             return 2
     interrupt_on_terminate()
-    server = choose(Tools(o.bin.absolute(), o.toolb, o.c_server), o.server)
+    server = choose(tools_of(o), o.server)
     try:
         running = start(server)
     except (MissingError, StartError) as e:
@@ -123,7 +126,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         data = Path(directory) / "perf.data"
         try:
-            wrk(running.url, str(o.connections), 1)
+            wrk(running.url, o.load, 1)
             members = proctree.tree(running.pid)
             recorder = subprocess.Popen(
                 ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(o.frequency),
@@ -132,7 +135,7 @@ def main() -> int:
             )  # fmt: skip
             try:
                 before = {pid: s.own for pid, s in members.items()}
-                requests, rate, _, _, _ = wrk(running.url, str(o.connections), o.seconds)
+                answer = wrk(running.url, o.load, o.seconds)
                 after = proctree.tree(running.pid)
                 tasks = {
                     pid: {int(t.name) for t in Path(f"/proc/{pid}/task").iterdir()} for pid in after
@@ -147,20 +150,21 @@ def main() -> int:
             running.stop()
         rows = read(data)
         lines = [
-            f"{o.server}: {o.connections} connections, {o.seconds} s, {rate:,.0f} req/s under perf",
+            f"{o.server}: {title(o.load)}, {o.seconds} s, {answer.rate:,.0f} req/s under perf",
             "(cpu-clock samples; shares are of one process; its CPU per request includes perf's)",
         ]
         for pid, stat in sorted(after.items()):
             spent = (stat.own - before.get(pid, 0)) / proctree.TICK
-            each = spent * 1e6 / requests
-            title = f"{role(running.pid, stat)} ({stat.comm}): {each:.2f} us CPU per request"
-            lines += ["", title, "-" * len(title)]
+            each = spent * 1e6 / answer.requests
+            heading = f"{role(running.pid, stat)} ({stat.comm}): {each:.2f} us CPU per request"
+            lines += ["", heading, "-" * len(heading)]
             if spent < 0.02:
                 lines.append("(idle)")
                 continue
             lines += report([r for r in rows if r.task in tasks[pid]], o.top)
     o.out.mkdir(parents=True, exist_ok=True)
-    target = o.out / (re.sub(r"\W+", "-", o.server) + ".txt")
+    name = o.server if o.load == "64" else f"{o.server} {o.load}"
+    target = o.out / (file_name(name) + ".txt")
     target.write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0

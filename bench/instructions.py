@@ -2,7 +2,7 @@
 """Instructions per request, counted by callgrind: the same on a busy machine as on an idle one.
 
     python bench/instructions.py raw/toolb
-    python bench/instructions.py "c/bare C epoll" --requests 2000
+    python bench/instructions.py "native/bare C epoll" --requests 2000
 
 Two runs that differ only in the number of requests are subtracted, so that start-up cancels out.
 callgrind sees no kernel code and runs one thread at a time: compare what it says of one program
@@ -12,7 +12,6 @@ before and after a change, not of two programs. It counts the server's children,
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import socket
@@ -23,8 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from hotspots import choose
-from run import env_path
-from servers import MissingError, Server, StartError, Tools, interrupt_on_terminate, start
+from servers import (
+    MissingError,
+    Server,
+    StartError,
+    add_tool_options,
+    interrupt_on_terminate,
+    start,
+    tools_of,
+)
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -91,18 +97,16 @@ def count(server: Server, requests: int, connections: int) -> dict[str, int]:
 
 def main() -> int:
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    p.add_argument("server", help="group/name, such as raw/toolb or c/nginx")
+    p.add_argument("server", help="group/name, such as raw/toolb or native/nginx")
     p.add_argument("--requests", type=int, default=2000)
     p.add_argument("--connections", type=int, default=16)
-    p.add_argument("--bin", type=Path, default=Path(sys.executable).parent)
-    p.add_argument("--toolb", type=Path, default=env_path("TOOLB_BIN"))
-    p.add_argument("--c-server", default=os.environ.get("TOOLB_C_SERVER"))
+    add_tool_options(p)
     o = p.parse_args()
     if not shutil.which("valgrind"):
         print("valgrind is not installed", file=sys.stderr)
         return 2
     interrupt_on_terminate()
-    server = choose(Tools(o.bin.absolute(), o.toolb, o.c_server), o.server)
+    server = choose(tools_of(o), o.server)
     try:
         # The first requests warm caches and the interpreter's specialised code; both runs make them.
         few = count(server, o.requests, o.connections)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import os
 import re
-import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -146,11 +147,11 @@ def _await_answer(running: Running, deadline: float) -> None:
 
 @dataclass
 class Tools:
-    """Where things are: directory of the Python programs, toolb, and the C example's command."""
+    """Where things are: directory of the Python programs, toolb, directory of native programs."""
 
     bin: Path
     toolb: Path | None
-    c_server: str | None
+    native: Path
 
     def python_program(self, name: str) -> str:
         path = self.bin / name
@@ -168,22 +169,45 @@ class Tools:
             )
         return str(path)
 
-    def c_command(self, port: int) -> list[str]:
-        """`{port}` in the given command is replaced; without it, the port is the last argument."""
-        words = shlex.split(self.c_server) if self.c_server else []
-        candidates = words[:1] or list(C_SERVERS)
-        found = next((ROOT / c for c in candidates if (ROOT / c).is_file()), None)
-        program = str(found) if found else shutil.which(candidates[0])
-        if not program:
+    def native_program(self, name: str) -> str:
+        path = self.native / name
+        if not path.is_file():
             raise MissingError(
-                f"no C server (looked for {', '.join(candidates)}): "
-                "build the C examples, or say --c-server 'COMMAND {port}'"
+                f"{name} is not built: scripts/bench.sh does it, or give --native DIR"
             )
-        arguments = words[1:] if any("{port}" in w for w in words) else [*words[1:], "{port}"]
-        return [program, *(w.replace("{port}", str(port)) for w in arguments)]
+        return str(path)
 
 
-C_SERVERS = ("build/cmake/router", "build/bench/router", "build/router")
+def add_tool_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say where the servers are."""
+    parser.add_argument(
+        "--bin",
+        type=Path,
+        default=Path(sys.executable).parent,
+        help="directory of the Python programs (this Python's)",
+    )
+    parser.add_argument(
+        "--toolb",
+        type=Path,
+        default=_env_path("TOOLB_BIN"),
+        help="toolb program for the Python groups ($TOOLB_BIN, else beside this Python)",
+    )
+    parser.add_argument(
+        "--native",
+        type=Path,
+        default=_env_path("TOOLB_NATIVE") or ROOT / "build" / "bench" / "bin",
+        help="directory of the native programs ($TOOLB_NATIVE, else build/bench/bin)",
+    )
+
+
+def tools_of(options: argparse.Namespace) -> Tools:
+    """What those options say."""
+    return Tools(options.bin.absolute(), options.toolb, options.native.absolute())
+
+
+def _env_path(name: str) -> Path | None:
+    value = os.environ.get(name)
+    return Path(value).absolute() if value else None
 
 
 def _package(name: str) -> Callable[[], str]:
@@ -231,8 +255,16 @@ def python_servers(tools: Tools, module: str, body: bytes) -> list[Server]:
 
 
 def native_servers(tools: Tools) -> list[Server]:
-    def toolb(_: Path, port: int) -> list[str]:
-        return tools.c_command(port)
+    def inline(program: str) -> Callable[[Path, int], list[str]]:
+        return lambda _, port: [tools.native_program(program), str(port)]
+
+    def over_bus(directory: Path, _: int) -> list[str]:
+        # The engine is the process that is told to stop, and tells the consumer.
+        script = (
+            '"$1" bus "$3" & exec "$2" serve --bus "$3" --port 0 --io-threads 1 --no-access-log'
+        )
+        return ["sh", "-c", script, "sh", tools.native_program("hello_cpp"),
+                tools.native_program("toolb"), str(directory / "bus")]  # fmt: skip
 
     def epoll(_: Path, port: int) -> list[str]:
         return [str(build_epoll()), str(port)]
@@ -246,7 +278,9 @@ def native_servers(tools: Tools) -> list[Server]:
                 "-e", "stderr"]  # fmt: skip
 
     return [
-        Server("toolb inline C", toolb, HELLO),
+        Server("toolb inline C", inline("hello_c"), HELLO),
+        Server("toolb inline C++", inline("hello_cpp"), HELLO),
+        Server("toolb C++ over bus", over_bus, HELLO),
         Server("bare C epoll", epoll, HELLO),
         Server("nginx", nginx, HELLO, _says("nginx", "-v")),
     ]
@@ -293,7 +327,7 @@ def all_servers(tools: Tools) -> dict[str, list[Server]]:
     return {
         "raw": python_servers(tools, "raw", HELLO),
         "fastapi": python_servers(tools, "fastapi_app", JSON),
-        "c": native_servers(tools),
+        "native": native_servers(tools),
     }
 
 

@@ -25,7 +25,8 @@ check() {
     rm -f "$log"
 }
 
-typed=(scripts examples/fastapi/main.py)
+# plot.py needs matplotlib, which only the comparisons install.
+typed=(scripts examples/fastapi/main.py bench/run.py bench/hotspots.py bench/instructions.py)
 [[ -d bindings/python/python/toolb ]] && typed+=(bindings/python/python/toolb)
 
 # The checks are checked first: each must flag its bad samples.
@@ -35,6 +36,7 @@ check unsafe $venv/python scripts/unsafe_code.py
 check habits $venv/python scripts/habits.py
 check links $venv/python scripts/links.py
 check fmt cargo fmt --all --check -- --color never
+check busfmt cargo fmt --manifest-path bench/bus/Cargo.toml --check -- --color never
 check ruff $venv/ruff check .
 check pyformat $venv/ruff format --check .
 check mypy $venv/mypy --strict "${typed[@]}"

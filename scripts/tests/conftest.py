@@ -1,8 +1,9 @@
-"""Lets the self-tests import the checks they are about."""
+"""Lets the self-tests import the checks and comparisons they are about."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+SCRIPTS = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(SCRIPTS), str(SCRIPTS.parent / "bench")]
