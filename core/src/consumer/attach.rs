@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
-    message::{Control, DecodeError, Hello, MAX_CONTROL_PACKET, Welcome},
+    message::{Control, DecodeError, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, Welcome},
     sys::{inherited, rendezvous, seqpacket::Seqpacket},
 };
 
@@ -43,6 +43,9 @@ pub struct ConsumerOptions {
     pub token: u64,
     /// Wake the engine for every response. For workers that block in the application.
     pub kick_at_once: bool,
+    /// Whether it takes raw connections, which come as requests that say
+    /// [`is_stream`](crate::message::Request::is_stream).
+    pub streams: bool,
     /// How long the engine may take to answer.
     pub timeout: Duration,
 }
@@ -59,6 +62,7 @@ impl Default for ConsumerOptions {
             generation: 0,
             token: 0,
             kick_at_once: false,
+            streams: false,
             timeout: Duration::from_secs(10),
         }
     }
@@ -247,7 +251,7 @@ impl Consumer {
         let hello = Control::Hello(Hello {
             abi_min: ABI.0,
             abi_max: ABI.0,
-            features: 0,
+            features: if options.streams { FEATURE_STREAMS } else { 0 },
             language: options.language.clone(),
             name: options.name.clone(),
             pool: options.pool.clone(),
@@ -285,7 +289,9 @@ impl Consumer {
             ));
         }
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
-        Ok(Self::new(lane, socket, options.kick_at_once))
+        let mut consumer = Self::new(lane, socket, options.kick_at_once);
+        consumer.streams = options.streams;
+        Ok(consumer)
     }
 
     pub(super) fn new(lane: ConsumerLane, socket: Seqpacket, kick_at_once: bool) -> Self {
@@ -297,6 +303,7 @@ impl Consumer {
             socket,
             in_flight: 0,
             writable: Vec::new(),
+            streams: false,
             pace: Pace::new(kick_at_once),
             scratch: Vec::with_capacity(4096),
             pass: Vec::new(),

@@ -37,6 +37,8 @@ pub(super) mod bit {
     pub(crate) const WAITING: u16 = 1 << 11;
     /// Stands in the list of blocked ones.
     pub(crate) const QUEUED: u16 = 1 << 12;
+    /// It is a raw connection.
+    pub(crate) const STREAM: u16 = 1 << 13;
 }
 
 /// What the engine had no room for.
@@ -118,6 +120,15 @@ impl Exchange {
         ExchangeId {
             slot: slot as u16,
             generation: self.generation,
+        }
+    }
+
+    /// The kind of record that carries what it sends.
+    #[inline]
+    pub(super) fn body_kind(&self) -> Kind {
+        match self.has(bit::STREAM) {
+            true => Kind::Data,
+            false => Kind::ResponseBody,
         }
     }
 
@@ -210,7 +221,7 @@ impl Exchange {
 
     #[inline]
     fn push(&mut self, ring: &mut Producer, slot: usize, closing: u8, data: &[u8]) -> bool {
-        let header = self.header(slot, Kind::ResponseBody, closing);
+        let header = self.header(slot, self.body_kind(), closing);
         if !ring.push(header, &[data]) {
             return false;
         }

@@ -23,6 +23,9 @@ const DRAIN: u8 = 6;
 const DRAINING: u8 = 7;
 const DRAINED: u8 = 8;
 
+/// An ability: the consumer takes streams.
+pub const FEATURE_STREAMS: u64 = 1;
+
 /// What a consumer says first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hello {
@@ -30,7 +33,7 @@ pub struct Hello {
     pub abi_min: u16,
     /// The newest one.
     pub abi_max: u16,
-    /// Optional abilities, one bit each.
+    /// Optional abilities, one bit each: [`FEATURE_STREAMS`].
     pub features: u64,
     /// "python", "node", "c", ...
     pub language: String,

@@ -10,7 +10,9 @@ mod response;
 
 use std::{borrow::Cow, error::Error, fmt};
 
-pub use control::{Control, Hello, MAX_CONTROL_PACKET, MAX_CONTROL_TEXT, Welcome, choose_abi};
+pub use control::{
+    Control, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, MAX_CONTROL_TEXT, Welcome, choose_abi,
+};
 pub use fields::Fields;
 pub use request::{Request, RequestHeadParts, encode_request_head};
 pub use response::{ResponseHead, encode_response_head};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::engine::{Engine, LaneHandle};
-use crate::message::{Control, Hello, Welcome, choose_abi};
+use crate::message::{Control, FEATURE_STREAMS, Hello, Welcome, choose_abi};
 use crate::sys::seqpacket::Seqpacket;
 
 /// What a consumer must belong to.
@@ -47,6 +47,11 @@ impl Terms {
                 hello.generation, self.generation
             ));
         }
+        if engine.passes_streams() && hello.features & FEATURE_STREAMS == 0 {
+            return Err(String::from(
+                "this engine passes raw connections on, and it takes none: attach with streams on",
+            ));
+        }
         let (slots, concurrency, window) = (hello.slots, hello.concurrency, hello.window);
         if slots == 0 || concurrency == 0 || window == 0 {
             return Err(format!(
@@ -77,4 +82,4 @@ impl Terms {
 }
 
 /// The optional abilities of this engine.
-const FEATURES: u64 = 0;
+const FEATURES: u64 = FEATURE_STREAMS;
