@@ -45,17 +45,17 @@ test-python: $(VENV)/bin/toolb $(VENV)/test.ok  ## The Python and black-box test
 test-c: build/rust.ok  ## The C and C++ tests, by CMake and ctest
 	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests" \
 	    ninja ninja-build "test builds by Ninja" pkg-config pkg-config "test builds by pkg-config"
-	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTOOLB_CARGO_PROFILE=dev
 	cmake --build build/cmake --parallel
 	ctest --test-dir build/cmake --output-on-failure --no-tests=error
 
 test-c-valgrind: test-c  ## The C and C++ programs of test-c once more, under valgrind
 	@scripts/need.sh valgrind valgrind "look for leaks and wild pointers"
-	TOOLB_WRAPPER="valgrind --quiet --leak-check=full --errors-for-leak-kinds=definite --error-exitcode=99" \
+	TOOLB_WRAPPER="valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=99" \
 	    ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex program
 
 test-c-asan: build/rust.ok  ## The same with AddressSanitizer and UBSan in the C and C++ side
-	cmake -S . -B build/asan -DCMAKE_BUILD_TYPE=Debug -DTOOLB_SANITIZE=address,undefined
+	cmake -S . -B build/asan -DCMAKE_BUILD_TYPE=Debug -DTOOLB_CARGO_PROFILE=dev -DTOOLB_SANITIZE=address,undefined
 	cmake --build build/asan --parallel
 	ctest --test-dir build/asan --output-on-failure --no-tests=error --label-regex program
 

@@ -89,6 +89,11 @@
 #define TOOLB_EVENT_END 1
 
 /*
+ As a length of toolb_exchange_file: all that follows.
+ */
+#define TOOLB_REST UINT64_MAX
+
+/*
  The response is complete; the connection goes on as HTTP has it.
  */
 #define TOOLB_DONE 0
@@ -312,6 +317,10 @@ typedef struct {
      Milliseconds that the engine may take to answer; 10000 by default.
      */
     uint32_t attach_timeout_ms;
+    /*
+     Milliseconds to wait for an engine that is not there yet; by default it must be there.
+     */
+    uint32_t attach_patience_ms;
 } toolb_consumer_options;
 
 /*
@@ -717,6 +726,53 @@ uint32_t toolb_abi_version(void);
 const char *toolb_version(void);
 
 /*
+ Has the engine send requests that no route matches to consumers, in place of answering 404. They
+ wait while there is no consumer, as `toolb serve` has it. Before the engine starts.
+
+ `bus_path` is where a socket is bound when it starts, for programs of the same user that call
+ toolb_consumer_attach, and for `toolb work`. NULL is the usual place,
+ `$XDG_RUNTIME_DIR/toolb/bus`; an empty text binds none: then there is only the consumer that
+ toolb_engine_consumer makes. An engine that cannot bind it, because another one has, does not
+ start: TOOLB_CANNOT_START. The text is copied.
+
+ # Safety
+ `engine` is a live engine or NULL; `bus_path` is NUL-terminated or NULL.
+ */
+toolb_status toolb_engine_pool(toolb_engine *engine, const char *bus_path);
+
+/*
+ Copies the path at which consumers of a running engine attach to `buffer`; TOOLB_NOT_FOUND if
+ there is none. `needed`, if not NULL, gets the size it takes. Any thread.
+
+ # Safety
+ `engine` is a live engine or NULL; `buffer` has room for `capacity` bytes; `needed` may be
+ written or is NULL.
+ */
+toolb_status toolb_engine_bus(const toolb_engine *engine,
+                              char *buffer,
+                              size_t capacity,
+                              size_t *needed);
+
+/*
+ Makes a consumer of a running engine in the same process and stores it in `out`, which the caller
+ then owns: the engine hands it requests as it does to programs that attach, without another
+ process. `options` may be NULL. The engine needs toolb_engine_pool first; TOOLB_BAD_STATE if it
+ does not run. There can be one at a time: TOOLB_CANNOT_ATTACH for a second one, as `toolb run`
+ starts workers as processes of their own. Any thread but those of the engine.
+
+ It has to be used on another thread than the one in toolb_engine_run. When the engine is stopped
+ it gets TOOLB_EVENT_DRAIN, and toolb_consumer_run returns; when the engine has been freed, a
+ hang-up. Either may be freed first.
+
+ # Safety
+ `engine` is a live engine; `options` points to a toolb_consumer_options or is NULL; `out` may be
+ written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT but for `options`.
+ */
+toolb_status toolb_engine_consumer(toolb_engine *engine,
+                                   const toolb_consumer_options *options,
+                                   toolb_consumer **out);
+
+/*
  Attaches to an engine and stores the consumer in `out`, which the caller then owns. `bus` says
  where: "fd:N", a path or "unix:" and a path; NULL: what the environment variable TOOLB_BUS says,
  which `toolb` sets for the programs it starts. `options` may be NULL: all defaults. Blocks until
@@ -817,7 +873,7 @@ toolb_status toolb_consumer_flush(toolb_consumer *consumer);
  Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
  is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
  handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
- a request over the bus has no route parameters, and TOOLB_LATER is not possible. Calls
+ a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
  toolb_consumer_ready. For several threads, run a consumer on each.
 
  # Safety
@@ -835,6 +891,15 @@ toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler,
  `consumer` is a live consumer or NULL.
  */
 toolb_status toolb_consumer_stop(toolb_consumer *consumer);
+
+/*
+ Asks the engine for no more requests: finish what there is; when all is done,
+ TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_leave(toolb_consumer *consumer);
 
 /*
  Leaves the engine and frees the consumer with all its requests. Exchanges that were begun and not
@@ -886,6 +951,25 @@ toolb_status toolb_exchange_answer(toolb_consumer *consumer,
                                    uint64_t exchange,
                                    const char *data,
                                    size_t len);
+
+/*
+ Answers with a part of an open file: `length` bytes from `offset` on, or TOOLB_REST for all that
+ follows. Sends the head, with that Content-Length, and the end, and lets go of the exchange if it
+ returns TOOLB_OK; else the exchange is as it was.
+
+ `fd` is borrowed for the call: close it afterwards, whatever becomes of the response. It must be a
+ regular file, open for reading (TOOLB_BAD_ARGUMENT if it is not, or shorter). The engine reads it
+ while the client takes it; should it become shorter meanwhile, the response is broken off.
+ TOOLB_BAD_STATE if something was written before.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_file(toolb_consumer *consumer,
+                                 uint64_t exchange,
+                                 int fd,
+                                 uint64_t offset,
+                                 uint64_t length);
 
 /*
  Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
@@ -1164,6 +1248,14 @@ toolb_status toolb_response_field(toolb_response *response, const char *name, co
 toolb_status toolb_response_write(toolb_response *response, const char *data, size_t len);
 
 /*
+ Takes back all that was set and written: a 200 without fields and body, to begin anew.
+
+ # Safety
+ `response` is what the handler was called with, during that call, or NULL.
+ */
+toolb_status toolb_response_clear(toolb_response *response);
+
+/*
  Copies what this thread's last failure was about, one line that says what to do, to `buffer`:
  for functions without an engine of whose error text one could ask. Empty if nothing has failed;
  a call that succeeds leaves it as it is. `needed`, if not NULL, gets the size it takes. Any thread,
@@ -1393,7 +1485,7 @@ toolb_status toolb_stream_set_user(toolb_stream stream, void *user_data);
 void *toolb_stream_user(toolb_stream stream);
 
 /*
- Copies the peer's address, such as "127.0.0.1:50000" or "[::1]:50000", or "unix:" on a Unix
+ Copies the peer's address, such as `127.0.0.1:50000` or `[::1]:50000`, or "unix:" on a Unix
  socket, to `buffer`. `needed`, if not NULL, gets the size it takes; 64 is enough. Callbacks of the
  stream's loop only.
 

@@ -18,6 +18,9 @@
 #include "toolb/consumer.hpp"
 #include "toolb/engine.hpp"
 #include "toolb/http.hpp"
+#include "toolb/loop.hpp"
 #include "toolb/status.hpp"
+#include "toolb/stream.hpp"
+#include "toolb/token.hpp"
 
 #endif

@@ -28,17 +28,18 @@ pub(crate) fn engine_config(args: &EngineArgs, loops: usize, terminal: bool) -> 
             keep_alive: timeouts.timeout_keep_alive,
             graceful_shutdown: args.grace.timeout_graceful_shutdown,
             send_idle: timeouts.timeout_send,
-            ..defaults.timeouts
+            ..defaults.timeouts.clone()
         },
         queue_size: args.queue.queue_size,
         queue_timeout: args.queue.queue_timeout,
         limit_concurrency: args.queue.limit_concurrency,
         backlog: args.listen.backlog,
-        server_header: defaults.server_header.filter(|_| server_header),
+        server_header: defaults.server_header.clone().filter(|_| server_header),
         date_header: switch(output.date_header, output.no_date_header, true),
         access_log: switch(output.access_log, output.no_access_log, terminal),
         request_window: defaults.request_window,
         response_window: defaults.response_window,
+        ..defaults
     }
 }
 

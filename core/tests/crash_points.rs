@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use crash::clients::{Asked, Outcome, client};
 use crash::fleet::{Fleet, How, Plan};
-use crash::{Random, application, state_and_group};
-use support::Server;
+use crash::{application, state_and_group};
+use support::{Random, Server};
 use toolb_core::config::{EngineConfig, Timeouts};
 
 const CLIENTS: usize = 16;

@@ -2,238 +2,25 @@
 //! nothing; its client gets exactly one answer all the same, and the lane beside it does not notice.
 #![forbid(unsafe_code)]
 
+mod hostile;
 mod support;
 
-use std::io::{Read, Write};
+use std::io::BufRead;
 use std::ops::ControlFlow;
-use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::time::Duration;
 
-use support::http::{Connection, connect, receive};
-use support::{Fate, Server, Stuck};
-use toolb_core::bus::{self, ConsumerLane, Kind, RecordHeader, flags::*};
+use hostile::*;
+use support::http::{connect, receive};
+use support::{Random, Server};
+use toolb_core::bus::{self, Kind, RecordHeader, flags::*};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::ConsumerOptions;
-use toolb_core::engine::{ControlEvent, LaneHandle};
-use toolb_core::message::{Request, encode_response_head};
+use toolb_core::engine::{ControlEvent, Engine};
+use toolb_core::message::encode_response_head;
+use toolb_core::sys::memory;
 
-/// Nothing takes this long unless it hangs.
-const LOST: Duration = Duration::from_secs(30);
-const CLIENTS_PATH: &str = "/c";
-
-/// A consumer by hand.
-struct Peer {
-    lane: ConsumerLane,
-    handle: Arc<LaneHandle>,
-}
-
-impl Peer {
-    fn attach(server: &Server) -> Self {
-        let handle = server.engine.new_lane(16, 16, 16).unwrap();
-        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
-        let fds = handle.fds().into_iter().map(copy).collect();
-        let lane = ConsumerLane::open(fds).unwrap();
-        server.engine.lane_up(&handle);
-        Self { lane, handle }
-    }
-
-    /// The next record of a kind, and what it carries; others are passed over.
-    fn next(&mut self, kind: Kind) -> (RecordHeader, Vec<u8>) {
-        loop {
-            if self.lane.arm() {
-                let rung = self.lane.doorbell().wait(Some(LOST)).unwrap();
-                assert!(rung, "no {kind:?} comes");
-                self.lane.doorbell().drain();
-            }
-            self.lane.sleeper().disarm();
-            let ring = self.lane.ring(0);
-            ring.notice.changed();
-            ring.requests.refresh().unwrap();
-            while let Some(header) = ring.requests.peek().unwrap() {
-                let mut payload = Vec::new();
-                ring.requests.read(&mut payload);
-                ring.requests.release();
-                if header.kind == kind as u8 {
-                    return (header, payload);
-                }
-            }
-        }
-    }
-
-    fn request(&mut self) -> RecordHeader {
-        let (header, payload) = self.next(Kind::RequestHead);
-        Request::decode(payload).unwrap();
-        header
-    }
-
-    fn start(&mut self, it: RecordHeader) -> bool {
-        self.lane.start(it.slot, it.generation)
-    }
-
-    /// Writes a record that the engine does not see yet.
-    fn write(&mut self, it: RecordHeader, kind: u8, flags: u8, payload: &[u8]) {
-        let header = RecordHeader { kind, flags, ..it };
-        assert!(self.lane.ring(0).responses.push(header, &[payload]));
-    }
-
-    fn publish(&mut self) {
-        let ring = self.lane.ring(0);
-        ring.responses.publish();
-        bus::fence();
-        ring.waker.kick().unwrap();
-    }
-
-    /// Writes a record and shows it.
-    fn say(&mut self, it: RecordHeader, kind: Kind, flags: u8, payload: &[u8]) {
-        self.write(it, kind as u8, flags, payload);
-        self.publish();
-    }
-}
-
-/// The payload of a response's head.
-fn head(length: i64, fields: &[(&[u8], &[u8])], body: &[u8]) -> Vec<u8> {
-    let mut payload = Vec::new();
-    encode_response_head(&mut payload, 200, length, fields.iter().copied(), body).unwrap();
-    payload
-}
-
-fn plain(body: &[u8]) -> Vec<u8> {
-    head(body.len() as i64, &[], body)
-}
-
-/// What the client got. That nothing else came has been seen to.
-#[derive(Debug, Eq, PartialEq)]
-enum Got {
-    Answer(u16, String),
-    /// The answer of the lane beside.
-    Elsewhere,
-    Cut,
-}
-
-/// What the engine is to think of it.
-#[derive(Clone, Copy, Debug)]
-enum Lane {
-    /// It is given up, with these words.
-    Poisoned(&'static str),
-    /// It goes on.
-    Kept,
-}
-
-/// A server with two lanes, one of which has taken a request and does not notice what happens; a
-/// client whose request is on the other; and what that does with it.
-fn act(expected: Lane, misbehave: impl FnOnce(&mut Peer, RecordHeader)) -> Got {
-    act_on(expected, "GET /c HTTP/1.1\r\nhost: x\r\n\r\n", misbehave)
-}
-
-fn act_on(expected: Lane, request: &str, misbehave: impl FnOnce(&mut Peer, RecordHeader)) -> Got {
-    let server = Server::start(EngineConfig::default());
-    let (stuck, begun, fate) = Stuck::new();
-    let one = ConsumerOptions {
-        concurrency: 1,
-        ..ConsumerOptions::default()
-    };
-    let mut beside = server.attach(one, stuck);
-    let mut bystander = connect(&server.address);
-    ask(&mut bystander, "/stuck");
-    begun.recv().unwrap();
-    let mut peer = Peer::attach(&server);
-    let mut client = connect(&server.address);
-    client.get_mut().write_all(request.as_bytes()).unwrap();
-    let it = peer.request();
-
-    misbehave(&mut peer, it);
-    let mut poisoned = None;
-    if let Lane::Poisoned(_) = expected {
-        poisoned = Some(until(&server, |event| match event {
-            ControlEvent::Poisoned { lane_id, reason } => {
-                assert_eq!(lane_id, peer.handle.lane_id());
-                ControlFlow::Break(reason)
-            }
-            other => panic!("{other:?}"),
-        }));
-    }
-    // As if it had been killed: what it published counts, if it counts at all.
-    server.engine.lane_down(&peer.handle);
-    until(&server, |event| match event {
-        ControlEvent::Released { .. } => ControlFlow::Break(()),
-        other => panic!("{other:?}"),
-    });
-    match (expected, poisoned) {
-        (Lane::Poisoned(expected), Some(said)) => assert!(said.contains(expected), "{said}"),
-        _ => assert_eq!(server.engine.stats().poisoned, 0),
-    }
-
-    fate.send(Fate::Answer).unwrap();
-    let got = hear(&mut client);
-    assert_eq!(receive(&mut bystander).unwrap().body, b"GET /stuck? ");
-    for number in 0..20 {
-        ask(&mut bystander, &format!("/{number}"));
-        let answer = receive(&mut bystander).unwrap();
-        assert_eq!(answer.body, format!("GET /{number}? ").into_bytes());
-    }
-    beside.kill(&server.engine);
-    got
-}
-
-fn ask(connection: &mut Connection, path: &str) {
-    let stream = connection.get_mut();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
-}
-
-fn until<T>(server: &Server, mut look: impl FnMut(ControlEvent) -> ControlFlow<T>) -> T {
-    loop {
-        server.engine.control_events().drain();
-        while let Some(event) = server.engine.next_control_event() {
-            if let ControlFlow::Break(found) = look(event) {
-                return found;
-            }
-        }
-        let rung = server.engine.control_events().wait(Some(LOST)).unwrap();
-        assert!(rung, "the engine does not tell");
-    }
-}
-
-/// The one outcome of the client's request.
-fn hear(client: &mut Connection) -> Got {
-    let answer = match receive(client) {
-        Ok(answer) => answer,
-        Err(cut) if cut.begun => return Got::Cut,
-        Err(cut) => panic!("silence: {}", cut.error),
-    };
-    match answer.closes {
-        true => {
-            let mut rest = Vec::new();
-            client.read_to_end(&mut rest).unwrap();
-            assert_eq!(rest, b"", "more than one answer");
-        }
-        false => {
-            ask(client, "/next");
-            match receive(client) {
-                Ok(next) => assert_eq!(next.body, b"GET /next? ", "more than one answer"),
-                // It was closed after its answer.
-                Err(cut) => assert!(!cut.begun, "more than one answer"),
-            }
-        }
-    }
-    match String::from_utf8(answer.body).unwrap() {
-        body if body.starts_with(&format!("GET {CLIENTS_PATH}?")) => Got::Elsewhere,
-        body => Got::Answer(answer.status, body),
-    }
-}
-
-fn right(body: &str) -> Got {
-    Got::Answer(200, body.to_owned())
-}
-
-fn died() -> Got {
-    Got::Answer(502, "the application's worker died\n".to_owned())
-}
-
-fn failed() -> Got {
-    Got::Answer(500, "Internal Server Error\n".to_owned())
-}
-
+/// How many consumers say whatever they like.
+const SEEDS: u64 = 300;
 const NOT_CANCELLED: Lane = Lane::Poisoned("nobody called back");
 const NOT_IN_FLIGHT: Lane = Lane::Poisoned("not in flight");
 
@@ -330,6 +117,27 @@ fn called_back_and_aborted_or_cancelled_as_if_it_had_run() {
     act_when_called_back(|peer, it| {
         peer.say(RecordHeader { aux: 1, ..it }, Kind::Cancelled, DONE, b"");
     });
+}
+
+#[test]
+fn what_has_answered_without_a_start_is_not_called_back() {
+    let server = Server::start(EngineConfig::default());
+    let mut peer = Peer::attach(&server);
+    let [mut first, mut second] = [(); 2].map(|()| connect(&server.address));
+    ask(&mut first, CLIENTS_PATH);
+    peer.request();
+    ask(&mut second, CLIENTS_PATH);
+    let it = peer.request();
+    peer.say(it, Kind::ResponseHead, 0, &head(6, &[], b"one"));
+    assert!(!second.fill_buf().unwrap().is_empty());
+    // not-sync: by then both have waited long enough to be called back
+    std::thread::sleep(Duration::from_millis(10));
+    // The first one is overdue in front of a lane that has room, and the second is behind it.
+    let mut beside = server.attach(ConsumerOptions::default(), support::Echo::default());
+    assert_eq!(receive(&mut first).unwrap().body, b"GET /c? ");
+    peer.say(it, Kind::ResponseBody, END | DONE, b"two");
+    assert_eq!(receive(&mut second).unwrap().body, b"onetwo");
+    beside.kill(&server.engine);
 }
 
 // The end.
@@ -654,4 +462,155 @@ fn grants_of_a_request_that_make_no_sense() {
         peer.say(it, Kind::ResponseHead, END | DONE, &plain(b"right"));
     });
     assert_eq!(got, right("right"));
+}
+
+// Files.
+
+#[test]
+fn a_file_that_never_comes() {
+    for flags in [END, END | DONE] {
+        let got = act(Lane::Kept, |peer, it| {
+            assert!(peer.start(it));
+            peer.say(it, Kind::ResponseFile, flags, &by_file(0, 10));
+        });
+        assert_eq!(got, died());
+    }
+}
+
+#[test]
+fn a_response_by_file_that_is_none() {
+    for payload in [&b""[..], &[0; 20], &[0xFF; 60]] {
+        let got = act(Lane::Poisoned("a bad response by file"), |peer, it| {
+            assert!(peer.start(it));
+            peer.say(it, Kind::ResponseFile, END | DONE, payload);
+        });
+        assert_eq!(got, died());
+    }
+    let got = act(Lane::Poisoned("does not end with it"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, 0, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+}
+
+#[test]
+fn a_response_by_file_and_another() {
+    let got = act(Lane::Poisoned("second response head"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseHead, 0, &head(100, &[], b"some"));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, Got::Cut);
+    let got = act(Lane::Poisoned("goes on after its end"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, END, &by_file(0, 10));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+    let got = act(NOT_IN_FLIGHT, |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+}
+
+// Anything.
+
+/// Writes records of all sorts about exchanges it has, had or never had, until it is given up or has
+/// said enough.
+fn babble(engine: &Engine, peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
+    let mut random = Random(seed);
+    let kinds = [
+        Kind::ResponseHead,
+        Kind::ResponseHead,
+        Kind::ResponseHead,
+        Kind::ResponseBody,
+        Kind::ResponseBody,
+        Kind::ResponseBody,
+        Kind::ResponseFile,
+        Kind::ResponseFile,
+        Kind::ResponseAbort,
+        Kind::Cancelled,
+        Kind::ResponseTrailers,
+        Kind::Pong,
+    ];
+    for _ in 0..random.below(60) {
+        if held.is_empty() {
+            break;
+        }
+        let which = random.below(held.len() as u64) as usize;
+        let mut it = held[which];
+        match random.below(60) {
+            0 => it.generation = it.generation.wrapping_add(random.below(3) as u32),
+            1 => it.slot = random.below(16) as u16,
+            2..9 => {
+                peer.start(it);
+            }
+            9 => peer.lane.grant_request(it.slot, random.below(u64::MAX)),
+            _ => {}
+        }
+        let kind = kinds[random.below(kinds.len() as u64) as usize];
+        let flags = [0, 0, 0, END, END | DONE, END | DONE, DONE][random.below(7) as usize];
+        let body = &[b'y'; 3000][..random.below(3000) as usize];
+        it.aux = random.below(2) as u16;
+        let payload = match kind {
+            Kind::ResponseHead => {
+                let length = [-1, body.len() as i64, random.below(3000) as i64];
+                head(length[random.below(3) as usize], &[], body)
+            }
+            Kind::ResponseFile => by_file(random.below(30), random.below(3000)),
+            _ => body.to_vec(),
+        };
+        if kind == Kind::ResponseFile && random.below(3) > 0 {
+            let file = memory::create(c"test", 2900).unwrap();
+            engine.lane_file(
+                &peer.handle,
+                random.below(9) as u16 / 8,
+                it.slot,
+                it.generation,
+                file,
+            );
+        }
+        peer.write(it, kind as u8, flags, &payload);
+        if (flags & DONE != 0 || kind == Kind::Cancelled) && random.below(9) > 0 {
+            // Mostly it keeps to the rule that this is the end.
+            held.swap_remove(which);
+        }
+        if random.below(3) == 0 {
+            peer.publish();
+        }
+        if random.below(8) == 0 {
+            std::thread::yield_now();
+        }
+    }
+    peer.publish();
+}
+
+#[test]
+fn whatever_a_consumer_says_every_client_gets_one_answer() {
+    let mut poisoned = 0;
+    for seed in 0..SEEDS {
+        let server = Server::start(EngineConfig::default());
+        let mut peer = Peer::attach(&server);
+        let mut clients: Vec<_> = (0..6).map(|_| connect(&server.address)).collect();
+        for client in &mut clients {
+            ask(client, CLIENTS_PATH);
+        }
+        let held: Vec<_> = (0..6).map(|_| peer.request()).collect();
+        // From now on what is not started may be called back.
+        let mut beside = server.attach(ConsumerOptions::default(), support::Echo::default());
+        babble(&server.engine, &mut peer, seed, held);
+        server.engine.lane_down(&peer.handle);
+        until(&server, |event| match event {
+            ControlEvent::Released { .. } => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        for mut client in clients {
+            hear(&mut client);
+        }
+        poisoned += server.engine.stats().poisoned;
+        beside.kill(&server.engine);
+    }
+    assert!((1..SEEDS).contains(&poisoned), "{poisoned}");
 }

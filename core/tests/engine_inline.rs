@@ -141,6 +141,21 @@ fn what_no_route_matches_is_refused() {
 }
 
 #[test]
+fn what_no_route_matches_is_refused_before_its_body_has_come() {
+    let server = Server::start();
+    for (line, status) in [("POST /none", "404"), ("POST /user/1", "405")] {
+        // The client keeps its body back, and gets its answer all the same.
+        let head = format!("{line} HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000\r\n\r\n");
+        let answer = server.talk(&[&head, "a little"]);
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+}
+
+#[test]
 fn a_malformed_request_is_answered_400_and_closed() {
     let server = Server::start();
     let answer = server.talk(&["GET / HTTP/1.1\nhost: x\n\n"]);
@@ -149,6 +164,15 @@ fn a_malformed_request_is_answered_400_and_closed() {
         "{answer}"
     );
     assert!(answer.contains("connection: close\r\n"), "{answer}");
+}
+
+#[test]
+fn a_head_request_whose_body_is_malformed_gets_no_body() {
+    let server = Server::start();
+    let answer =
+        server.talk(&["HEAD /user/1 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nz"]);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
 }
 
 #[test]

@@ -5,10 +5,12 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::BorrowedFd;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use support::{Echo, Fate, Server, Silent, Stuck, read_response};
+use toolb_core::bus::{ConsumerLane, LaneState};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::ConsumerOptions;
 use toolb_core::engine::ControlEvent;
@@ -127,6 +129,23 @@ fn without_a_consumer_requests_wait_for_a_while_and_a_few_only() {
     }
     let stats = server.engine.stats();
     assert_eq!((stats.overloaded, stats.queue_timeouts), (1, 2));
+}
+
+#[test]
+fn a_consumer_that_leaves_before_it_came_up_gets_no_requests() {
+    let mut server = Server::bind(EngineConfig {
+        queue_timeout: Duration::from_millis(50),
+        ..EngineConfig::default()
+    });
+    let leaves = server.engine.new_lane(8, 8, 8).unwrap();
+    let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+    let seen = ConsumerLane::open(leaves.fds().into_iter().map(copy).collect()).unwrap();
+    server.engine.lane_up(&leaves);
+    server.engine.lane_draining(&leaves);
+    // Only now the loop learns that it came up.
+    server.engine.start().unwrap();
+    assert_eq!(read_response(&mut ask(&server, "/")).0, 503);
+    assert_eq!(seen.state(), LaneState::Draining);
 }
 
 #[test]

@@ -237,3 +237,16 @@ pub unsafe extern "C" fn toolb_response_write(
         Ok(())
     })
 }
+
+/// Takes back all that was set and written: a 200 without fields and body, to begin anew.
+///
+/// # Safety
+/// `response` is what the handler was called with, during that call, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_response_clear(response: *mut toolb_response) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from a `Response`.
+        unsafe { place(response.cast::<Response>())? }.clear();
+        Ok(())
+    })
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import json
 import os
 import sys
@@ -158,6 +159,33 @@ async def receive_times_out(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.wait_for(receive(), 0.001)
     except asyncio.TimeoutError:
         await answer(send, "timeout")
+
+
+@scenario
+async def listeners_come_and_go(scope: Scope, receive: Receive, send: Send) -> None:
+    """As of an application that asks again and again whether its client is still there."""
+    await body_of(receive)
+    staying = [asyncio.ensure_future(receive()) for _ in range(3)]
+
+    def futures() -> int:
+        gc.collect()
+        return sum(isinstance(each, asyncio.Future) for each in gc.get_objects())
+
+    async def listen(times: int) -> None:
+        for _ in range(times):
+            task = asyncio.ensure_future(receive())
+            await asyncio.sleep(0)  # not-sync: lets the task run
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    await listen(100)
+    before = futures()
+    await listen(10_000)
+    notes["kept"] = futures() - before
+    events["listened"].set()
+    notes["heard"] = [(await each)["type"] for each in staying]
+    events["heard"].set()
 
 
 @scenario
@@ -442,6 +470,29 @@ async def tasks(scope: Scope, receive: Receive, send: Send) -> None:
     same = asyncio.current_task() is task and task in asyncio.all_tasks()
     depth = len(task.get_stack())
     await answer(send, {"first": first, "name": name, "same": same, "repr": shown, "stack": depth})
+
+
+@scenario
+async def all_tasks(scope: Scope, receive: Receive, send: Send) -> None:
+    """The set of all tasks while tasks come and go, and while somebody goes through it."""
+    known = asyncio.tasks._all_tasks
+    before = len(known)
+    slow = asyncio.create_task(events["never"].wait())
+    quick = [asyncio.create_task(asyncio.sleep(0)) for _ in range(50)]  # not-sync: a step each
+    counts = [len(known) - before, len({slow, *quick} & asyncio.all_tasks())]
+    await asyncio.wait(quick)
+    everybody = iter(known)
+    next(everybody)
+    quick.clear()
+    for _ in everybody:
+        pass
+    del _
+    counts.append(len(known) - before)
+    slow.cancel()
+    await asyncio.wait([slow])
+    del slow
+    counts.append(len(known) - before)
+    await answer(send, counts)
 
 
 @scenario

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import threading
 
-import pytest
 from conftest import Server
 
 
@@ -18,13 +17,16 @@ def test_a_request_runs_in_a_task(server: Server) -> None:
     assert said["stack"] >= 1
 
 
+def test_all_tasks_are_known(server: Server) -> None:
+    assert json.loads(server.ask("/all-tasks").text) == [51, 51, 1, 0]
+
+
 def test_timeouts_and_groups(server: Server) -> None:
     expected = ["wait_for", "wait_for", "timeout", "group"]
     assert json.loads(server.ask("/timeouts").text) == expected
 
 
 def test_anyio(server: Server) -> None:
-    pytest.importorskip("anyio")
     expected = ["timed out: True", "from a thread", "listener cancelled"]
     assert json.loads(server.ask("/anyio-task-group").text) == expected
 

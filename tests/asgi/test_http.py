@@ -83,6 +83,15 @@ def test_receive_waits_for_the_disconnect(server: Server) -> None:
     assert notes == {"done at once": False, "message": gone, "again": gone}
 
 
+def test_nothing_is_kept_of_a_receive_that_was_cancelled(server: Server) -> None:
+    with server.connect() as connection:
+        connection.request("/listeners-come-and-go")
+        notes = json.loads(server.ask("/await-event?listened").text)
+    assert notes["kept"] < 100
+    notes = json.loads(server.ask("/await-event?heard").text)
+    assert notes["heard"] == ["http.disconnect"] * 3
+
+
 def test_receive_after_the_response_is_a_disconnect(server: Server) -> None:
     with server.connect() as connection:
         connection.request("/receive-after-response")

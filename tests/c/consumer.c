@@ -43,6 +43,7 @@ static toolb_consumer *consumer;
 static job *jobs;
 static int events = -1;
 static char payload[BLOCK];
+static char served[4096];
 
 static void fail(const char *what, toolb_status status)
 {
@@ -283,12 +284,23 @@ static void begin(const toolb_event *event)
     } else if (is(path, "/echo")) {
         check("head", toolb_exchange_write(consumer, x, NULL, 0));
         take_body(new_job(x, ECHO, id), event->data, end);
+    } else if (is(path, "/file")) {
+        long length = number(event->request, "length", -1);
+        int fd = open(served, O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            fail("open", TOOLB_OK);
+        check("file", toolb_exchange_file(consumer, x, fd,
+                                          (uint64_t)number(event->request, "offset", 0),
+                                          length < 0 ? TOOLB_REST : (uint64_t)length));
+        close(fd);
     } else if (is(path, "/abort")) {
         check("abort", toolb_exchange_abort(consumer, x));
     } else if (is(path, "/forbidden")) {
         check("status", toolb_exchange_status(consumer, x, 403));
         check("answer", toolb_exchange_answer(consumer, x, NULL, 0));
     } else {
+        if (is(path, "/leave"))
+            check("leave", toolb_consumer_leave(consumer));
         if (is(path, "/block"))
             sleep_ms(number(event->request, "ms", 0));
         check("answer", toolb_exchange_answer(consumer, x, id, strlen(id)));
@@ -413,6 +425,12 @@ static int handle(void *data, const toolb_request *request, toolb_response *resp
         fail("flush from a handler", TOOLB_OK);
     if (is(path, "/stop"))
         check("stop", toolb_consumer_stop(consumer));
+    if (is(path, "/later")) {
+        toolb_token *token = NULL;
+        if (toolb_response_later(response, &token) != TOOLB_BAD_STATE)
+            fail("a token", TOOLB_OK);
+        return TOOLB_LATER;
+    }
     return is(path, "/close") ? TOOLB_CLOSE : TOOLB_DONE;
 }
 
@@ -434,6 +452,7 @@ int main(int argc, char **argv)
         char path[4096];
         snprintf(path, sizeof path, "%s/events", directory);
         events = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        snprintf(served, sizeof served, "%s/served", directory);
         snprintf(path, sizeof path, "%s/payload", directory);
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd >= 0 && read(fd, payload, sizeof payload) != (ssize_t)sizeof payload)

@@ -36,7 +36,7 @@
         }                                                                                     \
     } while (0)
 
-static const char *address;
+static const char *address, *program;
 
 static int ask(const char *text)
 {
@@ -104,6 +104,8 @@ static void without_a_consumer(void)
     EXPECT(toolb_consumer_attach("fd:3", &options, &consumer), TOOLB_NOT_UTF8);
     options.name = NULL;
     EXPECT(toolb_consumer_attach("\xff", &options, &consumer), TOOLB_NOT_UTF8);
+    options.attach_patience_ms = 30;
+    EXPECT(toolb_consumer_attach("/nowhere/bus", &options, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT(toolb_consumer_attach("", &options, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT(toolb_consumer_attach("fd:x", &options, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT(toolb_consumer_attach("fd:-1", &options, &consumer), TOOLB_CANNOT_ATTACH);
@@ -121,12 +123,14 @@ static void without_a_consumer(void)
     EXPECT(toolb_consumer_wait(NULL, 0), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_flush(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_run(NULL, NULL, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_leave(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_stop(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_free(NULL), TOOLB_OK);
     EXPECT(toolb_exchange_status(NULL, 1, 200), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_field(NULL, 1, "a", "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_answer(NULL, 1, "a", 1), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_write(NULL, 1, "a", 1), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_exchange_file(NULL, 1, 0, 0, TOOLB_REST), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_end(NULL, 1), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_done(NULL, 1), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_abort(NULL, 1), TOOLB_NULL_ARGUMENT);
@@ -141,6 +145,7 @@ static void with_a_wrong_exchange(toolb_consumer *consumer, uint64_t x)
     EXPECT(toolb_exchange_field(consumer, x, "a", "b"), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_answer(consumer, x, "a", 1), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_write(consumer, x, "a", 1), TOOLB_NOT_FOUND);
+    EXPECT(toolb_exchange_file(consumer, x, 0, 0, TOOLB_REST), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_end(consumer, x), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_done(consumer, x), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_abort(consumer, x), TOOLB_NOT_FOUND);
@@ -209,9 +214,24 @@ static void with_exchanges(toolb_consumer *consumer)
     EXPECT(toolb_exchange_field(consumer, x, "a", "\xff"), TOOLB_NOT_UTF8);
     EXPECT(toolb_exchange_write(consumer, x, NULL, 1), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_answer(consumer, x, NULL, 1), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_exchange_file(consumer, x, -1, 0, TOOLB_REST), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_exchange_file(consumer, x, 1000000, 0, TOOLB_REST), TOOLB_BAD_ARGUMENT);
+    {
+        int folder = open(".", O_RDONLY), file = open(program, O_RDONLY), ends[2];
+        REQUIRE(folder >= 0 && file >= 0 && pipe(ends) == 0);
+        EXPECT(toolb_exchange_file(consumer, x, folder, 0, TOOLB_REST), TOOLB_BAD_ARGUMENT);
+        EXPECT(toolb_exchange_file(consumer, x, ends[0], 0, TOOLB_REST), TOOLB_BAD_ARGUMENT);
+        EXPECT(toolb_exchange_file(consumer, x, file, UINT64_MAX, 1), TOOLB_BAD_ARGUMENT);
+        EXPECT(toolb_exchange_file(consumer, x, file, 1, UINT64_MAX - 1), TOOLB_BAD_ARGUMENT);
+        close(folder);
+        close(file);
+        close(ends[0]);
+        close(ends[1]);
+    }
     EXPECT(toolb_exchange_resume(consumer, x), TOOLB_OK);
     EXPECT(toolb_exchange_write(consumer, x, "ab", 2), TOOLB_OK);
     EXPECT(toolb_exchange_status(consumer, x, 201), TOOLB_BAD_STATE);
+    EXPECT(toolb_exchange_file(consumer, x, 0, 0, TOOLB_REST), TOOLB_BAD_STATE);
     EXPECT(toolb_exchange_field(consumer, x, "a", "b"), TOOLB_BAD_STATE);
     EXPECT(toolb_exchange_answer(consumer, x, "a", 1), TOOLB_BAD_STATE);
     EXPECT(toolb_exchange_end(consumer, x), TOOLB_OK);
@@ -303,6 +323,7 @@ int main(int argc, char **argv)
     int number, client;
     if (argc < 3)
         return 2;
+    program = argv[0];
     address = argv[1];
     without_a_consumer();
 

@@ -1,23 +1,11 @@
 /* Every entry point, used wrongly: a status comes back, nothing crashes. */
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <toolb.h>
-
-#define EXPECT(call, status)                                                                  \
-    do {                                                                                      \
-        toolb_status got = (call);                                                            \
-        if (got != (status)) {                                                                \
-            fprintf(stderr, "%s:%d: %s is %d, not " #status "\n", __FILE__, __LINE__, #call, got); \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
+#include "expect.h"
 
 static int handler(void *data, const toolb_request *request, toolb_response *response)
 {
@@ -284,6 +272,7 @@ int main(void)
     EXPECT(toolb_response_status(NULL, 200), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_field(NULL, "a", "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_write(NULL, "a", 1), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_response_clear(NULL), TOOLB_NULL_ARGUMENT);
     if (toolb_request_method(NULL).len != 0 || toolb_request_path(NULL).len != 0 ||
         toolb_request_query(NULL).len != 0 || toolb_request_body(NULL).len != 0)
         return 1;

@@ -70,6 +70,9 @@ void handlers_answer()
         response.write(request.path()).write("?").write(request.query()).write(request.body());
     });
     engine.get("/close", [](const toolb::Request &, toolb::Response &) { return toolb::Step::Close; });
+    engine.get("/clear", [](const toolb::Request &, toolb::Response &response) {
+        response.status(404).field("x-a", "b").write("never seen").clear().write("anew");
+    });
     engine.get("/bad/field", [](const toolb::Request &, toolb::Response &response) {
         response.write("never seen").field("x-\xff", "a");
     });
@@ -98,6 +101,9 @@ void handlers_answer()
         open.send("GET /close HTTP/1.1\r\nHost: t\r\n\r\n");
         EXPECT(starts(open.receive(), "HTTP/1.1 200 "));
     }
+    const std::string anew = ask(address, "GET", "/clear");
+    EXPECT(starts(anew, "HTTP/1.1 200 ") && ends(anew, "\r\n\r\nanew"));
+    EXPECT(anew.find("x-a") == std::string::npos);
     for (const char *path : {"/bad/field", "/bad/throw", "/bad/odd"}) {
         const std::string answer = ask(address, "GET", path);
         EXPECT(starts(answer, "HTTP/1.1 500 "));

@@ -57,6 +57,11 @@ class Request:
     def number(self, name: str, default: int = 0) -> int:
         return int(self.ask(name, str(default)))
 
+    def may_go_on(self) -> bool:
+        """Whether the gate that the request names is open."""
+        name = self.ask("gate", "")
+        return not name or (Path(DIRECTORY or ".") / f"gate-{name}").exists()
+
     async def pieces(self) -> Any:
         """The body, part by part; ends early with None if the client leaves."""
         while True:
@@ -128,7 +133,10 @@ async def whole(r: Request) -> None:
 
 
 async def sleep(r: Request) -> None:
+    """So long, or until a gate opens."""
     await asyncio.sleep(r.number("ms") / 1000)  # not-sync: the delay is what the test asks for
+    while not r.may_go_on():
+        await asyncio.sleep(0.02)  # not-sync: the pause between two looks
     await r.answer(r.id.encode())
     note("END", r.id)
 
@@ -137,6 +145,8 @@ async def block(r: Request) -> None:
     """What no asynchronous application should do, and all of them do somewhere."""
     # not-sync: the delay is what the test asks for
     time.sleep(r.number("ms") / 1000)
+    while not r.may_go_on():
+        time.sleep(0.02)  # not-sync: the pause between two looks
     await r.answer(r.id.encode())
     note("END", r.id)
 
@@ -168,8 +178,7 @@ async def upload(r: Request) -> None:
         if first:
             first = False
             note("HOLD", r.id)
-            gate = Path(DIRECTORY or ".") / f"gate-{r.ask('gate', 'none')}"
-            while not gate.exists():
+            while not r.may_go_on():
                 # not-sync: a slow reader is what the test asks for
                 await asyncio.sleep(0.02)
     await r.answer(f"{r.id} {size} {sha.hexdigest()}".encode())

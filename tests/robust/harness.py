@@ -187,7 +187,7 @@ class Server:
         else:
             command = [*wrapper, toolb(), "run", application, "--no-access-log", *flags]
             for name, value in (("--port", "0"), ("--workers", str(workers)), ("--loop", loop)):
-                if name not in flags:
+                if name not in flags and (name != "--port" or "--uds" not in flags):
                     command += [name, value]
         self.process = subprocess.Popen(
             command,

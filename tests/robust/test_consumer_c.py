@@ -76,6 +76,9 @@ def test_a_handler_closes_and_an_aborted_exchange_is_a_500(events: Server, handl
     with handler.connect() as connection:
         assert connection.ask("/close").closes
         assert connection.until_closed() == b""
+    with handler.connect() as connection:
+        assert connection.ask("/later").status == 500
+        assert connection.ask("/x").status == 200
     with events.connect() as connection:
         assert connection.ask("/abort").status == 500
 
@@ -126,6 +129,52 @@ def send_rest(connection: Connection, block: bytes, sent: int, total: int) -> No
         sent += connection.socket.send(block[sent % BLOCK :])
 
 
+def test_files_are_sent_as_a_whole_and_in_parts(events: Server) -> None:
+    content = payload(5 * MIB)
+    (events.directory / "served").write_bytes(content)
+    kept = len(descriptors(events.pid)), len(descriptors(events.worker_pids()[0]))
+    with events.connect() as connection:
+        for query, expected in (
+            ("", content),
+            ("?offset=5000000", content[5_000_000:]),
+            ("?offset=100&length=300000", content[100:300_100]),
+            ("?length=0", b""),
+        ):
+            connection.send(request(f"/file{query}"))
+            answer = connection.receive()
+            assert answer.status == 200
+            assert answer.body == expected
+        connection.send(request("/file") * 20)
+        for _ in range(20):
+            assert connection.receive().body == content
+        head = connection.ask("/file", "HEAD")
+        assert head.get(b"content-length") == b"%d" % len(content)
+    wait_until(
+        "all files were closed",
+        lambda: (
+            len(descriptors(events.pid)) <= kept[0]
+            and len(descriptors(events.worker_pids()[0])) <= kept[1]
+        ),
+    )
+
+
+def test_a_slow_reader_of_a_file_costs_no_memory(events: Server) -> None:
+    size = 64 * MIB
+    with (events.directory / "served").open("wb") as file:
+        file.truncate(size)
+    reset_peak(events.pid)
+    before = peak_rss(events.pid)
+    with events.connect() as connection, events.connect() as other:
+        connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.send(request("/file"))
+        first = connection.socket.recv(1)
+        for _ in range(100):
+            assert other.ask("/x").status == 200
+        connection.rest = first
+        assert len(connection.receive().body) == size
+    assert peak_rss(events.pid) - before < 4 * 1024
+
+
 def test_a_client_that_leaves_is_told_of(events: Server) -> None:
     for path in ("/sleep?ms=60000", "/stream?size=100000000&parts=10000"):
         with events.connect() as connection:
@@ -164,14 +213,17 @@ def test_a_drain_ends_consumers_well(servers: Servers, arguments: tuple[str, ...
     assert "exit" not in server.said().lower(), server.said()
 
 
-def test_a_handler_may_stop_its_consumer(servers: Servers) -> None:
+@pytest.mark.parametrize(
+    ("path", "arguments"), [("/stop", ("run",)), ("/leave", ())], ids=["stop", "leave"]
+)
+def test_a_consumer_may_leave(servers: Servers, path: str, arguments: tuple[str, ...]) -> None:
     """What it has not begun goes to the next one, which is started in its place."""
-    server = servers.start(program=native.serving("consumer", "run"))
+    server = servers.start(program=native.serving("consumer", *arguments))
     first = server.worker_pids()
     with server.connect() as connection:
         asked = ["a", "b", "c"]
-        connection.send(request("/stop", headers={"X-Id": "stop"}))
-        assert connection.receive().body == b"stop"
+        connection.send(request(path, headers={"X-Id": "left"}))
+        assert connection.receive().body == b"left"
         for own in asked:
             connection.send(request("/x", headers={"X-Id": own}))
         assert [connection.receive().body.decode() for _ in asked] == asked
@@ -207,3 +259,23 @@ def test_every_misuse_is_answered_by_a_status(tmp_path: Path) -> None:
         engine.terminate()
     assert "exited with code 0" in said[-1], "".join(said)
     assert done.exists()
+
+
+def test_threads_with_a_consumer_each(servers: Servers, tmp_path: Path) -> None:
+    """The program is there before its engine, serves on all threads at once, and ends well."""
+    bus = tmp_path / "bus"
+    program = native.command("consumer_threads", str(bus), "3")
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            engine = [str(native.built() / "toolb"), "serve", "--bus", str(bus), "--port", "0"]
+            server = servers.start(program=engine, events=False)
+            clients = [server.connect() for _ in range(3)]
+            for client in clients:
+                client.send(request("/meet"))
+            assert sorted(client.receive().body for client in clients) == [b"0", b"1", b"2"]
+            for _ in range(50):
+                assert clients[0].ask("/").status == 200
+            process.terminate()
+            assert process.wait(20) == 0, process.stdout and process.stdout.read()
+        finally:
+            process.kill()

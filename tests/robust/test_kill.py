@@ -32,7 +32,7 @@ from .harness import (
     wait_until,
 )
 from .http1 import AsyncConnection, CutError, request
-from .payload import marked
+from .payload import marked, payload
 
 KILLS = int(os.environ.get("TOOLB_KILLS", "200"))
 # A worker that was young when it died is replaced after up to 5 s: many keep the pace up.
@@ -53,8 +53,11 @@ class Asked:
 class Load:
     """Clients that ask one thing after the other, and write down how each ended."""
 
-    def __init__(self, server: Server, seed: int) -> None:
+    def __init__(self, server: Server, seed: int, files: bool = False) -> None:
         self.server = server
+        self.files = files
+        if files:
+            (server.directory / "served").write_bytes(payload(900_000))
         self.random = random.Random(seed)
         self.asked: list[Asked] = []
         self.ready: dict[int, float] = {}  # workers that have answered, and when they last did
@@ -71,6 +74,8 @@ class Load:
             # The loop of that worker stands still: what else it was sent has not begun.
             path = f"/block?ms={self.random.randrange(5, 30)}"
             one = Asked(own, request(path, headers=headers), own.encode())
+        elif kind < 0.75 and self.files:
+            one = Asked(own, request("/file", headers=headers), payload(900_000))
         elif kind < 0.85:
             path = "/stream?size=60000&parts=6&gap=4"
             one = Asked(own, request(path, headers=headers), marked(own, 60_000))
@@ -170,7 +175,7 @@ def test_workers_killed_at_random_under_load(servers: Servers, language: str) ->
     shm, tmp = set(os.listdir("/dev/shm")), set(os.listdir("/tmp"))
     started_at = time.time()
     server = start(servers, language, WORKERS)
-    load = Load(server, seed=20)
+    load = Load(server, seed=20, files=language == "c")
 
     async def run(kills: int, seconds: float) -> list[tuple[int, float]]:
         clients = [asyncio.ensure_future(load.client()) for _ in range(CLIENTS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -13,23 +14,17 @@ from .harness import Server, Servers, percentile
 from .http1 import AsyncConnection, request
 
 RATE = 250  # requests per second: far below what one worker can do
-SECONDS = 4.0
+SECONDS = 0.8
 CONNECTIONS = 32
-STUCK = 5000  # ms
+ROUNDS = 6
 FACTOR = 3
-# However busy the machine: who waits that long has waited for the stuck worker.
-NEVER = 1.5
-ATTEMPTS = 4
 
 
 @dataclass
 class Measured:
     waits: list[float] = field(default_factory=list)  # seconds from when each was due
     pids: Counter[int] = field(default_factory=Counter)
-
-    @property
-    def p99(self) -> float:
-        return percentile(self.waits, 99)
+    of_the_stuck: int = 0  # answers of the worker that is stuck meanwhile
 
 
 Spare = deque[AsyncConnection]
@@ -57,39 +52,30 @@ async def steady_load(server: Server, name: str, spare: Spare) -> Measured:
         # not-sync: requests are due at fixed times
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.ensure_future(ask(number, due)))
+    # Whatever is held up by the stuck worker is held up for ever: the gate opens only afterwards.
     await asyncio.wait_for(asyncio.gather(*tasks), 20)
     assert len(measured.waits) == int(RATE * SECONDS)
     return measured
 
 
-async def one_attempt(server: Server, way: str, attempt: int) -> tuple[Measured, Measured]:
-    spare = deque([await AsyncConnection.open(server.address) for _ in range(CONNECTIONS)])
-    without = await steady_load(server, f"{way}{attempt}a", spare)
-    own = f"{way}{attempt}"
+async def one_round(server: Server, way: str, number: int, spare: Spare) -> list[Measured]:
+    """The same load without and with a stuck worker beside."""
+    without = await steady_load(server, f"{way}{number}a", spare)
+    own = f"{way}{number}"
     connection = await AsyncConnection.open(server.address)
-    data = request(f"/{way}?ms={STUCK}", headers={"X-Id": own})
+    data = request(f"/{way}?gate={own}", headers={"X-Id": own})
     stuck = asyncio.ensure_future(connection.ask(data))
     while own not in server.began():
         # not-sync: the pause between two looks
         await asyncio.sleep(0.005)
-    beside = await steady_load(server, f"{way}{attempt}b", spare)
-    worst = max(beside.waits)
-    assert worst < NEVER, f"a fast request waited {worst:.1f} s beside a stuck worker"
-    assert own not in server.began("END"), "it was not stuck for all that time"
+    beside = await steady_load(server, f"{way}{number}b", spare)
+    server.open_gate(own)
     answer = await asyncio.wait_for(stuck, 20)
     assert (answer.status, answer.body) == (200, own.encode())
     pid = int(answer.get(b"x-pid") or 0)
-    for each in (connection, *spare):
-        each.close()
-    assert len(without.pids) == 2, f"one worker did everything: {without.pids}"
-    if way == "block":
-        # Its event loop was dead for that long: the test would mean nothing otherwise.
-        assert beside.pids[pid] == 0, "the stuck worker has answered"
-        assert sum(beside.pids.values()) == len(beside.waits)
-    else:
-        # A worker that only waits goes on with its share.
-        assert beside.pids[pid] > len(beside.waits) // 20
-    return without, beside
+    connection.close()
+    beside.of_the_stuck = beside.pids[pid]
+    return [without, beside]
 
 
 @pytest.mark.timeout(180)
@@ -97,19 +83,34 @@ async def one_attempt(server: Server, way: str, attempt: int) -> tuple[Measured,
 @pytest.mark.parametrize("way", ["block", "sleep"])
 def test_one_stuck_worker_of_two(servers: Servers, way: str, loop: str) -> None:
     """`block` stops its whole event loop, `sleep` only awaits: for the fast requests beside it
-    there must be no difference."""
+    there must be no difference. Rounds without and with it take turns, so that a busy machine
+    slows down both; and of what differs from round to round the median is taken, so that a request
+    which is late in one of them is the machine's fault, and one in most of them the server's."""
     server = servers.start(workers=2, loop=loop)
-    told = []
-    for attempt in range(ATTEMPTS):
-        without, beside = asyncio.run(one_attempt(server, way, attempt))
-        bound, worst = FACTOR * without.p99, max(beside.waits)
-        told.append(
-            f"p99 without {without.p99 * 1e3:.1f} ms, with p99 {beside.p99 * 1e3:.1f} ms,"
-            f" worst {worst * 1e3:.1f} ms"
-        )
-        if worst <= bound:
-            break
-        # One late request in a thousand may be the machine's fault; a server's comes again.
+
+    async def rounds() -> list[list[Measured]]:
+        spare = deque([await AsyncConnection.open(server.address) for _ in range(CONNECTIONS)])
+        measured = [await one_round(server, way, number, spare) for number in range(ROUNDS)]
+        for connection in spare:
+            connection.close()
+        return measured
+
+    measured = asyncio.run(rounds())
+    workers = sum((without.pids for without, _ in measured), Counter[int]())
+    assert len(workers) == 2, f"one worker did everything: {workers}"
+    shares = [beside.of_the_stuck for _, beside in measured]
+    print(f"{way} {loop}: answers of the stuck worker in each round: {shares}")
+    if way == "block":
+        # Its event loop was dead for that long: the test would mean nothing otherwise.
+        assert not any(shares), "the stuck worker has answered"
     else:
-        pytest.fail(f"in each of {ATTEMPTS} attempts a fast request had to wait: {told}")
-    print(told)
+        # A worker that only waits goes on with its share.
+        assert sum(shares) > sum(len(beside.waits) for _, beside in measured) // 20, shares
+    for name, p in (("p50", 50), ("p99", 99), ("worst", 100)):
+        without, beside = (
+            statistics.median(percentile(one.waits, p) for one in side)
+            for side in zip(*measured, strict=True)
+        )
+        told = f"{name} without {without * 1e3:.1f} ms, with {beside * 1e3:.1f} ms"
+        print(f"{way} {loop}: {told}")
+        assert beside <= FACTOR * without, told

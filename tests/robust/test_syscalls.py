@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 import selectors
 import shutil
 import socket
+import statistics
 import threading
 import time
 from collections import Counter
@@ -21,42 +23,54 @@ from .harness import Servers, voluntary_switches
 from .http1 import Connection, Parser, request
 
 CLIENTS = 64
-SECONDS = 4.0
+HALF = 32  # of the requests that wait on a connection
+SLICES = 15
+SECONDS = 0.4  # each
 BUDGET = 0.2  # calls per request, on each side
-ATTEMPTS = 3
 TRACED = "read,write,epoll_wait,epoll_pwait,epoll_pwait2"
 EVENTFD = "anon_inode:[eventfd]"
 
 
-def saturate(address: tuple[str, int], seconds: float) -> tuple[int, float, float]:
-    """One request at a time on each of 64 connections, as fast as they are answered; how many were
-    answered, and between which times of the clock."""
+@dataclass
+class Slice:
+    """How many requests were answered between two times of the clock."""
+
+    began: float
+    ended: float = 0.0
+    answered: int = 0
+
+
+def saturate(address: tuple[str, int], slices: int) -> list[Slice]:
+    """Requests on 64 connections, each of which has more of them waiting than it can get answered
+    before we come to look: however little of the processor we get, the server is never idle."""
     data = request("/")
-    answered = 0
+    done: list[Slice] = []
     with selectors.DefaultSelector() as selector:
         sockets = [socket.create_connection(address) for _ in range(CLIENTS)]
+        length = answer_length(address, data)
+        pending = dict.fromkeys(sockets, 0)  # bytes of answers to the current half
         for s in sockets:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            s.sendall(2 * HALF * data)
             s.setblocking(False)
             selector.register(s, selectors.EVENT_READ, s)
-        length = answer_length(address, data)
-        pending = dict.fromkeys(sockets, 0)
-        began, end = time.time(), time.monotonic() + seconds
-        for s in sockets:
-            s.send(data)
-        while time.monotonic() < end:
+        now = Slice(time.time())
+        while len(done) < slices:
+            if time.time() >= now.began + SECONDS:
+                now.ended = time.time()
+                done.append(now)
+                now = Slice(now.ended)
             for key, _ in selector.select(1):
                 s = key.data
-                pending[s] += len(s.recv(65536)) or pytest.fail("the server closed a connection")
-                if pending[s] >= length:
-                    assert pending[s] == length, "answers differ in length"
-                    pending[s] = 0
-                    answered += 1
-                    s.send(data)
-        ended = time.time()
+                came = len(s.recv(65536)) or pytest.fail("the server closed a connection")
+                now.answered += (pending[s] + came) // length - pending[s] // length
+                pending[s] += came
+                while pending[s] >= HALF * length:
+                    pending[s] -= HALF * length
+                    s.sendall(HALF * data)
         for s in sockets:
             s.close()
-    return answered, began, ended
+    return done
 
 
 def answer_length(address: tuple[str, int], data: bytes) -> int:
@@ -114,14 +128,16 @@ class Watcher(threading.Thread):
 
 
 def calls_of(
-    pid: int, threads: list[int], prefix: Path, between: tuple[float, float], watcher: Watcher
-) -> Calls:
-    """Reads strace's files of one process' threads."""
-    calls = Calls()
+    pid: int, threads: list[int], prefix: Path, slices: list[Slice], watcher: Watcher
+) -> list[Calls]:
+    """Reads strace's files of one process' threads; what it did in each slice of time."""
+    all_calls = [Calls() for _ in slices]
+    begins = [one.began for one in slices]
     for line in lines_of(threads, prefix):
         found = CALL.match(line)
-        if not found or not between[0] <= float(found[1]) <= between[1]:
+        if not found or not begins[0] <= float(found[1]) < slices[-1].ended:
             continue
+        calls = all_calls[bisect.bisect_right(begins, float(found[1])) - 1]
         name, fd, what = found[2], int(found[3]), found[4]
         if name == "read" and what == EVENTFD:
             calls.eventfd_reads += 1
@@ -137,7 +153,7 @@ def calls_of(
             bus = [kind == EVENTFD for kind in kinds]
             calls.returns["bus" if all(bus) else "mixed" if any(bus) else "other"] += 1
             calls.returns["unknown"] += kinds.count("unknown")
-    return calls
+    return all_calls
 
 
 def lines_of(threads: list[int], prefix: Path) -> Iterator[str]:
@@ -155,19 +171,15 @@ def threads_of(pid: int) -> list[int]:
 def test_system_calls_of_the_bus_under_load(servers: Servers, tmp_path: Path, loop: str) -> None:
     """The handler does next to nothing: this is about the bus. With handlers that take tens of
     microseconds each answer is worth a wake-up, and gets one."""
-    told = []
-    for attempt in range(ATTEMPTS):
-        engine, worker, answered = trace(servers, tmp_path / f"trace{attempt}", loop)
-        each = [calls.of_the_bus / answered for calls in (engine, worker)]
-        told.append(f"engine {each[0]:.3f}, worker {each[1]:.3f} per request: {engine}, {worker}")
-        print(loop, told[-1])
-        # Whoever the machine keeps from working in batches may try again.
-        if max(each) < BUDGET:
-            return
-    pytest.fail(f"{BUDGET} calls per request and side is the budget: {told}")
+    for side, calls, slices in trace(servers, tmp_path / "trace", loop):
+        each = [one.of_the_bus / s.answered for one, s in zip(calls, slices, strict=True)]
+        # A moment in which the machine keeps everybody from working in batches says nothing.
+        usual = statistics.median(each)
+        print(f"{loop}: {side} {usual:.3f} per request, {min(each):.3f} to {max(each):.3f}")
+        assert usual < BUDGET, f"{side}: {usual:.3f} calls per request: {each}, {sum_of(calls)}"
 
 
-def trace(servers: Servers, prefix: Path, loop: str) -> tuple[Calls, Calls, int]:
+def trace(servers: Servers, prefix: Path, loop: str) -> list[tuple[str, list[Calls], list[Slice]]]:
     """The calls of engine and worker while so many requests were answered."""
     strace = shutil.which("strace")
     assert strace, "strace is needed for this test: apt install strace"
@@ -177,26 +189,36 @@ def trace(servers: Servers, prefix: Path, loop: str) -> tuple[Calls, Calls, int]
     server = servers.start("app:plain", workers=1, loop=loop, wrapper=wrapper, events=False)
     pids = [server.pid, *server.worker_pids()]
     assert len(pids) == 2
-    saturate(server.address, 1.0)  # warms up
+    saturate(server.address, 2)  # warms up
     watcher = Watcher(pids)
     watcher.start()
     threads = [threads_of(pid) for pid in pids]
-    answered, *between = saturate(server.address, SECONDS)
+    slices = saturate(server.address, SLICES)
     watcher.done.set()
     watcher.join()
     assert server.stop() == 0, server.said()
     engine, worker = (
-        calls_of(pid, own, prefix, (between[0], between[1]), watcher)
-        for pid, own in zip(pids, threads, strict=True)
+        calls_of(pid, own, prefix, slices, watcher) for pid, own in zip(pids, threads, strict=True)
     )
-    assert answered > 500 * SECONDS
+    assert min(one.answered for one in slices) > 0
+    assert sum(one.answered for one in slices) > 500 * SLICES * SECONDS
     # The trace has seen what it is about: epoll on both sides, and its events were recognised.
-    assert engine.returns["other"] + engine.returns["mixed"] > 100
-    assert worker.returns.total() > 0
-    for calls in (engine, worker):
+    returns = sum_of(engine).returns
+    assert returns["other"] + returns["mixed"] > 100
+    for calls in (sum_of(engine), sum_of(worker)):
+        assert calls.returns.total() > 0
         assert calls.returns["unknown"] < 0.01 * calls.returns.total() + 5, calls
-    assert min(engine.of_the_bus, worker.of_the_bus) > 0, "not one wake-up was traced"
-    return engine, worker, answered
+        assert calls.of_the_bus > 0, "not one wake-up was traced"
+    return [("engine", engine, slices), ("worker", worker, slices)]
+
+
+def sum_of(calls: list[Calls]) -> Calls:
+    total = Calls()
+    for one in calls:
+        total.eventfd_reads += one.eventfd_reads
+        total.eventfd_writes += one.eventfd_writes
+        total.returns += one.returns
+    return total
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -4,9 +4,7 @@
 
 #include "http.hpp"
 
-#include <algorithm>
 #include <chrono>
-#include <limits>
 #include <memory>
 
 namespace toolb {
@@ -218,10 +216,7 @@ public:
     /// The same, at most for this long: then TOOLB_TIMEOUT.
     Status wait(std::chrono::milliseconds at_most)
     {
-        using Count = std::chrono::milliseconds::rep;
-        const Count most = std::numeric_limits<std::int32_t>::max();
-        const Count count = std::clamp(at_most.count(), Count{0}, most);
-        return explained(toolb_consumer_wait(handle(), static_cast<std::int32_t>(count)));
+        return explained(toolb_consumer_wait(handle(), detail::timeout(at_most)));
     }
 
     /// Tells the engine all that was written; poll, arm and wait do it in time.
@@ -231,6 +226,8 @@ public:
     toolb_consumer *handle() const noexcept { return handle_.get(); }
 
 private:
+    friend class Engine;
+
     struct Free {
         void operator()(toolb_consumer *consumer) const noexcept
         {

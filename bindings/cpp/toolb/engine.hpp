@@ -2,7 +2,9 @@
 #ifndef TOOLB_ENGINE_HPP
 #define TOOLB_ENGINE_HPP
 
+#include "consumer.hpp"
 #include "http.hpp"
+#include "stream.hpp"
 
 #include <csignal>
 
@@ -76,6 +78,7 @@ public:
         handle_ = std::move(other.handle_);
         kept_ = std::move(other.kept_);
         failure_ = std::move(other.failure_);
+        started_ = other.started_;
         return *this;
     }
 
@@ -83,6 +86,12 @@ public:
     Engine &listen(const char *host, std::uint16_t port)
     {
         return keep(toolb_engine_listen(handle(), host, port));
+    }
+
+    /// Listens on a Unix socket; `mode` is that of its file, such as 0660, and 0 is as the umask says.
+    Engine &listen_unix(const char *path, std::uint32_t mode = 0)
+    {
+        return keep(toolb_engine_listen_unix(handle(), path, mode));
     }
 
     /// Answers requests with this method ("GET", or "*" for all) and a path that fits the pattern
@@ -95,16 +104,54 @@ public:
     template <class Handler>
     Engine &route(const char *method, const char *pattern, Handler handler)
     {
-        std::string name = "the handler of ";
-        // The library refuses what is null; here it must only not crash.
-        if (method != nullptr && pattern != nullptr)
-            name.append(method).append(" ").append(pattern);
         using Bound = detail::Bound<Handler>;
-        auto bound = std::make_shared<Bound>(std::move(handler), std::move(name));
-        (void)keep(toolb_engine_route(handle(), method, pattern, &Bound::call, bound.get()));
-        kept_.push_back(std::move(bound));
-        return *this;
+        auto *bound = hold<Bound>(std::move(handler), name_of(method, pattern));
+        return keep(toolb_engine_route(handle(), method, pattern, &Bound::call, bound));
     }
+
+    /// The same with a state for each loop, which needs no lock: made by `make_state()` on the loop's
+    /// thread before its first request, and destroyed there when the loop ends. The handler is called
+    /// as
+    ///
+    ///     void handler(State &, const toolb::Request &, toolb::Response &)
+    template <class Make, class Handler>
+    Engine &route(const char *method, const char *pattern, Make make_state, Handler handler)
+    {
+        using Bound = detail::BoundState<Make, Handler>;
+        toolb_route route{};
+        route.struct_size = sizeof route;
+        route.handler = &Bound::call;
+        route.user_data =
+            hold<Bound>(std::move(make_state), std::move(handler), name_of(method, pattern));
+        route.make_state = &Bound::make;
+        route.drop_state = &Bound::drop;
+        return keep(toolb_engine_add_route(handle(), method, pattern, &route));
+    }
+
+    /// Serves raw connections to an address by what `make()` makes for each loop: an object derived
+    /// from toolb::Service. Without a host it lives on connections that it makes.
+    template <class Make>
+    Engine &service(const char *host, std::uint16_t port, Make make,
+                    const ServiceOptions &options = ServiceOptions())
+    {
+        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        const toolb_service description = bound->description(options);
+        return keep(toolb_engine_service(handle(), host, port, &description, bound));
+    }
+
+    /// The same on a Unix socket; `mode` is that of its file, and 0 is as the umask says.
+    template <class Make>
+    Engine &service_unix(const char *path, std::uint32_t mode, Make make,
+                         const ServiceOptions &options = ServiceOptions())
+    {
+        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        const toolb_service description = bound->description(options);
+        return keep(toolb_engine_service_unix(handle(), path, mode, &description, bound));
+    }
+
+    /// Sends what no route matches to consumers, in place of answering 404. `bus` is the path at which
+    /// they attach: null is the usual place, and with "" there is only the one that consumer() makes.
+    Engine &pool(const char *bus = nullptr) { return keep(toolb_engine_pool(handle(), bus)); }
 
     /// route("GET", ...), which answers HEAD, too.
     template <class Handler>
@@ -123,8 +170,10 @@ public:
     /// Binds the addresses and starts the loops; returns when connections are accepted.
     Status start()
     {
-        if (failure_.ok())
+        if (failure_.ok()) {
             (void)keep(toolb_engine_start(handle()));
+            started_ = failure_.ok();
+        }
         return failure_;
     }
 
@@ -136,12 +185,13 @@ public:
         return failure_;
     }
 
-    /// All that the main function of a small program does: starts, prints a line "serving on ..." for
-    /// each address, and runs until SIGINT or SIGTERM, unless the program handles those itself. A
-    /// failure is a line on standard error. Returns what main should: 0, or 3 after a failure.
+    /// All that the main function of a small program does: starts unless started, prints a line
+    /// "serving on ..." for each address, and runs until SIGINT or SIGTERM, unless the program handles
+    /// those itself. A failure is a line on standard error. Returns what main should: 0, or 3 after a
+    /// failure.
     int serve()
     {
-        Status status = start();
+        Status status = started_ ? failure_ : start();
         if (status) {
             for (std::size_t index = 0; !address(index).empty(); ++index)
                 std::printf("serving on %s\n", address(index).c_str());
@@ -155,6 +205,17 @@ public:
         return 3;
     }
 
+    /// Makes a consumer of this running engine in the same process, for another thread than the one in
+    /// run(); one at a time.
+    Result<Consumer> consumer(const ConsumerOptions &options = ConsumerOptions())
+    {
+        toolb_consumer *made = nullptr;
+        const toolb_status status = toolb_engine_consumer(handle(), &options, &made);
+        if (status != TOOLB_OK)
+            return Consumer::explained(status);
+        return Consumer(made);
+    }
+
     /// Makes run() return. Any thread, any number of times, and from signal handlers.
     void stop() noexcept { (void)toolb_engine_stop(handle()); }
 
@@ -164,6 +225,23 @@ public:
         return detail::fetch([&](char *buffer, std::size_t capacity, std::size_t *needed) {
             return toolb_engine_address(handle(), index, buffer, capacity, needed);
         });
+    }
+
+    /// The path at which consumers of a running engine attach; empty if there is none.
+    std::string bus() const
+    {
+        return detail::fetch([this](char *buffer, std::size_t capacity, std::size_t *needed) {
+            return toolb_engine_bus(handle(), buffer, capacity, needed);
+        });
+    }
+
+    /// What the engine has counted. Any thread.
+    toolb_stats stats() const noexcept
+    {
+        toolb_stats stats{};
+        stats.struct_size = sizeof stats;
+        (void)toolb_engine_stats(handle(), &stats);
+        return stats;
     }
 
     /// The first mistake, or that there was none.
@@ -177,11 +255,31 @@ private:
         void operator()(toolb_engine *engine) const noexcept { toolb_engine_free(engine); }
     };
 
+    /// Makes what lives as long as the engine.
+    template <class Held, class... Arguments>
+    Held *hold(Arguments &&...arguments)
+    {
+        auto held = std::make_shared<Held>(std::forward<Arguments>(arguments)...);
+        kept_.push_back(held);
+        return held.get();
+    }
+
+    /// Remembers the first mistake.
     Engine &keep(toolb_status status)
     {
         if (status != TOOLB_OK && failure_.ok())
             failure_ = Status(status, error());
         return *this;
+    }
+
+    /// What a line about an exception calls a handler.
+    static std::string name_of(const char *method, const char *pattern)
+    {
+        std::string name = "the handler of ";
+        // The library refuses what is null; here it must only not crash.
+        if (method != nullptr && pattern != nullptr)
+            name.append(method).append(" ").append(pattern);
+        return name;
     }
 
     std::string error() const
@@ -195,6 +293,7 @@ private:
     std::vector<std::shared_ptr<void>> kept_;
     std::unique_ptr<toolb_engine, Free> handle_;
     Status failure_;
+    bool started_ = false;
 };
 
 } // namespace toolb

@@ -3,6 +3,7 @@
 #define TOOLB_HTTP_HPP
 
 #include "status.hpp"
+#include "token.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -19,6 +20,8 @@ enum class Step : int {
     Done = TOOLB_DONE,
     /// The response is complete; the connection closes after it.
     Close = TOOLB_CLOSE,
+    /// The response comes from whoever has the token of Response::later; then it goes without saying.
+    Later = TOOLB_LATER,
 };
 
 /// A request, lent to a handler. All views taken from it end with the handler's call.
@@ -92,23 +95,73 @@ public:
         return checked(toolb_response_write(handle_, bytes.data(), bytes.size()));
     }
 
-    /// Makes the answer a 500, whatever was written.
-    Response &fail() noexcept
+    /// Takes back all that was set and written.
+    Response &clear() noexcept
     {
-        // A code that HTTP does not have; the engine then answers on its own.
-        (void)toolb_response_status(handle_, 0);
+        (void)toolb_response_clear(handle_);
         return *this;
     }
+
+    /// Makes the answer a plain 500, whatever was written.
+    Response &fail() noexcept
+    {
+        (void)toolb_response_clear(handle_);
+        (void)toolb_response_status(handle_, 500);
+        (void)toolb_response_field(handle_, "content-type", "text/plain; charset=utf-8");
+        (void)toolb_response_write(handle_, "Internal Server Error\n", 22);
+        return *this;
+    }
+
+    /// Gives away the right to answer, with what was set and written so far; what is written here
+    /// afterwards is lost. The second one is empty, and so is that of a consumer's response.
+    Token later() noexcept
+    {
+        toolb_token *made = nullptr;
+        is_later_ = toolb_response_later(handle_, &made) == TOOLB_OK || is_later_;
+        return Token(made);
+    }
+
+    bool is_later() const noexcept { return is_later_; }
 
     toolb_response *handle() const noexcept { return handle_; }
 
 private:
-    Response &checked(toolb_status status) noexcept { return status == TOOLB_OK ? *this : fail(); }
+    /// What the library does not take is as bad as what HTTP does not allow: the engine answers 500
+    /// for a status that there is not, and logs it.
+    Response &checked(toolb_status status) noexcept
+    {
+        if (status != TOOLB_OK)
+            (void)toolb_response_status(handle_, 0);
+        return *this;
+    }
 
     toolb_response *handle_;
+    bool is_later_ = false;
 };
 
 namespace detail {
+
+/// Calls a handler that returns nothing or a Step; tells the library what became of it.
+template <class Call>
+int answer(const std::string &name, toolb_response *response, Call call) noexcept
+{
+    using Returned = std::invoke_result_t<Call &, Response &>;
+    static_assert(std::is_void_v<Returned> || std::is_same_v<Returned, Step>,
+                  "a handler returns nothing or a toolb::Step");
+    Response lent(response);
+    Step step = Step::Done;
+    const bool went_well = guarded(name.c_str(), [&] {
+        if constexpr (std::is_void_v<Returned>)
+            call(lent);
+        else
+            step = call(lent);
+    });
+    if (lent.is_later())
+        return TOOLB_LATER;
+    if (!went_well)
+        lent.fail();
+    return static_cast<int>(step);
+}
 
 /// A handler of the application, with the function that toolb.h calls it by.
 template <class Handler>
@@ -116,9 +169,6 @@ class Bound {
     static_assert(std::is_invocable_v<const Handler &, const Request &, Response &>,
                   "a handler is called as handler(const toolb::Request &, toolb::Response &); "
                   "it is const, since several loops call it at once");
-    using Returned = std::invoke_result_t<const Handler &, const Request &, Response &>;
-    static_assert(std::is_void_v<Returned> || std::is_same_v<Returned, Step>,
-                  "a handler returns nothing or a toolb::Step");
 
 public:
     Bound(Handler handler, std::string name) : handler_(std::move(handler)), name_(std::move(name)) {}
@@ -127,20 +177,56 @@ public:
     {
         const Bound &self = *static_cast<const Bound *>(bound);
         const Request lent(request);
-        Response answer(response);
-        Step step = Step::Done;
-        const bool went_well = guarded(self.name_.c_str(), [&] {
-            if constexpr (std::is_void_v<Returned>)
-                self.handler_(lent, answer);
-            else
-                step = self.handler_(lent, answer);
-        });
-        if (!went_well)
-            answer.fail();
-        return static_cast<int>(step);
+        return answer(self.name_, response, [&](Response &out) { return self.handler_(lent, out); });
     }
 
 private:
+    const Handler handler_;
+    const std::string name_;
+};
+
+/// The same with a state for each loop.
+template <class Make, class Handler>
+class BoundState {
+    static_assert(std::is_invocable_v<const Make &>,
+                  "a state is made by make_state(), which is const, as several loops call it at once");
+    using State = std::invoke_result_t<const Make &>;
+    static_assert(std::is_invocable_v<const Handler &, State &, const Request &, Response &>,
+                  "a handler with a state is called as "
+                  "handler(State &, const toolb::Request &, toolb::Response &), and is const");
+
+public:
+    BoundState(Make make, Handler handler, std::string name)
+        : make_(std::move(make)), handler_(std::move(handler)), name_(std::move(name))
+    {
+    }
+
+    static int call(void *bound, const toolb_request *request, toolb_response *response) noexcept
+    {
+        const BoundState &self = *static_cast<const BoundState *>(bound);
+        auto *state = static_cast<State *>(toolb_request_state(request));
+        const Request lent(request);
+        if (state == nullptr) {
+            // make_state has failed on this loop, and standard error says why.
+            Response(response).fail();
+            return TOOLB_DONE;
+        }
+        return answer(self.name_, response,
+                      [&](Response &out) { return self.handler_(*state, lent, out); });
+    }
+
+    static void *make(void *bound, std::uint32_t) noexcept
+    {
+        const BoundState &self = *static_cast<const BoundState *>(bound);
+        State *state = nullptr;
+        (void)guarded("a make_state", [&] { state = new State(self.make_()); });
+        return state;
+    }
+
+    static void drop(void *state) noexcept { delete static_cast<State *>(state); }
+
+private:
+    const Make make_;
     const Handler handler_;
     const std::string name_;
 };

@@ -153,7 +153,7 @@ impl Exchange {
 
     /// The message that `receive` waits for, once there is one.
     pub(crate) fn message<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let over = self.has(bit::DISCONNECTED | bit::BODY_LOST | bit::COMPLETE)
+        let over = self.has(bit::DISCONNECTED | bit::BODY_LOST | bit::COMPLETE | bit::OVER)
             || (self.has(bit::HEAD_SENT) && self.worker.is_ending());
         if !over && !self.has(bit::BODY_TAKEN) {
             let ended = self.has(bit::BODY_CAME);
@@ -210,9 +210,28 @@ impl Exchange {
     /// A future that is resolved when anything happens to this exchange.
     pub(crate) fn waiter<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let future = self.worker.new_future(py)?;
+        let full = |waiters: &Vec<_>| !waiters.is_empty() && waiters.len() == waiters.capacity();
+        if full(&self.waiters.borrow()) {
+            self.forget_cancelled(py);
+        }
         let mut waiters = self.waiters.borrow_mut();
         waiters.push(future.clone().unbind());
         Ok(future)
+    }
+
+    /// Lets go of those who wait no more, before the list grows: an application may listen, and
+    /// cease to, as often as it likes.
+    #[cold]
+    fn forget_cancelled(&self, py: Python<'_>) {
+        let is_done = |future: &Py<PyAny>| {
+            let done = future.bind(py).call_method0(intern!(py, "done"));
+            done.and_then(|done| done.is_truthy()).unwrap_or(false)
+        };
+        let mut left = self.waiters.take();
+        left.retain(|future| !is_done(future));
+        // Other code may have run meanwhile.
+        left.append(&mut self.waiters.borrow_mut());
+        self.waiters.replace(left);
     }
 
     /// Has whoever waits for this exchange look again.

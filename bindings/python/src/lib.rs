@@ -1,6 +1,7 @@
 //! toolB for Python: the worker's end of the bus as an ASGI server, and the `toolb` program.
 #![deny(unsafe_code)]
 
+mod all_tasks;
 mod answer;
 mod exchange;
 mod head;
@@ -24,14 +25,18 @@ fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("Exchange", raw::register::<exchange::Exchange>(py)?)?;
     module.add("Answer", raw::register::<answer::Answer>(py)?)?;
     raw::register::<spawn::Capture>(py)?;
+    raw::register::<all_tasks::Enter>(py)?;
+    raw::register::<all_tasks::Leave>(py)?;
     module.add(
         "ClientDisconnected",
         py.get_type::<worker::ClientDisconnected>(),
     )?;
     module.add("AttachError", py.get_type::<worker::AttachError>())?;
+    module.add("EngineAbsent", py.get_type::<worker::EngineAbsent>())?;
     module.add("BusError", py.get_type::<worker::BusError>())?;
     module.add_function(wrap_pyfunction!(run_cli, module)?)?;
-    module.add_class::<worker::PyWorker>()
+    module.add_class::<worker::PyWorker>()?;
+    module.add_class::<worker::PyLeash>()
 }
 
 /// Runs the `toolb` program, whose workers are the Python `executable`, and returns its exit code.

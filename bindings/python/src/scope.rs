@@ -29,9 +29,6 @@ pub(crate) struct Scopes {
     state: Option<Py<PyDict>>,
     root_path: String,
     bases: Vec<Base>,
-    path: Last<PyString>,
-    raw_path: Last<PyBytes>,
-    query: Last<PyBytes>,
     fields: Vec<Option<Field>>,
     names: Vec<Option<Py<PyBytes>>>,
     clients: Vec<Option<Client>>,
@@ -64,9 +61,6 @@ impl Scopes {
             state: state.map(Bound::unbind),
             root_path: root_path.to_owned(),
             bases: Vec::new(),
-            path: Last::default(),
-            raw_path: Last::default(),
-            query: Last::default(),
             fields: empty(FIELDS),
             names: empty(NAMES),
             clients: empty(CLIENTS),
@@ -83,10 +77,6 @@ impl Scopes {
         if request.method() != b"GET" {
             scope.set_item(intern!(py, "method"), method(py, request.method()))?;
         }
-        scope.set_item(intern!(py, "path"), self.path(py, request))?;
-        scope.set_item(intern!(py, "raw_path"), self.raw_path(py, request))?;
-        let query = self.query.bytes(py, request.query());
-        scope.set_item(intern!(py, "query_string"), query)?;
         scope.set_item(intern!(py, "headers"), self.headers(py, request)?)?;
         if let Some((address, port)) = request.peer() {
             scope.set_item(intern!(py, "client"), self.client(py, address, port)?)?;
@@ -97,13 +87,34 @@ impl Scopes {
         Ok(scope)
     }
 
-    /// The prepared dict for what this connection has in common with others.
+    /// The prepared dict for what this request has in common with others. The target of the last one
+    /// stays in it, as the next one often asks for the same.
     fn base<'py>(&mut self, py: Python<'py>, request: &Request) -> PyResult<Bound<'py, PyDict>> {
         let key = (request.version(), request.scheme(), request.server());
-        if let Some(base) = self.bases.iter().find(|base| base.key() == key) {
-            return Ok(base.dict.bind(py).clone());
+        let at = match self.bases.iter().position(|base| base.key() == key) {
+            Some(at) => at,
+            None => self.new_base(py, key)?,
+        };
+        let base = &mut self.bases[at];
+        let dict = base.dict.bind(py).clone();
+        if base.target != request.target() {
+            // Path and query are parts of the target.
+            base.target.clear();
+            dict.set_item(intern!(py, "path"), path(py, &self.root_path, request))?;
+            let raw_path = raw_path(py, &self.root_path, request);
+            dict.set_item(intern!(py, "raw_path"), raw_path)?;
+            let query = PyBytes::new(py, request.query());
+            dict.set_item(intern!(py, "query_string"), query)?;
+            base.target.extend_from_slice(request.target());
         }
-        let (version, scheme, (host, port)) = key;
+        Ok(dict)
+    }
+
+    fn new_base(
+        &mut self,
+        py: Python<'_>,
+        (version, scheme, (host, port)): (u8, u8, (&[u8], u16)),
+    ) -> PyResult<usize> {
         let dict = self.common.bind(py).copy()?;
         let version_text = match version {
             10 => "1.0",
@@ -123,32 +134,10 @@ impl Scopes {
             scheme,
             host: host.to_vec(),
             port,
-            dict: dict.clone().unbind(),
+            target: Vec::new(),
+            dict: dict.unbind(),
         });
-        Ok(dict)
-    }
-
-    /// The path as the application sees it: decoded, after the prefix it is mounted at. What is no
-    /// UTF-8 is replaced, as uvicorn does.
-    fn path<'py>(&mut self, py: Python<'py>, request: &Request) -> Bound<'py, PyString> {
-        let (prefix, raw) = (&self.root_path, request.path());
-        self.path.get(py, raw, || {
-            let text = String::from_utf8_lossy(raw);
-            if prefix.is_empty() {
-                return PyString::new(py, &text);
-            }
-            PyString::new(py, &format!("{prefix}{text}"))
-        })
-    }
-
-    fn raw_path<'py>(&mut self, py: Python<'py>, request: &Request) -> Bound<'py, PyBytes> {
-        let (prefix, raw) = (&self.root_path, request.raw_path());
-        self.raw_path.get(py, raw, || {
-            if prefix.is_empty() {
-                return PyBytes::new(py, raw);
-            }
-            PyBytes::new(py, &[prefix.as_bytes(), raw].concat())
-        })
+        Ok(self.bases.len() - 1)
     }
 
     fn headers<'py>(&mut self, py: Python<'py>, request: &Request) -> PyResult<Bound<'py, PyList>> {
@@ -230,6 +219,8 @@ struct Base {
     scheme: u8,
     host: Vec<u8>,
     port: u16,
+    /// Of the last request, whose path and query stand in `dict`.
+    target: Vec<u8>,
     dict: Py<PyDict>,
 }
 
@@ -251,47 +242,22 @@ struct Client {
     tuple: Py<PyTuple>,
 }
 
-/// The object made of the bytes seen last.
-struct Last<T> {
-    bytes: Vec<u8>,
-    object: Option<Py<T>>,
+/// The path as the application sees it: decoded, after the prefix it is mounted at. What is no UTF-8
+/// is replaced, as uvicorn does.
+fn path<'py>(py: Python<'py>, prefix: &str, request: &Request) -> Bound<'py, PyString> {
+    let text = String::from_utf8_lossy(request.path());
+    if prefix.is_empty() {
+        return PyString::new(py, &text);
+    }
+    PyString::new(py, &format!("{prefix}{text}"))
 }
 
-impl<T> Default for Last<T> {
-    fn default() -> Self {
-        Self {
-            bytes: Vec::new(),
-            object: None,
-        }
+fn raw_path<'py>(py: Python<'py>, prefix: &str, request: &Request) -> Bound<'py, PyBytes> {
+    let raw = request.raw_path();
+    if prefix.is_empty() {
+        return PyBytes::new(py, raw);
     }
-}
-
-impl<T> Last<T> {
-    fn get<'py>(
-        &mut self,
-        py: Python<'py>,
-        bytes: &[u8],
-        make: impl FnOnce() -> Bound<'py, T>,
-    ) -> Bound<'py, T> {
-        if let Some(object) = &self.object
-            && self.bytes == bytes
-        {
-            return object.bind(py).clone();
-        }
-        let object = make();
-        if bytes.len() <= MAX_KEPT {
-            self.bytes.clear();
-            self.bytes.extend_from_slice(bytes);
-            self.object = Some(object.clone().unbind());
-        }
-        object
-    }
-}
-
-impl Last<PyBytes> {
-    fn bytes<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyBytes> {
-        self.get(py, bytes, || PyBytes::new(py, bytes))
-    }
+    PyBytes::new(py, &[prefix.as_bytes(), raw].concat())
 }
 
 fn empty<T>(len: usize) -> Vec<Option<T>> {

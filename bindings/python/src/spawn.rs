@@ -15,7 +15,10 @@ use pyo3::{
     types::{PyDict, PyTuple, PyType},
 };
 
-use crate::raw::{Args, Instance, Kept, Native, Visitor, run_in_context};
+use crate::{
+    all_tasks,
+    raw::{Args, Instance, Kept, Native, Visitor, run_in_context},
+};
 
 /// Makes tasks.
 pub(crate) struct Spawner {
@@ -56,6 +59,7 @@ impl Spawner {
             task_options.set_item("eager_start", true)?;
             How::Eager
         } else {
+            all_tasks::quicken(py)?;
             let capture = Capture {
                 call_soon: event_loop.getattr("call_soon")?.unbind(),
                 step: RefCell::new(None),

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, OnceCell, RefCell, RefMut},
+    os::fd::AsRawFd,
     time::Duration,
 };
 
@@ -13,7 +14,9 @@ use pyo3::{
     prelude::*,
     types::{PyDict, PyTuple},
 };
-use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Request};
+use toolb_core::consumer::{
+    Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Leash, Request,
+};
 
 use crate::{
     answer::{Answer, Awaits},
@@ -36,6 +39,12 @@ create_exception!(
     AttachError,
     PyConnectionError,
     "The worker could not attach to its engine."
+);
+create_exception!(
+    toolb._toolb,
+    EngineAbsent,
+    AttachError,
+    "There is no engine at that address, or not now."
 );
 create_exception!(
     toolb._toolb,
@@ -82,9 +91,7 @@ struct App {
 
 impl Worker {
     fn attach(py: Python<'_>, bus: &str, options: &ConsumerOptions) -> PyResult<&'static Self> {
-        let consumer = py
-            .detach(|| Consumer::attach(bus, options))
-            .map_err(|error| AttachError::new_err(error.to_string()))?;
+        let consumer = attach(py, bus, options)?;
         let mut live = Vec::new();
         live.resize_with(usize::from(consumer.slots()), || None);
         let worker = Self {
@@ -102,6 +109,22 @@ impl Worker {
             turn: Turn::default(),
         };
         Ok(Box::leak(Box::new(worker)))
+    }
+
+    /// Attaches once more, after the engine has gone and everything that it had asked for is over.
+    fn reattach(&self, py: Python<'_>, bus: &str, options: &ConsumerOptions) -> PyResult<()> {
+        // Slots and generations begin anew: what is left of the old ones would be taken for new.
+        let is_busy = self.live.borrow().iter().any(Option::is_some);
+        if is_busy || self.consumer().in_flight() > 0 {
+            return Err(PyRuntimeError::new_err("requests are still in flight"));
+        }
+        let consumer = attach(py, bus, options)?;
+        let mut live = self.live.borrow_mut();
+        live.resize_with(usize::from(consumer.slots()), || None);
+        self.consumer.replace(consumer);
+        self.ending.set(false);
+        self.broken.set(false);
+        Ok(())
     }
 
     /// The end of the bus. Never held while Python runs.
@@ -325,6 +348,14 @@ impl UvHooks for Worker {
     }
 }
 
+fn attach(py: Python<'_>, bus: &str, options: &ConsumerOptions) -> PyResult<Consumer> {
+    py.detach(|| Consumer::attach(bus, options))
+        .map_err(|error| match error.may_pass() {
+            true => EngineAbsent::new_err(error.to_string()),
+            false => AttachError::new_err(error.to_string()),
+        })
+}
+
 fn not_serving() -> PyErr {
     PyRuntimeError::new_err("the worker does not serve an application yet")
 }
@@ -333,6 +364,7 @@ fn not_serving() -> PyErr {
 #[pyclass(name = "Worker", module = "toolb._toolb", unsendable, frozen)]
 pub(crate) struct PyWorker {
     worker: &'static Worker,
+    options: ConsumerOptions,
     uv: RefCell<Option<UvAttachment>>,
 }
 
@@ -369,8 +401,19 @@ impl PyWorker {
         };
         Ok(Self {
             worker: Worker::attach(py, bus, &options)?,
+            options,
             uv: RefCell::new(None),
         })
+    }
+
+    /// Attaches to an engine again, after the last one has gone.
+    fn reattach(&self, py: Python<'_>, bus: &str) -> PyResult<()> {
+        self.worker.reattach(py, bus, &self.options)
+    }
+
+    /// Wants no more requests.
+    fn leave(&self) {
+        self.worker.consumer().leave();
     }
 
     #[getter]
@@ -400,12 +443,7 @@ impl PyWorker {
             .consumer()
             .control()
             .map_err(|error| BusError::new_err(error.to_string()))?;
-        Ok(match event {
-            ControlEvent::None => None,
-            ControlEvent::Drain => Some(("drain", String::new())),
-            ControlEvent::Error(text) => Some(("error", text)),
-            ControlEvent::HangUp => Some(("hang-up", String::new())),
-        })
+        Ok(word(event))
     }
 
     fn ready(&self) {
@@ -515,5 +553,46 @@ impl PyWorker {
         let exchanges = self.worker.exchanges(py);
         let tasks: Vec<_> = exchanges.iter().filter_map(|it| it.task(py)).collect();
         PyTuple::new(py, tasks)
+    }
+}
+
+/// What ties this process to the `toolb work` that has started it.
+#[pyclass(name = "Leash", module = "toolb._toolb", frozen)]
+pub(crate) struct PyLeash(Leash);
+
+#[pymethods]
+impl PyLeash {
+    #[new]
+    fn new(address: &str) -> PyResult<Self> {
+        Leash::take(address)
+            .map(Self)
+            .map_err(|error| AttachError::new_err(error.to_string()))
+    }
+
+    #[getter]
+    fn fd(&self) -> i32 {
+        self.0.as_raw_fd()
+    }
+
+    fn ready(&self) {
+        self.0.ready();
+    }
+
+    fn fail(&self, reason: &str, permanent: bool) {
+        self.0.fail(reason, permanent);
+    }
+
+    /// The next word of the supervisor, as `Worker.control` has it.
+    fn word(&self) -> Option<(&'static str, String)> {
+        word(self.0.word())
+    }
+}
+
+fn word(event: ControlEvent) -> Option<(&'static str, String)> {
+    match event {
+        ControlEvent::None => None,
+        ControlEvent::Drain => Some(("drain", String::new())),
+        ControlEvent::Error(text) => Some(("error", text)),
+        ControlEvent::HangUp => Some(("hang-up", String::new())),
     }
 }

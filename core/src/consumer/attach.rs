@@ -13,12 +13,15 @@ use std::{
 use super::{
     Consumer,
     exchange::Exchange,
+    files::Parcels,
     kick::{Line, Pace},
     retry::Retry,
 };
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
-    message::{Control, DecodeError, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, Welcome},
+    message::{
+        Control, DecodeError, FEATURE_FILES, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, Welcome,
+    },
     sys::{inherited, rendezvous, seqpacket::Seqpacket},
 };
 
@@ -251,7 +254,7 @@ impl Consumer {
         let hello = Control::Hello(Hello {
             abi_min: ABI.0,
             abi_max: ABI.0,
-            features: if options.streams { FEATURE_STREAMS } else { 0 },
+            features: FEATURE_FILES | if options.streams { FEATURE_STREAMS } else { 0 },
             language: options.language.clone(),
             name: options.name.clone(),
             pool: options.pool.clone(),
@@ -262,12 +265,16 @@ impl Consumer {
             window: options.window,
             pid: std::process::id(),
         });
-        socket
-            .send(&hello.encode(), &[])
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => AttachError::HungUp,
-                _ => AttachError::Io(error),
-            })?;
+        match socket.send(&hello.encode(), &[]) {
+            Ok(()) => {}
+            // Whoever hangs up before our first word has told why.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) => {}
+            Err(error) => return Err(AttachError::Io(error)),
+        }
         let (welcome, fds) = receive_welcome(&socket, options.timeout)?;
         let lane = ConsumerLane::open(fds).map_err(AttachError::Lane)?;
         let geometry = lane.geometry();
@@ -291,6 +298,7 @@ impl Consumer {
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
         let mut consumer = Self::new(lane, socket, options.kick_at_once);
         consumer.streams = options.streams;
+        consumer.takes_files = welcome.features & FEATURE_FILES != 0;
         Ok(consumer)
     }
 
@@ -312,6 +320,8 @@ impl Consumer {
             hung_up: false,
             hang_up_is_news: false,
             armed: false,
+            takes_files: false,
+            parcels: Parcels::new(),
         }
     }
 }

@@ -46,6 +46,8 @@ pub(super) mod bit {
 pub(super) struct Backlog {
     /// The payload of the head, without body.
     pub(super) head: Option<Vec<u8>>,
+    /// The body is a file, which the head names.
+    pub(super) is_file: bool,
     bytes: Vec<u8>,
     sent: usize,
 }
@@ -55,6 +57,13 @@ impl Backlog {
         Self {
             head: Some(head),
             ..Self::default()
+        }
+    }
+
+    pub(super) fn of_file(head: Vec<u8>) -> Self {
+        Self {
+            is_file: true,
+            ..Self::of_head(head)
         }
     }
 

@@ -104,7 +104,7 @@ impl Consumer {
 
     #[cold]
     fn tell_now(&mut self) {
-        if !self.wait_for_room() {
+        if !self.wait_for_room() || !self.parcels.is_empty() {
             // There is room again for what is kept here: the loop is to poll.
             let _ = self.lane.doorbell().signal();
         }

@@ -37,7 +37,8 @@ impl Leash {
         });
     }
 
-    /// What the supervisor says. To be called until there is nothing.
+    /// What the supervisor says: to drain is to take leave of the engine and to finish what there
+    /// is; said a second time, it is to hurry. To be called until there is nothing.
     pub fn word(&self) -> ControlEvent {
         let mut packet = vec![0; MAX_CONTROL_PACKET];
         loop {

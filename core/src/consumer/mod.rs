@@ -11,6 +11,7 @@
 
 mod attach;
 mod exchange;
+mod files;
 mod kick;
 mod leash;
 mod receive;
@@ -37,6 +38,7 @@ use crate::{
 };
 
 pub use self::attach::{AttachError, ConsumerOptions};
+pub use self::files::FileError;
 pub use self::leash::Leash;
 pub use self::retry::Retry;
 pub use self::watch::{Watch, Woken};
@@ -201,6 +203,10 @@ pub struct Consumer {
     hang_up_is_news: bool,
     /// The loop blocks, or is about to.
     armed: bool,
+    /// The engine takes files as answers.
+    takes_files: bool,
+    /// Files that are still to be sent.
+    parcels: files::Parcels,
 }
 
 /// No more emptied buffers than this are kept.
@@ -299,7 +305,9 @@ impl Consumer {
     /// Announces that the loop is about to block on [`fd`](Self::fd). False: it must not, there is
     /// something to [`poll`](Self::poll). Kicks everything unkicked.
     pub fn arm(&mut self) -> bool {
-        if self.hang_up_is_news || !self.writable.is_empty() {
+        if self.hang_up_is_news || !self.writable.is_empty() || !self.send_parcels() {
+            // Files that wait do so for a moment, until the engine's control thread has turned.
+            self.flush(true);
             return false;
         }
         if !self.wait_for_room() {

@@ -16,6 +16,7 @@ impl Consumer {
     pub fn poll(&mut self, budget: usize, events: &mut Vec<Event>) -> Result<usize, BusError> {
         let before = events.len();
         self.disarm();
+        self.send_parcels();
         if self.hung_up {
             self.report_hang_up(events);
             return Ok(events.len() - before);

@@ -217,7 +217,12 @@ impl Consumer {
 
     /// A response that came too late still says when the application is done.
     #[cold]
-    fn refuse(&mut self, slot: usize, done: bool, otherwise: RespondError) -> RespondError {
+    pub(super) fn refuse(
+        &mut self,
+        slot: usize,
+        done: bool,
+        otherwise: RespondError,
+    ) -> RespondError {
         let exchange = &mut self.exchanges[slot];
         if !exchange.has(bit::GONE) {
             return otherwise;
@@ -337,7 +342,14 @@ impl Consumer {
         if let Some(head) = backlog.head.take() {
             let all = backlog.unsent().is_empty();
             let closing = if all { exchange.closing_flags() } else { 0 };
-            let header = exchange.header(slot, Kind::ResponseHead, closing);
+            let (kind, own) = match backlog.is_file {
+                true => (
+                    Kind::ResponseFile,
+                    flags::FD_FOLLOWS | flags::MUST_UNDERSTAND,
+                ),
+                false => (Kind::ResponseHead, 0),
+            };
+            let header = exchange.header(slot, kind, closing | own);
             if !self
                 .lane
                 .ring(exchange.owner)
@@ -405,7 +417,7 @@ impl Consumer {
 }
 
 #[inline]
-fn closing_bits(end: bool, done: bool) -> u16 {
+pub(super) fn closing_bits(end: bool, done: bool) -> u16 {
     match (end, done) {
         (_, true) => bit::END | bit::DONE,
         (true, false) => bit::END,

@@ -7,6 +7,7 @@ use crate::dispatch::Ticket;
 use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
 use crate::sys::socket::Socket;
 
+use super::files::FileAnswer;
 use super::token::Outbox;
 
 /// What a connection is doing.
@@ -151,6 +152,8 @@ pub(super) enum Place {
     Here,
     /// With the holder of a token.
     Token(Arc<Outbox>),
+    /// Answered by a file, and no longer a consumer's matter.
+    File(Box<FileAnswer>),
     /// In the pool's queue; 503 at the given time.
     Queued(Arc<Ticket>, u64),
     /// On a lane.
@@ -223,6 +226,14 @@ impl Conn {
     /// Whether so much waits to be sent that no further request is looked at.
     pub(super) fn is_behind(&self, config: &EngineConfig) -> bool {
         self.unsent() > config.response_window as usize
+    }
+
+    /// Whether its response is a file.
+    #[inline]
+    pub(super) fn sends_file(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(|exchange| matches!(exchange.place, Place::File(_)))
     }
 
     /// Whether the response's head has been written.

@@ -28,8 +28,6 @@ use super::stream::{LoopService, ServiceOptions, Streams};
 pub(super) const TURN_BUDGET: usize = 256 * 1024;
 /// The buffer that a loop lends to the connection it reads from.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
-/// A record that has not started after this long is called back if another lane has room.
-pub(super) const RECALL_AFTER: u64 = 2_000_000;
 /// How long a loop may sleep while a consumer that is awake may be holding back its kick.
 const COALESCING_NAP: u64 = 1_000_000;
 /// Nobody is warned of the same thing more often than this.
@@ -120,6 +118,8 @@ pub(super) struct Loop {
     /// Words for consumers were moved after this turn's flush.
     pub(super) lanes_dirty: bool,
     pub(super) draining: bool,
+    /// Connections that are idle end.
+    pub(super) last_call_over: bool,
     pub(super) reported_idle: bool,
     /// The connection that `advance` is at: it need not be marked as ready.
     pub(super) at: u64,
@@ -178,6 +178,7 @@ impl Loop {
             states: Vec::new(),
             lanes_dirty: false,
             draining: false,
+            last_call_over: false,
             reported_idle: false,
             at: u64::MAX,
             stopped: false,
@@ -251,8 +252,8 @@ impl Loop {
             if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
                 until = until.min(self.now + COALESCING_NAP);
             }
-            if let Some(oldest) = lane.unstarted.front().filter(|_| self.lanes.len() > 1) {
-                until = until.min((oldest.sent_at + RECALL_AFTER).max(self.now + 1));
+            if self.lanes.len() > 1 {
+                until = until.min(lane.recall_at(self.now));
             }
         }
         match until {
@@ -292,6 +293,10 @@ impl Loop {
                 Letter::LaneUp(handle) => self.lane_up(handle),
                 Letter::LaneDown(handle) => self.lane_down(&handle),
                 Letter::Token(outbox) => self.token_letter(&outbox),
+                Letter::File(handle, slot, generation, file) => {
+                    self.file_arrived(&handle, slot, generation, file);
+                }
+                Letter::FilePart(part) => self.file_part(part),
                 Letter::Pump => {}
                 Letter::Drain => self.drain(),
                 Letter::Stop => self.stopped = true,

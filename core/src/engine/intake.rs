@@ -58,15 +58,18 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        conn.can_read |= flags & (epoll::IN | epoll::RDHUP) != 0;
+        conn.can_read |= flags & (epoll::IN | epoll::RDHUP | epoll::HUP) != 0;
         conn.hung_up |= flags & (epoll::RDHUP | epoll::HUP | epoll::ERR) != 0;
+        // When both sides have ended, who lingers has yet to read what is left.
+        let is_over =
+            flags & epoll::ERR != 0 || flags & epoll::HUP != 0 && conn.phase != Phase::Linger;
         if flags & epoll::OUT != 0 {
             conn.can_write = true;
             if conn.unsent() > 0 {
                 self.mark_dirty(key);
             }
         }
-        if flags & (epoll::HUP | epoll::ERR) != 0 {
+        if is_over {
             return self.drop_conn(key);
         }
         self.advance(key);
@@ -485,12 +488,12 @@ impl Loop {
         }
         let step = conn.body.next(&conn.input[conn.consumed..]);
         match step {
-            Ok(BodyStep::Data { consumed, .. }) => {
+            Ok(BodyStep::Data { consumed, .. }) if !conn.body.is_done() => {
                 conn.consumed += consumed;
                 conn.body_read += consumed as u64;
                 true
             }
-            Ok(BodyStep::End { consumed }) => {
+            Ok(BodyStep::Data { consumed, .. } | BodyStep::End { consumed }) => {
                 conn.consumed += consumed;
                 conn.enter(Phase::Head, self.now);
                 true
@@ -537,12 +540,15 @@ impl Loop {
         self.abandon(key);
         if let Some(conn) = self.conns.get_mut(key) {
             // Stands for a request that never became one.
-            let facts = ResponseFacts {
+            let unknown = ResponseFacts {
                 version: Version::Http11,
                 head_request: false,
                 keep_alive: false,
             };
-            conn.exchange = Some(Box::new(Exchange::new(facts, self.now)));
+            let exchange = conn
+                .exchange
+                .get_or_insert_with(|| Box::new(Exchange::new(unknown, self.now)));
+            exchange.facts.keep_alive = false;
         }
         let text = format!("{}\n", reject.reason);
         self.answer_simply(key, reject.status, &text, &[]);

@@ -3,14 +3,20 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
-use crate::dispatch::LaneLimits;
+use crate::dispatch::{LaneLimits, Pool};
+
+use super::files::Meeting;
 
 /// No connection: the client has left, or has its answer, and only the slot is still held.
 pub(super) const NOBODY: u64 = u64::MAX;
+/// A record that has not started after this long is called back if another lane has room.
+pub(super) const RECALL_AFTER: u64 = 2_000_000;
+/// If none has, this long passes before the next look: room on rings of other loops comes unheard.
+const RECALL_PAUSE: u64 = 1_000_000;
 
 /// A consumer as the engine and its supervisor hold it.
 pub struct LaneHandle {
@@ -24,6 +30,8 @@ pub struct LaneHandle {
     /// Loops that have yet to let go of it.
     pub(super) leaving: AtomicUsize,
     pub(super) poisoned: AtomicBool,
+    /// It gets no work any more, even if it has not come up on every loop yet.
+    closed: Mutex<bool>,
 }
 
 impl LaneHandle {
@@ -47,6 +55,7 @@ impl LaneHandle {
             arriving: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
+            closed: Mutex::new(false),
         })
     }
 
@@ -67,6 +76,24 @@ impl LaneHandle {
 
     pub(super) fn set_state(&self, state: LaneState) {
         self.lane.set_state(state);
+    }
+
+    /// Lets work in, unless it has been closed meanwhile.
+    pub(super) fn open(&self, pool: &Pool) {
+        let closed = self.lock_closed();
+        if !*closed {
+            pool.open_lane(self.index);
+        }
+    }
+
+    /// Lets no more work in, for good.
+    pub(super) fn close(&self, pool: &Pool) {
+        *self.lock_closed() = true;
+        pool.close_lane(self.index);
+    }
+
+    fn lock_closed(&self) -> MutexGuard<'_, bool> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -95,6 +122,8 @@ pub(super) struct LaneEnd {
     pub(super) wants_starts: bool,
     /// Slots in use here.
     pub(super) held: usize,
+    /// Where files and the records that speak of them wait for each other.
+    pub(super) meeting: Meeting,
     /// Since an exchange overran its deadline: the tick then, and when to look again.
     pub(super) suspicion: Option<(u32, u64)>,
 }
@@ -154,6 +183,7 @@ impl LaneEnd {
             stalled: false,
             wants_starts: false,
             held: 0,
+            meeting: Meeting::default(),
             suspicion: None,
         }
     }
@@ -194,8 +224,42 @@ impl LaneEnd {
         true
     }
 
+    /// When to look for room elsewhere for what has not started here; `u64::MAX` if nothing waits.
+    pub(super) fn recall_at(&self, now: u64) -> u64 {
+        match self.unstarted.front() {
+            Some(oldest) => (oldest.sent_at + RECALL_AFTER).max(now + RECALL_PAUSE),
+            None => u64::MAX,
+        }
+    }
+
     /// Whether the ring has moved on and a head or a body waits for that.
     pub(super) fn has_room_for_waiters(&self) -> bool {
         self.try_again || (self.ring_is_full && self.ends.requests.space_came())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_overdue_and_finds_no_room_is_not_looked_at_all_the_time() {
+        let page = StatusPage::create(1, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 1,
+            concurrency: 1,
+            window: 1,
+        };
+        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        assert_eq!(lane.recall_at(1000), u64::MAX);
+        lane.unstarted.push_back(Unstarted {
+            slot: 0,
+            generation: 1,
+            sent_at: 1000,
+        });
+        assert_eq!(lane.recall_at(1000), 1000 + RECALL_AFTER);
+        let late = 1000 + 5 * RECALL_AFTER;
+        assert_eq!(lane.recall_at(late), late + RECALL_PAUSE);
     }
 }

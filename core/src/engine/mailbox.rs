@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -11,6 +12,7 @@ use crate::bus;
 use crate::dispatch::{Reservation, Ticket};
 use crate::sys::eventfd::EventFd;
 
+use super::files::ReadPart;
 use super::lane::LaneHandle;
 use super::token::Outbox;
 
@@ -24,6 +26,10 @@ pub(super) enum Letter {
     LaneDown(Arc<LaneHandle>),
     /// Something waits in the pool's queue that the receiver may have room for.
     Pump,
+    /// A consumer has sent the file of a response: slot, generation, descriptor.
+    File(Arc<LaneHandle>, u16, u32, OwnedFd),
+    /// The file thread has read a part.
+    FilePart(ReadPart),
     /// The holder of a token has written something.
     Token(Arc<Outbox>),
     /// Accept no more, finish what was accepted, close each connection after its next answer.

@@ -10,6 +10,7 @@ mod conn;
 mod context;
 mod encode;
 mod event_loop;
+mod files;
 mod inline;
 mod intake;
 mod lane;
@@ -30,9 +31,10 @@ mod token;
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -112,6 +114,7 @@ impl Engine {
                 .collect::<io::Result<_>>()
                 .map_err(cannot)?,
             stats: (0..loops).map(|_| LoopStats::default()).collect(),
+            files: OnceLock::new(),
             access: config.access_log.then(AccessLog::start),
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             wants_starts: AtomicBool::new(false),
@@ -272,7 +275,24 @@ impl Engine {
     /// No new exchanges for this consumer; those it has go on.
     pub fn lane_draining(&self, lane: &Arc<LaneHandle>) {
         lane.set_state(LaneState::Draining);
-        self.shared.pool.close_lane(lane.index);
+        lane.close(&self.shared.pool);
+    }
+
+    /// The consumer has sent the file of a response: for the exchange of the loop `owner` that holds
+    /// this use of a slot. False: there is no such loop.
+    pub fn lane_file(
+        &self,
+        lane: &Arc<LaneHandle>,
+        owner: u16,
+        slot: u16,
+        generation: u32,
+        file: OwnedFd,
+    ) -> bool {
+        let Some(mailbox) = self.shared.mailboxes.get(usize::from(owner)) else {
+            return false;
+        };
+        mailbox.post(Letter::File(lane.clone(), slot, generation, file));
+        true
     }
 
     /// The consumer has died or left: loops drain what it published and settle the rest, then
@@ -280,7 +300,7 @@ impl Engine {
     ///
     /// To be called once for every lane that `new_lane` made, whether it ever came up or not.
     pub fn lane_down(&self, lane: &Arc<LaneHandle>) {
-        self.shared.pool.close_lane(lane.index);
+        lane.close(&self.shared.pool);
         lane.set_state(LaneState::Closed);
         // The letters that take a lane up come before these, as mailboxes keep their order.
         let loops = self.loops();

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::bus::{self, Kind, LaneState, RecordHeader};
+use crate::bus::{self, Kind, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
 use super::conn::Place;
-use super::event_loop::{Loop, RECALL_AFTER, Timer};
-use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted, Waiting};
+use super::event_loop::{Loop, Timer};
+use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::mailbox::Letter;
 use super::shared::ControlEvent;
 
@@ -294,7 +294,8 @@ impl Loop {
         };
         lane.unstarted.pop_front();
         let key = match lane.held(slot, generation) {
-            Some(held) if held.conn != NOBODY => held.conn,
+            // One that has answered has started, whatever its start word says.
+            Some(held) if held.conn != NOBODY && !held.started => held.conn,
             _ => return self.shared.pool.release(elsewhere),
         };
         // One whose head still waits for the ring is simply not sent.
@@ -334,8 +335,7 @@ impl Loop {
         }
         self.lanes[place] = Some(lane);
         if handle.arriving.fetch_sub(1, Ordering::AcqRel) == 1 {
-            handle.set_state(LaneState::Active);
-            self.shared.pool.open_lane(index);
+            handle.open(&self.shared.pool);
         }
     }
 
@@ -351,8 +351,9 @@ impl Loop {
                     break;
                 }
             }
-            if let Some(lane) = self.lanes[place].take() {
+            if let Some(mut lane) = self.lanes[place].take() {
                 self.unwatch_lane(&lane);
+                self.settle_files(&mut lane);
                 self.settle(&lane);
             }
         }
@@ -412,6 +413,7 @@ impl Loop {
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
             Place::Here => return,
+            Place::File(answer) => return self.abandon_file(&answer),
             Place::Token(outbox) => return self.cancel_token(&outbox),
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {

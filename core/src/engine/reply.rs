@@ -166,6 +166,10 @@ impl Loop {
                     self.take_data(key, payload, end)?;
                 }
             }
+            Some(Kind::ResponseFile) if end => self.respond_file(key, index, record, payload)?,
+            Some(Kind::ResponseFile) => {
+                return Err(Offence::Borrowed("a response by file does not end with it"));
+            }
             Some(Kind::ResponseAbort) if key == NOBODY => {}
             Some(Kind::ResponseAbort) => self.respond_abort(key),
             Some(Kind::Cancelled) => self.take_cancelled(index, slot, record.aux)?,
@@ -188,6 +192,7 @@ impl Loop {
             let unanswered = held.conn;
             held.in_use = false;
             lane.held -= 1;
+            lane.meeting.forget(slot);
             self.shared.pool.finished(index, slot, generation);
             if unanswered != NOBODY {
                 // DONE without END: the consumer let go of an exchange that it never answered.
@@ -465,7 +470,7 @@ impl Loop {
         lane.poisoned = true;
         let handle = lane.handle.clone();
         self.stats().poisoned.add(1);
-        self.shared.pool.close_lane(index);
+        handle.close(&self.shared.pool);
         if !handle
             .poisoned
             .swap(true, std::sync::atomic::Ordering::Relaxed)

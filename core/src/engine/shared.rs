@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::bus::StatusPage;
 use crate::config::EngineConfig;
@@ -11,6 +12,7 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::eventfd::EventFd;
 
+use super::files::ReadOrder;
 use super::mailbox::{Letter, Mailbox};
 use super::routes::Routes;
 
@@ -46,6 +48,9 @@ pub(super) struct Shared {
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) stats: Vec<LoopStats>,
     pub(super) access: Option<AccessLog>,
+    /// How to ask the file thread, once there was something to ask it for; `None`: it cannot be
+    /// started.
+    pub(super) files: OnceLock<Option<Sender<ReadOrder>>>,
     /// What a request learns of the address it came to, by address.
     pub(super) servers: Vec<(String, u16)>,
     /// The queue is waiting for window, so consumers are asked to tell of starts.

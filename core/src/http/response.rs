@@ -183,6 +183,23 @@ impl ResponseWriter {
         Ok(())
     }
 
+    /// How many bytes of body are still to come under a Content-Length; 0 without one, and where no
+    /// body is sent.
+    pub fn left(&self) -> u64 {
+        match self.state {
+            State::Length(left) => left,
+            _ => 0,
+        }
+    }
+
+    /// So many bytes of body, no more than are [`left`](Self::left), were appended to the output by
+    /// somebody else.
+    pub fn appended(&mut self, bytes: u64) {
+        if let State::Length(left) = &mut self.state {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
     /// Whether the connection must be closed after this response. Settled once the head is
     /// written, unless the body then disagrees with its Content-Length.
     #[inline]

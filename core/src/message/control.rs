@@ -22,9 +22,13 @@ const FAILED: u8 = 5;
 const DRAIN: u8 = 6;
 const DRAINING: u8 = 7;
 const DRAINED: u8 = 8;
+const FILE: u8 = 9;
+
+/// A bit of [`Hello::features`]: [`Control::File`] is understood.
+pub const FEATURE_FILES: u64 = 1;
 
 /// An ability: the consumer takes streams.
-pub const FEATURE_STREAMS: u64 = 1;
+pub const FEATURE_STREAMS: u64 = 2;
 
 /// What a consumer says first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -33,7 +37,7 @@ pub struct Hello {
     pub abi_min: u16,
     /// The newest one.
     pub abi_max: u16,
-    /// Optional abilities, one bit each: [`FEATURE_STREAMS`].
+    /// Optional abilities, one bit each: [`FEATURE_FILES`], [`FEATURE_STREAMS`].
     pub features: u64,
     /// "python", "node", "c", ...
     pub language: String,
@@ -98,6 +102,16 @@ pub enum Control {
     Draining,
     /// Consumer: everything is finished.
     Drained,
+    /// Consumer: the one descriptor that comes with this is the body of a response, whose record says
+    /// which part of it.
+    File {
+        /// The loop whose exchange it is.
+        owner: u16,
+        /// Its slot.
+        slot: u16,
+        /// Its use of the slot.
+        generation: u32,
+    },
 }
 
 /// The version both sides speak, chosen by the engine, or the text of the refusal.
@@ -137,6 +151,15 @@ impl Control {
             Self::Failed { reason, permanent } => {
                 packet.push(u8::from(*permanent));
                 put_text(&mut packet, reason);
+            }
+            Self::File {
+                owner,
+                slot,
+                generation,
+            } => {
+                packet.extend_from_slice(&owner.to_le_bytes());
+                packet.extend_from_slice(&slot.to_le_bytes());
+                packet.extend_from_slice(&generation.to_le_bytes());
             }
             Self::Ready | Self::Drain | Self::Draining | Self::Drained => {}
         }
@@ -179,6 +202,11 @@ impl Control {
             DRAIN => Ok(Self::Drain),
             DRAINING => Ok(Self::Draining),
             DRAINED => Ok(Self::Drained),
+            FILE => Ok(Self::File {
+                owner: u16::from_le_bytes(cursor.number("owner")?),
+                slot: u16::from_le_bytes(cursor.number("slot")?),
+                generation: u32::from_le_bytes(cursor.number("generation")?),
+            }),
             kind => Err(DecodeError::new(format!(
                 "a control packet of the unknown kind {kind}"
             ))),
@@ -195,6 +223,7 @@ impl Control {
             Self::Drain => DRAIN,
             Self::Draining => DRAINING,
             Self::Drained => DRAINED,
+            Self::File { .. } => FILE,
         }
     }
 }
@@ -341,6 +370,11 @@ mod tests {
             Control::Drain,
             Control::Draining,
             Control::Drained,
+            Control::File {
+                owner: 3,
+                slot: 77,
+                generation: 1 << 31,
+            },
         ]
     }
 

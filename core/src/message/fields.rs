@@ -68,7 +68,8 @@ pub(super) fn span_fits(head: &[u8], at: usize, len: usize) -> bool {
     usize::from(u16_at(head, at)) + usize::from(u16_at(head, at + 2)) <= len
 }
 
-/// Checks the table and every span in it.
+/// Checks the table and every span in it. All fields together are no longer than the payload: if they
+/// could share bytes, a record would become hundreds of megabytes when its fields are written out.
 pub(super) fn check_table(
     payload: &[u8],
     table_at: usize,
@@ -80,16 +81,22 @@ pub(super) fn check_table(
             payload.len()
         )));
     };
-    let mut inside = true;
+    let (mut inside, mut sum) = (true, table.len());
     for entry in table.chunks_exact(ENTRY) {
         inside &= span_fits(entry, 0, payload.len()) & span_fits(entry, 4, payload.len());
+        sum += usize::from(u16_at(entry, 2)) + usize::from(u16_at(entry, 6));
     }
-    if inside {
-        return Ok(());
+    if !inside {
+        return Err(DecodeError::new(
+            "a header field lies outside of its record",
+        ));
     }
-    Err(DecodeError::new(
-        "a header field lies outside of its record",
-    ))
+    if sum > payload.len() {
+        return Err(DecodeError::new(
+            "the header fields are longer than their record",
+        ));
+    }
+    Ok(())
 }
 
 /// Appends bytes to a payload that starts at `base` and hands out spans of it. Offsets may wrap

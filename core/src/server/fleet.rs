@@ -305,12 +305,12 @@ impl Fleet {
     }
 
     /// The engine is elsewhere and goes on: the workers take leave of it by themselves. They are
-    /// told to hurry when little of the time is left.
+    /// told a second time, to hurry, when little of the time is left.
     pub(super) fn ask_to_finish(&mut self) {
         for (index, worker) in self.workers.iter_mut().enumerate() {
             if worker.phase == Phase::Serving {
                 worker.phase = Phase::Leaving(None);
-                self.out.push(Action::Terminate(index));
+                self.out.push(Action::TellDrain(index));
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::sys::seqpacket::Seqpacket;
 
 use super::door::Door;
 use super::event::Event;
-use super::greet::Terms;
+use super::greet::{self, Terms};
 
 /// Who may come through a gate.
 #[derive(Clone, Debug)]
@@ -306,12 +306,17 @@ impl Gate {
             let mut fds = Vec::new();
             let taken = match guest.socket.recv(&mut self.packet, &mut fds) {
                 Ok(0) => return self.part(engine, id, tell),
-                Ok(_) if !fds.is_empty() => {
-                    Err("it sent descriptors that nobody asked for".to_owned())
-                }
-                Ok(len) => Control::decode(&self.packet[..len])
-                    .map_err(|error| error.to_string())
-                    .and_then(|control| self.take_packet(engine, id, control, tell)),
+                Ok(len) => match Control::decode(&self.packet[..len]) {
+                    Ok(file @ Control::File { .. }) => {
+                        let lane = guest.lane.as_ref();
+                        greet::take_file(engine, lane, &file, fds)
+                    }
+                    _ if !fds.is_empty() => {
+                        Err("it sent descriptors that nobody asked for".to_owned())
+                    }
+                    Ok(control) => self.take_packet(engine, id, control, tell),
+                    Err(error) => Err(error.to_string()),
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => Err(error.to_string()),
             };
@@ -357,8 +362,13 @@ impl Gate {
                 return Err(format!("its application could not start: {reason}"));
             }
             Control::Error(why) => return Err(format!("it gave up: {why}")),
-            Control::Draining | Control::Drained => guest.stop_dispatch(engine),
-            Control::Welcome(_) | Control::Drain => {
+            Control::Draining => guest.stop_dispatch(engine),
+            // It may keep the socket for a while, until it looks for an engine again.
+            Control::Drained => {
+                guest.stage = Stage::Leaving;
+                self.part(engine, id, tell);
+            }
+            Control::Welcome(_) | Control::Drain | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }

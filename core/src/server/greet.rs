@@ -2,10 +2,11 @@
 //! for workers that were started here and for programs that come to the gate.
 #![forbid(unsafe_code)]
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::engine::{Engine, LaneHandle};
-use crate::message::{Control, FEATURE_STREAMS, Hello, Welcome, choose_abi};
+use crate::message::{Control, FEATURE_FILES, FEATURE_STREAMS, Hello, Welcome, choose_abi};
 use crate::sys::seqpacket::Seqpacket;
 
 /// What a consumer must belong to.
@@ -81,5 +82,32 @@ impl Terms {
     }
 }
 
+/// A consumer has sent a file that it answers with.
+pub(super) fn take_file(
+    engine: &Engine,
+    lane: Option<&Arc<LaneHandle>>,
+    packet: &Control,
+    fds: Vec<OwnedFd>,
+) -> Result<(), String> {
+    let (
+        &Control::File {
+            owner,
+            slot,
+            generation,
+        },
+        Some(lane),
+    ) = (packet, lane)
+    else {
+        return Err("it sent a file before it had a lane".to_owned());
+    };
+    let Ok([file]) = <[OwnedFd; 1]>::try_from(fds) else {
+        return Err("it sent a file without its descriptor".to_owned());
+    };
+    match engine.lane_file(lane, owner, slot, generation, file) {
+        true => Ok(()),
+        false => Err("it sent a file for a loop that there is not".to_owned()),
+    }
+}
+
 /// The optional abilities of this engine.
-const FEATURES: u64 = FEATURE_STREAMS;
+const FEATURES: u64 = FEATURE_FILES | FEATURE_STREAMS;

@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::engine::{Engine, LaneHandle};
-use crate::message::Hello;
+use crate::message::{Control, Hello};
 use crate::sys::seqpacket::Seqpacket;
 
-use super::greet::Terms;
+use super::greet::{self, Terms};
 
 /// The engine, as the supervisor sees it.
 pub(super) enum Home {
@@ -67,6 +68,16 @@ impl Here {
             self.started = true;
         }
         Ok(())
+    }
+
+    /// A worker answers with a file.
+    pub(super) fn take_file(
+        &self,
+        worker: usize,
+        packet: &Control,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), String> {
+        greet::take_file(&self.engine, self.lanes[worker].as_ref(), packet, fds)
     }
 
     pub(super) fn lane_draining(&self, worker: usize) {

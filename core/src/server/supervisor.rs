@@ -192,8 +192,8 @@ impl<'a> Supervisor<'a> {
             let Some(socket) = &self.links[index].socket else {
                 return;
             };
-            // Descriptors are not asked for; whatever comes is closed.
-            let received = socket.recv(&mut self.packet, &mut Vec::new());
+            let mut fds = Vec::new();
+            let received = socket.recv(&mut self.packet, &mut fds);
             let now = Instant::now();
             let taken = match received {
                 Ok(0) => {
@@ -201,9 +201,15 @@ impl<'a> Supervisor<'a> {
                     self.fleet.hung_up(index, now);
                     return;
                 }
-                Ok(len) => Control::decode(&self.packet[..len])
-                    .map_err(|error| error.to_string())
-                    .and_then(|control| self.take_packet(index, control, now)),
+                Ok(len) => match Control::decode(&self.packet[..len]) {
+                    Ok(file @ Control::File { .. }) => match &self.home {
+                        Home::Here(here) => here.take_file(index, &file, fds),
+                        Home::Elsewhere(_) => Err("its files are for its engine".to_owned()),
+                    },
+                    // Other descriptors are not asked for, and closed.
+                    Ok(control) => self.take_packet(index, control, now),
+                    Err(error) => Err(error.to_string()),
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => Err(error.to_string()),
             };
@@ -233,7 +239,7 @@ impl<'a> Supervisor<'a> {
             Control::Error(why) => self.fleet.complained(index, why, now),
             // Its exit is what counts.
             Control::Draining | Control::Drained => {}
-            Control::Welcome(_) | Control::Drain => {
+            Control::Welcome(_) | Control::Drain | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod crash;
 pub mod epoll;
 pub mod eventfd;
+pub mod file;
 pub mod inherited;
 pub mod memory;
 pub mod process;

@@ -79,6 +79,7 @@ impl Seqpacket {
         let mut message = message_of(&mut vector);
         message.msg_control = control.0.as_mut_ptr().cast();
         message.msg_controllen = size_of_val(&control.0) as _;
+        let mut reset = false;
         let received = loop {
             let flags = libc::MSG_CMSG_CLOEXEC;
             // SAFETY: `message` points to live buffers of the lengths it names.
@@ -88,7 +89,13 @@ impl Seqpacket {
             }
             match io::Error::last_os_error() {
                 error if error.kind() == io::ErrorKind::Interrupted => {}
-                error if error.kind() == io::ErrorKind::ConnectionReset => return Ok(0),
+                // The peer hung up on something that it had not read. That is told once, before
+                // what it had sent until then.
+                error if error.kind() == io::ErrorKind::ConnectionReset => {
+                    if mem::replace(&mut reset, true) {
+                        return Ok(0);
+                    }
+                }
                 error => return Err(error),
             }
         };
@@ -225,6 +232,17 @@ mod tests {
         let error = b.recv(&mut buf, &mut fds).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(fds.is_empty());
+    }
+
+    #[test]
+    fn the_last_words_of_one_who_hung_up_are_heard() {
+        let (a, b) = Seqpacket::pair().unwrap();
+        b.send(b"never read", &[]).unwrap();
+        a.send(b"go away", &[]).unwrap();
+        drop(a);
+        let (mut buf, mut fds) = ([0; 64], Vec::new());
+        assert_eq!(b.recv(&mut buf, &mut fds).unwrap(), 7);
+        assert_eq!(b.recv(&mut buf, &mut fds).unwrap(), 0);
     }
 
     #[test]

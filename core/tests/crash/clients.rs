@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::application::STREAM;
-use super::{Random, checksum, pattern};
+use super::{checksum, pattern};
+use crate::support::Random;
 use crate::support::http::{Connection, connect, receive};
 
 /// How a request ended.

@@ -40,9 +40,12 @@ pub(crate) fn receive(connection: &mut Connection) -> Result<Answer, Cut> {
         error,
     };
     let after = |error| Cut { begun: true, error };
-    let first = line(connection).map_err(before)?;
+    if connection.fill_buf().map_err(before)?.is_empty() {
+        return Err(before(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let first = line(connection).map_err(after)?;
     let status = first.get(9..12).and_then(|text| text.parse().ok());
-    let status = status.ok_or_else(|| before(io::Error::other(format!("what is {first:?}?"))))?;
+    let status = status.ok_or_else(|| after(io::Error::other(format!("what is {first:?}?"))))?;
     let (mut length, mut closes) = (None, false);
     loop {
         let field = line(connection).map_err(after)?;

@@ -6,7 +6,7 @@ pub(crate) mod http;
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::TcpStream;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
@@ -27,6 +27,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(config: EngineConfig) -> Self {
+        let mut server = Self::bind(config);
+        server.engine.start().unwrap();
+        server
+    }
+
+    /// One whose loops are still to be started.
+    pub(crate) fn bind(config: EngineConfig) -> Self {
         let listen = Listen::Tcp {
             host: "127.0.0.1".into(),
             port: 0,
@@ -35,8 +42,7 @@ impl Server {
             pool: true,
             ..Routes::default()
         };
-        let mut engine = Engine::bind(config, routes, &[listen]).unwrap();
-        engine.start().unwrap();
+        let engine = Engine::bind(config, routes, &[listen]).unwrap();
         let address = engine.addresses()[0].replace("http://", "");
         Self { engine, address }
     }
@@ -67,7 +73,7 @@ impl Server {
         let geometry = lane.geometry();
         let welcome = Control::Welcome(Welcome {
             abi: toolb_core::bus::ABI,
-            features: 0,
+            features: toolb_core::message::FEATURE_FILES,
             lane_id: lane.lane_id(),
             rings: geometry.rings,
             slots: geometry.slots,
@@ -96,6 +102,30 @@ impl Worker {
     pub(crate) fn bury(&mut self, engine: &Engine) {
         self.thread.take().unwrap().join().unwrap();
         engine.lane_down(&self.lane);
+    }
+
+    /// The next file that it answers with.
+    pub(crate) fn take_file(&self) -> (Control, OwnedFd) {
+        let socket = self.socket.as_ref().unwrap();
+        let (mut packet, mut fds) = (vec![0; 4096], Vec::new());
+        socket.wait(None).unwrap();
+        let size = socket.recv(&mut packet, &mut fds).unwrap();
+        let control = Control::decode(&packet[..size]).unwrap();
+        assert_eq!(fds.len(), 1, "{control:?}");
+        (control, fds.pop().unwrap())
+    }
+
+    /// Hands a file to the engine as the one that a packet speaks of, as a supervisor does.
+    pub(crate) fn give_file(&self, engine: &Engine, packet: &Control, file: OwnedFd) {
+        let &Control::File {
+            owner,
+            slot,
+            generation,
+        } = packet
+        else {
+            panic!("{packet:?} speaks of no file");
+        };
+        assert!(engine.lane_file(&self.lane, owner, slot, generation, file));
     }
 
     /// Ends it by a hang-up.
@@ -324,4 +354,17 @@ pub(crate) fn read_response(stream: &mut TcpStream) -> (u16, Vec<u8>) {
     let mut body = vec![0; length.parse().unwrap()];
     stream.read_exact(&mut body).unwrap();
     (head[9..12].parse().unwrap(), body)
+}
+
+/// Random enough to mix things, and the same in every run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (bits ^ (bits >> 31)) % limit
+    }
 }

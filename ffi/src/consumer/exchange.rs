@@ -1,10 +1,16 @@
 //! What a program does with an exchange that its consumer holds.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
+use std::os::fd::BorrowedFd;
 
+use super::turn::Inner;
 use super::{toolb_consumer, with};
 use crate::guard::{bytes, entry, text};
+use crate::last_error::fail;
 use crate::toolb_status;
+
+/// As a length of toolb_exchange_file: all that follows.
+pub const TOOLB_REST: u64 = u64::MAX;
 
 /// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
 /// answer a 500. TOOLB_BAD_STATE after the first write.
@@ -76,6 +82,42 @@ pub unsafe extern "C" fn toolb_exchange_answer(
         let data = unsafe { bytes(data, len)? };
         // SAFETY: the caller's promise.
         unsafe { with(consumer, |inner| inner.answer(exchange, data)) }
+    })
+}
+
+/// Answers with a part of an open file: `length` bytes from `offset` on, or TOOLB_REST for all that
+/// follows. Sends the head, with that Content-Length, and the end, and lets go of the exchange if it
+/// returns TOOLB_OK; else the exchange is as it was.
+///
+/// `fd` is borrowed for the call: close it afterwards, whatever becomes of the response. It must be a
+/// regular file, open for reading (TOOLB_BAD_ARGUMENT if it is not, or shorter). The engine reads it
+/// while the client takes it; should it become shorter meanwhile, the response is broken off.
+/// TOOLB_BAD_STATE if something was written before.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_file(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+    fd: c_int,
+    offset: u64,
+    length: u64,
+) -> toolb_status {
+    entry(|| {
+        let length = (length != TOOLB_REST).then_some(length);
+        let answer = |inner: &mut Inner| {
+            if fd < 0 {
+                let text = "a file descriptor is below 0: was its file opened?";
+                return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+            }
+            // SAFETY: not -1, and used during this call only. A number that is not open is an error of
+            // the first system call.
+            let file = unsafe { BorrowedFd::borrow_raw(fd) };
+            inner.answer_file(exchange, file, offset, length)
+        };
+        // SAFETY: the caller's promise.
+        unsafe { with(consumer, answer) }
     })
 }
 

@@ -46,6 +46,8 @@ pub struct toolb_consumer_options {
     pub window: u32,
     /// Milliseconds that the engine may take to answer; 10000 by default.
     pub attach_timeout_ms: u32,
+    /// Milliseconds to wait for an engine that is not there yet; by default it must be there.
+    pub attach_patience_ms: u32,
 }
 
 /// A consumer: one end of the bus to an engine. Made by toolb_consumer_attach, freed by
@@ -123,7 +125,9 @@ pub unsafe extern "C" fn toolb_consumer_attach(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
-        let (out, options) = unsafe { (place(out)?, consumer_options(options)?) };
+        let (out, patience) = unsafe { (place(out)?, attach_patience(options)?) };
+        // SAFETY: the caller's promise.
+        let options = unsafe { consumer_options(options)? };
         *out = std::ptr::null_mut();
         let bus = match bus.is_null() {
             true => std::env::var("TOOLB_BUS").map_err(|_| {
@@ -135,7 +139,7 @@ pub unsafe extern "C" fn toolb_consumer_attach(
             // SAFETY: the caller's promise.
             false => unsafe { text(bus)? }.to_owned(),
         };
-        let consumer = Consumer::attach(&bus, &options)
+        let consumer = Consumer::attach_within(&bus, &options, patience)
             .map_err(|error| fail(toolb_status::TOOLB_CANNOT_ATTACH, error))?;
         *out = toolb_consumer::new(consumer)?;
         Ok(())
@@ -301,7 +305,7 @@ pub unsafe extern "C" fn toolb_consumer_flush(consumer: *mut toolb_consumer) -> 
 /// Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
 /// is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
 /// handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
-/// a request over the bus has no route parameters, and TOOLB_LATER is not possible. Calls
+/// a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
 /// toolb_consumer_ready. For several threads, run a consumer on each.
 ///
 /// # Safety
@@ -339,6 +343,17 @@ pub unsafe extern "C" fn toolb_consumer_stop(consumer: *mut toolb_consumer) -> t
         let _ = consumer.stop.signal();
         Ok(())
     })
+}
+
+/// Asks the engine for no more requests: finish what there is; when all is done,
+/// TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_consumer_leave(consumer: *mut toolb_consumer) -> toolb_status {
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, Inner::leave) })
 }
 
 /// Leaves the engine and frees the consumer with all its requests. Exchanges that were begun and not
@@ -400,7 +415,7 @@ pub(crate) unsafe fn consumer_options(
     }
     // SAFETY: the caller's promise; only the size is read before it is known.
     let size = unsafe { (&raw const (*options).struct_size).read() };
-    if size < offset_of!(toolb_consumer_options, attach_timeout_ms) + 4 {
+    if size < offset_of!(toolb_consumer_options, attach_patience_ms) + 4 {
         return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
     }
     // SAFETY: the struct has at least the fields of the first version.
@@ -428,6 +443,26 @@ pub(crate) unsafe fn consumer_options(
         taken.timeout = Duration::from_millis(u64::from(options.attach_timeout_ms));
     }
     Ok(taken)
+}
+
+/// How long to wait for an engine.
+///
+/// # Safety
+/// As for [`consumer_options`].
+unsafe fn attach_patience(
+    options: *const toolb_consumer_options,
+) -> Result<Duration, toolb_status> {
+    if options.is_null() {
+        return Ok(Duration::ZERO);
+    }
+    // SAFETY: the caller's promise; only the size is read before it is known.
+    let size = unsafe { (&raw const (*options).struct_size).read() };
+    if size < offset_of!(toolb_consumer_options, attach_patience_ms) + 4 {
+        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
+    }
+    // SAFETY: the struct has this field.
+    let patience = unsafe { (*options).attach_patience_ms };
+    Ok(Duration::from_millis(u64::from(patience)))
 }
 
 /// Uses a consumer, alone.

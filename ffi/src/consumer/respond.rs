@@ -1,8 +1,9 @@
 //! Responses, from what C says to what the bus carries.
 
 use std::ffi::c_void;
+use std::os::fd::BorrowedFd;
 
-use toolb_core::consumer::{ExchangeId, RespondError, Sent};
+use toolb_core::consumer::{ExchangeId, FileError, RespondError, Sent};
 
 use super::live::{Head, Live, id_of};
 use super::turn::Inner;
@@ -33,6 +34,33 @@ impl Inner {
         }
         self.forget(id);
         answered
+    }
+
+    pub(super) fn answer_file(
+        &mut self,
+        number: u64,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        length: Option<u64>,
+    ) -> Result<(), toolb_status> {
+        let (id, live) = self.open(number)?;
+        live.before_head()?;
+        let live = &self.live[usize::from(id.slot)];
+        let (status, fields) = (live.head.status(), live.head.fields());
+        let sent = self
+            .consumer
+            .respond_file(id, status, fields, file, offset, length, true);
+        match sent {
+            Ok(()) => {
+                self.forget(id);
+                Ok(())
+            }
+            Err(FileError::Respond(error)) => Err(refusal(error)),
+            Err(FileError::Unsupported) => {
+                Err(fail(toolb_status::TOOLB_BAD_STATE, FileError::Unsupported))
+            }
+            Err(error) => Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
+        }
     }
 
     pub(super) fn write(&mut self, number: u64, data: &[u8]) -> Result<(), toolb_status> {
@@ -118,12 +146,7 @@ impl Inner {
                 live.head_sent = true;
                 Ok(sent)
             }
-            // Known here before the event tells of it.
-            Err(RespondError::Disconnected) => Err(toolb_status::TOOLB_GONE),
-            Err(error @ RespondError::HeadTooLong) => {
-                Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, error))
-            }
-            Err(error) => Err(fail(toolb_status::TOOLB_BAD_STATE, error)),
+            Err(error) => Err(refusal(error)),
         }
     }
 
@@ -165,5 +188,14 @@ impl Live {
             )),
             false => Ok(()),
         }
+    }
+}
+
+fn refusal(error: RespondError) -> toolb_status {
+    match error {
+        // Known here before the event tells of it.
+        RespondError::Disconnected => toolb_status::TOOLB_GONE,
+        RespondError::HeadTooLong => fail(toolb_status::TOOLB_BAD_ARGUMENT, error),
+        _ => fail(toolb_status::TOOLB_BAD_STATE, error),
     }
 }

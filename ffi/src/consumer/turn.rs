@@ -171,6 +171,15 @@ impl Inner {
         Ok(())
     }
 
+    /// No more requests are wanted.
+    pub(super) fn leave(&mut self) -> Result<(), toolb_status> {
+        self.check()?;
+        if !std::mem::replace(&mut self.draining, true) {
+            self.consumer.leave();
+        }
+        Ok(())
+    }
+
     /// Drops requests that were found and not begun: they are for other consumers.
     pub(super) fn leave_requests(&mut self) {
         self.events

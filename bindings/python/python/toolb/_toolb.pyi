@@ -14,6 +14,9 @@ class ClientDisconnected(OSError):
 class AttachError(ConnectionError):
     """The worker could not attach to its engine."""
 
+class EngineAbsent(AttachError):
+    """There is no engine at that address, or not now."""
+
 class BusError(ConnectionError):
     """The engine broke the rules of the bus."""
 
@@ -57,6 +60,10 @@ class Worker:
         window: int,
         timeout: float,
     ) -> Worker: ...
+    def reattach(self, bus: str) -> None:
+        """Attaches to an engine again, after the last one has gone."""
+    def leave(self) -> None:
+        """Says that no more requests are wanted."""
     @property
     def fd(self) -> int:
         """The doorbell."""
@@ -115,6 +122,24 @@ class Worker:
         """Tells the applications in the middle of a response, if they receive, that it is to end."""
     def tasks(self) -> tuple[Task[None], ...]:
         """The tasks of the requests in flight."""
+
+@final
+class Leash:
+    """What ties this process to the `toolb work` that has started it."""
+
+    def __new__(cls, address: str) -> Leash: ...
+    @property
+    def fd(self) -> int:
+        """Readable when `word` has something to say."""
+    def ready(self) -> None:
+        """Says that the application has started."""
+    def fail(self, reason: str, permanent: bool) -> None:
+        """Says that the application does not start."""
+    def word(self) -> tuple[str, str] | None:
+        """The next word of the supervisor, None if there is none.
+
+        To drain is to take leave and to finish; said a second time, it is to hurry.
+        """
 
 def run_cli(args: Sequence[str], executable: str) -> int:
     """Runs the `toolb` program and returns its exit code."""

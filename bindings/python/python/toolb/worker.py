@@ -1,6 +1,7 @@
-"""A worker process: attaches to the engine that started it and serves one application.
+"""A worker process: attaches to an engine and serves one application.
 
-`toolb run` starts it; run by hand it has nothing to attach to.
+`toolb run` and `toolb work` start it. Run by hand it attaches to the engine of `toolb serve` whose
+bus socket is named in TOOLB_BUS.
 """
 
 import argparse
@@ -14,9 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._app import AppError, load
+from ._finish import finish
+from ._guest import Guest
 from ._lifespan import Lifespan, LifespanError
 from ._loops import Bridge, LoopError, new_loop
-from ._toolb import AttachError, BusError, Worker
+from ._toolb import AttachError, BusError, Leash, Worker
 
 logger = logging.getLogger("toolb.error")
 
@@ -32,23 +35,25 @@ GRACE = {"drain": 2.0, "hang-up": 1.0}
 The supervisor says `drain` when nothing is in flight, or when little is left of the time for that.
 """
 
-CANCEL_GRACE = 1.0
-"""Seconds that handlers get once they are cancelled."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a worker and returns its exit code."""
     args = _parse(argv)
     _log_to_stderr(args.log_level)
-    # Ctrl-C reaches the whole process group; the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     bus = os.environ.pop("TOOLB_BUS", "")
+    supervisor = os.environ.pop("TOOLB_SUPERVISOR", "")
     if not bus:
         print(
             "toolb.worker: TOOLB_BUS is not set: start the application with `toolb run`",
             file=sys.stderr,
         )
         return START_UP_FAILED
+    is_path = bus.startswith(("/", "unix:/"))
+    if supervisor or not is_path:
+        # Ctrl-C reaches the whole process group; the supervisor decides what it means.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if is_path:
+        return _visit(bus, supervisor, args)
     try:
         worker = _attach(bus)
     except AttachError as error:
@@ -62,14 +67,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     asyncio.set_event_loop(loop)
     try:
         code = loop.run_until_complete(_Service(worker, bridge, args).run())
-        if code == ENGINE_GONE and threading.active_count() > 1:
-            # Threads may take for ever, and nobody is left who would end this process then.
-            logging.shutdown()
-            sys.stdout.flush()
-            os._exit(code)
+        if code == ENGINE_GONE:
+            _leave_threads(code)
         return code
     finally:
         _close(loop)
+
+
+def _visit(bus: str, supervisor: str, args: argparse.Namespace) -> int:
+    """Serves the engines that come and go at this address."""
+    leash = None
+    try:
+        if supervisor:
+            leash = Leash(supervisor)
+        loop, bridge = new_loop(args.loop)
+    except (AttachError, LoopError) as error:
+        if leash is None:
+            print(f"toolb.worker: {error}", file=sys.stderr)
+        else:
+            leash.fail(str(error), True)
+        return START_UP_FAILED
+    asyncio.set_event_loop(loop)
+    try:
+        guest = Guest(lambda: _attach(bus), bus, leash, bridge, args, _report)
+        if not loop.run_until_complete(guest.run()):
+            return START_UP_FAILED
+        if guest.orphaned:
+            _leave_threads(ENGINE_GONE)
+        return 0
+    finally:
+        _close(loop)
+
+
+def _leave_threads(code: int) -> None:
+    """Exits though threads are left: they may take for ever, and nobody would end them."""
+    if threading.active_count() > 1:
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)
 
 
 class _Service:
@@ -134,21 +169,7 @@ class _Service:
 
     async def _finish(self) -> None:
         """Waits for the requests in flight."""
-        idle = asyncio.Event()
-        self._worker.when_idle(idle.set)
-        waits = [asyncio.ensure_future(event.wait()) for event in (idle, self._hurry)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        if not idle.is_set():
-            self._worker.end_streams()
-            await asyncio.wait(waits[:1], timeout=GRACE[self._last_word])
-            tasks = self._worker.tasks()
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks, timeout=CANCEL_GRACE)
-        for wait in waits:
-            wait.cancel()
-        self._worker.flush(True)
+        await finish(self._worker, self._hurry, lambda: GRACE[self._last_word])
 
     def _take(self, word: str) -> None:
         self._last_word = word

@@ -219,3 +219,63 @@ fn expect_continue_opens_on_demand() {
         [Event::RequestAborted { .. }]
     ));
 }
+
+/// Nobody flushes while the loop blocks: what another of its callbacks grants is told by itself.
+#[test]
+fn a_grant_while_armed_is_told_at_once() {
+    let (mut engine, mut consumer) = pair();
+    let rang = |engine: &Engine| {
+        let bell = engine.lane.doorbell_of_loop(0);
+        let rang = bell.wait(Some(Duration::ZERO)).unwrap();
+        bell.drain();
+        rang
+    };
+    let mut sleeper = engine.status.sleeper(0);
+    let parts = RequestHeadParts {
+        expect_continue: true,
+        ..get()
+    };
+    let id = engine.request(2, &parts, 0);
+    take(&mut consumer);
+    assert!(consumer.arm());
+    rang(&engine);
+
+    sleeper.arm();
+    consumer.want_body(id);
+    assert!(rang(&engine), "the body is wanted");
+    assert_eq!(engine.loops[0].slots.request_granted(2), 65536);
+    sleeper.disarm();
+    engine.body(id, &[1; 40_000], 0);
+    assert_eq!(poll(&mut consumer).len(), 1);
+    assert!(consumer.arm());
+    rang(&engine);
+
+    sleeper.arm();
+    consumer.consumed(id, 10);
+    assert!(!rang(&engine), "not for a few bytes");
+    consumer.consumed(id, 39_990);
+    assert!(rang(&engine), "there is room for more of it");
+    assert_eq!(engine.loops[0].slots.request_granted(2), 65536 + 40_000);
+    consumer.consumed(id, 40_000);
+    assert!(!rang(&engine), "once per sleep");
+}
+
+/// The other way round: the engine grants while the consumer sleeps.
+#[test]
+fn a_grant_wakes_who_waits_for_it() {
+    let (mut engine, mut consumer) = pair();
+    let id = engine.get(1);
+    take(&mut consumer);
+    let window = get().response_window as usize;
+    let body = vec![7; 2 * window];
+    assert_eq!(head(&mut consumer, id, &body, false, false), Sent::Above);
+    assert!(consumer.arm());
+    consumer.clear_doorbell();
+    engine.drain();
+    engine.grant(id, 2 * window as u64);
+    let doorbell = consumer.lane.doorbell();
+    assert!(doorbell.wait(Some(Duration::ZERO)).unwrap());
+    assert!(matches!(poll(&mut consumer)[..], [Event::Writable { .. }]));
+    let came: usize = engine.drain().iter().map(|got| got.body().len()).sum();
+    assert_eq!(came, window);
+}

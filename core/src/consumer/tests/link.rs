@@ -112,9 +112,9 @@ fn attaching_fails_with_a_clear_text() {
         timeout: Duration::from_millis(20),
         ..ConsumerOptions::default()
     };
-    for bad in ["", "fd:", "fd:-1", "fd:x", "unix:/x"] {
+    for bad in ["", "fd:", "fd:-1", "fd:x", "bus", "unix:bus"] {
         let error = Consumer::attach(bad, &options).unwrap_err();
-        assert!(error.to_string().contains("expected fd:N"), "{error}");
+        assert!(error.to_string().contains("is no address"), "{error}");
     }
     let error = Consumer::attach("fd:987654", &options).unwrap_err();
     assert!(error.to_string().contains("names no inherited"), "{error}");

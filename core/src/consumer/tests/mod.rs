@@ -1,6 +1,7 @@
 //! The consumer against a mini engine: the engine's ends of a lane in the same thread.
 
 mod cost;
+mod files;
 mod flow;
 mod link;
 mod random;
@@ -49,7 +50,7 @@ fn pair_with(geometry: Geometry) -> (Engine, Consumer) {
     let (ours, theirs) = Seqpacket::pair().unwrap();
     let welcome = Control::Welcome(Welcome {
         abi: ABI,
-        features: 0,
+        features: crate::message::FEATURE_FILES,
         lane_id: 7,
         rings: geometry.rings,
         slots: geometry.slots,

@@ -349,7 +349,7 @@ fn a_stop_ends_in_time_even_if_a_client_never_leaves() {
     assert_eq!(done(&actions), [Action::Kill(0)]);
     assert_eq!(
         scene.exit(0, Exit::Signal(SIGKILL)),
-        [Action::LaneDown(0), Action::Finish(Outcome::Stopped)]
+        [Action::LaneDown(0), Action::Finish(Outcome::Cut)]
     );
     assert_eq!(scene.fleet.next_deadline(), None);
 }
@@ -438,4 +438,35 @@ fn a_worker_lost_while_stopping_is_told_of_and_not_replaced() {
     let actions = scene.exit(0, Exit::Code(1));
     assert_eq!(told(&actions), ["worker 1 (pid 100) exited with code 1"]);
     assert_eq!(done(&actions), [Action::LaneDown(0)]);
+}
+
+#[test]
+fn workers_of_an_engine_elsewhere_are_asked_and_then_told_to_hurry() {
+    let mut scene = Scene::serving(2);
+    scene.stop();
+    scene.fleet.ask_to_finish();
+    let actions = scene.fleet.take_actions();
+    assert_eq!(actions, [Action::TellDrain(0), Action::TellDrain(1)]);
+    // One has finished: that is as it should be.
+    assert_eq!(scene.exit(1, Exit::Code(0)), [Action::LaneDown(1)]);
+    let (time, actions) = scene.pass_to_deadline();
+    assert_eq!(time, 25 * SECOND);
+    assert_eq!(actions, [Action::TellDrain(0)]);
+    assert_eq!(
+        scene.exit(0, Exit::Code(0)),
+        [Action::LaneDown(0), Action::Finish(Outcome::Stopped)]
+    );
+}
+
+#[test]
+fn who_gives_no_time_has_not_asked_for_an_end_without_loss() {
+    let mut scene = Scene::serving(1);
+    scene.fleet.patience.graceful = Duration::ZERO;
+    scene.stop();
+    let actions = scene.pass(Duration::ZERO);
+    assert!(actions.contains(&Action::Kill(0)), "{actions:?}");
+    assert_eq!(
+        scene.exit(0, Exit::Signal(SIGKILL)),
+        [Action::LaneDown(0), Action::Finish(Outcome::Stopped)]
+    );
 }

@@ -1,0 +1,238 @@
+"""A worker that looks for its engine itself, and outlives it."""
+
+import argparse
+import asyncio
+import logging
+import random
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from ._app import App, AppError, load
+from ._finish import finish
+from ._lifespan import Lifespan, LifespanError
+from ._loops import Bridge
+from ._toolb import AttachError, BusError, EngineAbsent, Leash, Worker
+
+logger = logging.getLogger("toolb.error")
+
+GRACE = {"drain": 2.0, "hang-up": 1.0, "orphaned": 30.0}
+"""Seconds that handlers get to end by themselves before they are cancelled.
+
+The engine says `drain` when nothing is in flight, or when little is left of the time for that; after
+its `hang-up` nobody hears of the answers. `orphaned` is who has lost its supervisor.
+"""
+
+PAUSES = (0.01, 1.0)
+"""Seconds between two looks for an engine, at first and at last."""
+
+Report = Callable[[str, BaseException | None], None]
+
+
+class Guest:
+    """What such a worker does from its start to its end."""
+
+    def __init__(
+        self,
+        attach: Callable[[], Worker],
+        bus: str,
+        leash: Leash | None,
+        bridge: Bridge,
+        args: argparse.Namespace,
+        report: Report,
+    ) -> None:
+        self._attach_first = attach
+        self._bus = bus
+        self._leash = leash
+        self._bridge = bridge
+        self._args = args
+        self._report = report
+        self._worker: Worker | None = None
+        # It is to end. Who has asked so is not the engine.
+        self._stop = asyncio.Event()
+        # The engine wants no more of it, or it is to end.
+        self._parting = asyncio.Event()
+        self._hurry = asyncio.Event()
+        # The words that bound how long handlers may take to end.
+        self._last_word = ""
+        self._gone = False
+        self._is_ready = False
+
+    async def run(self) -> bool:
+        """Serves until it is told to end. False: the application does not start."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._end)
+        if self._leash is None:
+            loop.add_signal_handler(signal.SIGINT, self._end)
+        else:
+            loop.add_reader(self._leash.fd, self._on_leash)
+        args = self._args
+        try:
+            app = load(args.app, factory=args.factory, app_dir=args.app_dir)
+            lifespan = Lifespan(app, args.lifespan)
+            state = await self._start(lifespan)
+        except (AppError, LifespanError) as error:
+            return self._fail(str(error))
+        try:
+            while await self._attach(app, state):
+                await self._serve()
+                if self._worker is not None and self._worker.in_flight:
+                    # Some handlers would not end: they cannot be told from those to come.
+                    logger.error("requests of the last engine do not end; this process does")
+                    return True
+        except AttachError as error:
+            return self._fail(str(error))
+        finally:
+            await lifespan.shutdown()
+        return True
+
+    @property
+    def orphaned(self) -> bool:
+        """Nobody is left who would end this process."""
+        return self._last_word == "orphaned"
+
+    async def _start(self, lifespan: Lifespan) -> dict[str, Any] | None:
+        """Starts the application. Nobody waits for that any more once the supervisor has gone."""
+        starting = asyncio.ensure_future(lifespan.startup())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait((starting, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if self._hurry.is_set():
+            await asyncio.wait((starting,), timeout=GRACE["hang-up"])
+            if not starting.done():
+                starting.cancel()
+                raise LifespanError("it was told to end before it had started")
+        return await starting
+
+    async def _attach(self, app: App, state: dict[str, Any] | None) -> bool:
+        """Looks for an engine until there is one. False: it is to end."""
+        pause, most = PAUSES
+        complaint = ""
+        while not self._stop.is_set():
+            try:
+                if self._worker is None:
+                    self._worker = self._attach_first()
+                    self._worker.serve(
+                        app,
+                        asyncio.get_running_loop(),
+                        report=self._report,
+                        broken=self._on_broken,
+                        root_path=self._args.root_path,
+                        state=state,
+                    )
+                else:
+                    self._worker.reattach(self._bus)
+                self._ready()
+                return True
+            except EngineAbsent as error:
+                complaint = self._complain(str(error), complaint, logging.INFO)
+            except AttachError as error:
+                if not self._is_ready:
+                    raise
+                # What this engine does not like, the next one may.
+                complaint = self._complain(str(error), complaint, logging.ERROR)
+            self._ready()
+            await self._sleep(random.uniform(pause / 2, pause))
+            pause = min(2 * pause, most)
+        return False
+
+    async def _sleep(self, seconds: float) -> None:
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((stop,), timeout=seconds)
+        stop.cancel()
+
+    async def _serve(self) -> None:
+        worker = self._worker
+        assert worker is not None
+        loop = asyncio.get_running_loop()
+        self._gone = False
+        if not self._stop.is_set():
+            self._parting.clear()
+            self._hurry.clear()
+        loop.add_reader(worker.control_fd, self._on_control)
+        self._bridge.attach(worker)
+        worker.ready()
+        logger.info("attached to the engine at %s", self._bus)
+        await self._parting.wait()
+        if not self._gone:
+            worker.leave()
+        await finish(worker, self._hurry, lambda: GRACE[self._last_word or "drain"])
+        self._bridge.detach()
+        if not self._gone:
+            loop.remove_reader(worker.control_fd)
+            worker.drained()
+
+    def _ready(self) -> None:
+        """The application has started, and there is nothing wrong with where it looks."""
+        if not self._is_ready and self._leash is not None:
+            self._leash.ready()
+        self._is_ready = True
+
+    def _fail(self, why: str) -> bool:
+        if self._leash is None:
+            logger.error("%s", why)
+        else:
+            self._leash.fail(why, True)
+        return False
+
+    def _complain(self, why: str, before: str, level: int) -> str:
+        if why != before:
+            logger.log(level, "%s - looking again until an engine is there", why)
+        return why
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._parting.set()
+
+    def _on_broken(self, why: str) -> None:
+        logger.error("%s", why)
+        self._take("hang-up")
+
+    def _take(self, word: str) -> None:
+        """A word of the engine."""
+        self._last_word = word
+        self._gone = self._gone or word == "hang-up"
+        self._hurry.set()
+        self._parting.set()
+
+    def _on_control(self) -> None:
+        worker = self._worker
+        assert worker is not None
+        while word := _next_word(worker):
+            kind, text = word
+            if kind == "error":
+                logger.error("the engine says: %s", text)
+                continue
+            self._take(kind)
+            if kind == "hang-up":
+                logger.warning("the engine at %s has gone", self._bus)
+                asyncio.get_running_loop().remove_reader(worker.control_fd)
+                # Tells the handlers: no bell will ring.
+                worker.drain()
+                break
+
+    def _on_leash(self) -> None:
+        assert self._leash is not None
+        while word := self._leash.word():
+            kind, _ = word
+            if kind == "error":
+                continue
+            if kind == "hang-up":
+                self._last_word = "orphaned"
+                asyncio.get_running_loop().remove_reader(self._leash.fd)
+                self._hurry.set()
+            elif self._stop.is_set():
+                # Said before: little of the time is left.
+                self._last_word = "drain"
+                self._hurry.set()
+            self._end()
+            if kind == "hang-up":
+                break
+
+
+def _next_word(worker: Worker) -> tuple[str, str] | None:
+    try:
+        return worker.control()
+    except BusError as error:
+        logger.error("%s", error)
+        return ("hang-up", "")

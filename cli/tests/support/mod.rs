@@ -1,0 +1,173 @@
+//! The program under test, as a person starts and stops it.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub(crate) mod worker;
+
+use std::env;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+/// No test takes longer; one that hangs fails.
+const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A server under test.
+pub(crate) struct Server {
+    pub(crate) child: Child,
+    stderr: BufReader<ChildStderr>,
+    /// Dropped when the test is over, so that the watchdog goes.
+    _awake: Sender<()>,
+}
+
+impl Server {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        Self::spawn(toolb().arg("run").args(args))
+    }
+
+    pub(crate) fn start_in(folder: &Folder, args: &[&str]) -> Self {
+        let made = Command::new("mkfifo").arg(folder.fifo()).status().unwrap();
+        assert!(made.success());
+        let mut command = toolb();
+        command.env("TEST_FIFO", folder.fifo());
+        Self::spawn(command.arg("run").args(args))
+    }
+
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (awake, watchdog) = mpsc::channel::<()>();
+        let pid = child.id();
+        thread::spawn(move || {
+            if watchdog.recv_timeout(WATCHDOG) == Err(RecvTimeoutError::Timeout) {
+                kill("KILL", pid);
+            }
+        });
+        Self {
+            child,
+            stderr,
+            _awake: awake,
+        }
+    }
+
+    /// The first line from now on that contains `text`.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = String::new();
+        loop {
+            let start = seen.len();
+            let read = self.stderr.read_line(&mut seen).unwrap();
+            assert_ne!(read, 0, "{text:?} never came: {seen}");
+            if seen[start..].contains(text) {
+                return seen[start..].trim_end().to_owned();
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        kill(name, self.child.id());
+    }
+
+    /// Waits for the server and its workers; the rest of what they had to say.
+    pub(crate) fn finish(mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap(), rest)
+    }
+}
+
+/// A folder of its own for a test.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let output = Command::new("mktemp").arg("-d").output().unwrap();
+        let path = String::from_utf8(output.stdout).unwrap();
+        Self(PathBuf::from(path.trim_end()))
+    }
+
+    pub(crate) fn fifo(&self) -> PathBuf {
+        self.0.join("hold")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The program, in an environment without settings, with this test program for a Python.
+pub(crate) fn toolb() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toolb"));
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("TOOLB_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("WEB_CONCURRENCY");
+    command.env("TOOLB_PYTHON", worker_script());
+    command
+}
+
+/// Turns `-m toolb.worker TARGET ...` into a call of the test `worker`.
+fn worker_script() -> &'static Path {
+    // Written once, before the first process starts: a script open for writing cannot be run.
+    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
+    SCRIPT.get_or_init(|| {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("worker.sh");
+        let program = env::current_exe().unwrap();
+        let text = format!(
+            "#!/bin/sh\nTEST_TARGET=\"$3\" exec '{}' worker --exact --nocapture\n",
+            program.display()
+        );
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    })
+}
+
+pub(crate) fn kill(signal: &str, pid: u32) {
+    let pid = pid.to_string();
+    let status = Command::new("kill").args(["-s", signal, &pid]).status();
+    assert!(status.unwrap().success());
+}
+
+/// The address in a line of the kind `... on http://127.0.0.1:8000 (...`.
+pub(crate) fn address(banner: &str) -> &str {
+    let (_, rest) = banner.split_once("http://").unwrap();
+    rest.split(' ').next().unwrap()
+}
+
+pub(crate) fn ask(stream: &mut impl Write, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+}
+
+pub(crate) fn get(mut stream: TcpStream, path: &str) -> String {
+    ask(&mut stream, path);
+    answer_of(stream)
+}
+
+/// All that comes; the connection is closed then.
+pub(crate) fn answer_of(mut stream: impl Read) -> String {
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
+}
+
+pub(crate) fn body(response: &str) -> String {
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    body.to_owned()
+}

@@ -1,0 +1,595 @@
+//! Consumers that come by themselves, to an engine inside this process.
+#![forbid(unsafe_code)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use toolb_core::config::EngineConfig;
+use toolb_core::consumer::{AttachError, Consumer, ConsumerOptions, ControlEvent, Event};
+use toolb_core::engine::{Listen, Routes};
+use toolb_core::message::{Control, Hello};
+use toolb_core::server::{Embedded, GateOptions};
+use toolb_core::sys::epoll::{EDGE, Epoll, Events, IN};
+use toolb_core::sys::eventfd::EventFd;
+use toolb_core::sys::rendezvous::{PacketListener, connect};
+use toolb_core::sys::seqpacket::Seqpacket;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A folder of its own for a test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("toolb-gate-{}-{count}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn bus(&self) -> PathBuf {
+        self.0.join("bus")
+    }
+
+    fn entries(&self) -> usize {
+        fs::read_dir(&self.0).unwrap().count()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn start(gate: &GateOptions) -> Embedded {
+    try_start(gate).unwrap()
+}
+
+fn try_start(gate: &GateOptions) -> Result<Embedded, String> {
+    let listen = Listen::Tcp {
+        host: "127.0.0.1".into(),
+        port: 0,
+    };
+    let routes = Routes {
+        pool: true,
+        ..Routes::default()
+    };
+    Embedded::start(EngineConfig::default(), routes, &[listen], gate)
+}
+
+fn at(path: &Path) -> GateOptions {
+    GateOptions::new(Some(path.to_owned()))
+}
+
+fn ask(server: &Embedded, path: &str) -> TcpStream {
+    let address = server.engine().addresses()[0].replace("http://", "");
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    stream
+}
+
+/// The status and the body of all that comes.
+fn answer(mut stream: TcpStream) -> (u16, String) {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head[9..12].parse().unwrap(), body.to_owned())
+}
+
+fn attach(path: &Path) -> Consumer {
+    let consumer = Consumer::attach(path.to_str().unwrap(), &ConsumerOptions::default());
+    consumer.unwrap()
+}
+
+/// Tries until the end of another consumer has been noticed.
+fn when_there_is_room(attach: impl Fn() -> Result<Consumer, AttachError>) -> Consumer {
+    loop {
+        match attach() {
+            Ok(consumer) => return consumer,
+            Err(AttachError::Refused(_)) => thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// A consumer in a thread: answers with its name, `/hold` when it is let go on.
+struct Program {
+    orders: Sender<Order>,
+    bell: std::sync::Arc<EventFd>,
+    begun: Receiver<()>,
+    thread: JoinHandle<Consumer>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Order {
+    /// Answer what is held.
+    GoOn,
+    /// Take leave.
+    Leave,
+}
+
+impl Program {
+    fn start(mut consumer: Consumer, name: &str) -> Self {
+        let (orders, inbox) = channel();
+        let (begin, begun) = channel();
+        let bell = std::sync::Arc::new(EventFd::new().unwrap());
+        let (name, ring) = (name.to_owned(), bell.clone());
+        consumer.ready();
+        let thread = thread::spawn(move || {
+            serve(&mut consumer, &name, &inbox, &ring, &begin);
+            consumer
+        });
+        Self {
+            orders,
+            bell,
+            begun,
+            thread,
+        }
+    }
+
+    fn order(&self, order: Order) {
+        self.orders.send(order).unwrap();
+        self.bell.signal().unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    fn join(self) -> Consumer {
+        self.thread.join().unwrap()
+    }
+}
+
+fn serve(
+    consumer: &mut Consumer,
+    name: &str,
+    inbox: &Receiver<Order>,
+    bell: &EventFd,
+    begin: &Sender<()>,
+) {
+    let epoll = Epoll::new().unwrap();
+    epoll.add(&consumer.fd(), 0, IN | EDGE).unwrap();
+    epoll.add(&consumer.control_fd(), 1, IN).unwrap();
+    epoll.add(bell, 2, IN | EDGE).unwrap();
+    let (mut ready, mut events, mut held) = (Events::with_capacity(3), Vec::new(), Vec::new());
+    let mut leaving = false;
+    let none = std::iter::empty::<(&[u8], &[u8])>;
+    loop {
+        for order in inbox.try_iter() {
+            match order {
+                Order::GoOn => {
+                    for id in held.drain(..) {
+                        let body = name.as_bytes();
+                        let _ = consumer.respond_head(id, 200, -1, none(), body, true, true);
+                    }
+                }
+                Order::Leave => {
+                    consumer.leave();
+                    leaving = true;
+                }
+            }
+        }
+        if consumer.poll(64, &mut events).unwrap() > 0 {
+            for event in events.drain(..) {
+                match event {
+                    Event::Request { id, request, .. } if consumer.start(id) => {
+                        if request.path() == b"/hold" {
+                            held.push(id);
+                            begin.send(()).unwrap();
+                            continue;
+                        }
+                        let body = name.as_bytes();
+                        let _ = consumer.respond_head(id, 200, -1, none(), body, true, true);
+                    }
+                    Event::Disconnected { id } => {
+                        held.retain(|other| *other != id);
+                        consumer.done(id);
+                    }
+                    _ => {}
+                }
+            }
+            consumer.flush(false);
+            continue;
+        }
+        if leaving && consumer.in_flight() == 0 {
+            consumer.flush(true);
+            return consumer.drained();
+        }
+        if consumer.arm() {
+            epoll.wait(&mut ready, None).unwrap();
+        }
+        match consumer.control().unwrap() {
+            ControlEvent::None => {}
+            ControlEvent::Drain => leaving = true,
+            ControlEvent::HangUp => return,
+            ControlEvent::Error(_) => {}
+        }
+    }
+}
+
+/// What the engine answers on a connection to the bus socket; `None`: it hangs up.
+fn hear(socket: &Seqpacket) -> Option<Control> {
+    assert!(socket.wait(Some(PATIENCE)).unwrap(), "no word came");
+    let mut packet = vec![0; 65536];
+    match socket.recv(&mut packet, &mut Vec::new()).unwrap() {
+        0 => None,
+        len => Some(Control::decode(&packet[..len]).unwrap()),
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        abi_min: 1,
+        abi_max: 1,
+        language: "rust".into(),
+        name: "raw".into(),
+        pool: "main".into(),
+        slots: 8,
+        concurrency: 8,
+        window: 4,
+        ..Hello::default()
+    }
+}
+
+/// The text with which a packet is refused.
+fn refusal(path: &Path, packets: &[Vec<u8>]) -> String {
+    let socket = connect(path, PATIENCE).unwrap();
+    for packet in packets {
+        // It may have been refused before.
+        let _ = socket.send(packet, &[]);
+    }
+    loop {
+        match hear(&socket) {
+            Some(Control::Error(text)) => {
+                assert_eq!(hear(&socket), None);
+                return text;
+            }
+            Some(Control::Welcome(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn consumers_come_and_go_and_requests_wait_meanwhile() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    assert_eq!(server.bus(), Some(&*folder.bus()));
+    let early = ask(&server, "/");
+    let one = Program::start(attach(&folder.bus()), "one");
+    assert_eq!(answer(early), (200, "one".to_owned()));
+    one.order(Order::Leave);
+    drop(one.join());
+    let between = ask(&server, "/");
+    let bus = format!("unix:{}", folder.bus().display());
+    let two = Consumer::attach(&bus, &ConsumerOptions::default()).unwrap();
+    let two = Program::start(two, "two");
+    assert_eq!(answer(between), (200, "two".to_owned()));
+    drop(server);
+    two.join();
+}
+
+#[test]
+fn one_that_leaves_under_load_loses_nothing() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    let mut programs: Vec<_> = (0..3)
+        .map(|index| Program::start(attach(&folder.bus()), &index.to_string()))
+        .collect();
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..300).all(|_| answer(ask(&server, "/")).0 == 200)))
+            .collect();
+        for _ in 0..2 {
+            let program = programs.pop().unwrap();
+            program.order(Order::Leave);
+            program.join();
+        }
+        assert!(clients.into_iter().all(|client| client.join().unwrap()));
+    });
+    drop(server);
+    programs.pop().unwrap().join();
+}
+
+#[test]
+fn whoever_dies_without_a_word_takes_only_what_it_had_begun() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    let one = Program::start(attach(&folder.bus()), "one");
+    let held = ask(&server, "/hold");
+    one.begun.recv().unwrap();
+    // It hangs up when it ends, and has not answered.
+    one.order(Order::GoOn);
+    assert_eq!(answer(held), (200, "one".to_owned()));
+    let mut two = attach(&folder.bus());
+    drop(one);
+    two.ready();
+    let held = ask(&server, "/hold");
+    drop(held);
+    drop(server);
+    // The engine has gone: the hang-up is there.
+    while two.control().unwrap() != ControlEvent::HangUp {}
+}
+
+#[test]
+fn nonsense_is_refused_with_a_word_and_nobody_else_notices() {
+    let folder = Folder::new();
+    let path = folder.bus();
+    let server = start(&at(&path));
+    let good = Program::start(attach(&path), "good");
+    let greet = |change: &dyn Fn(&mut Hello)| {
+        let mut packet = hello();
+        change(&mut packet);
+        vec![Control::Hello(packet).encode()]
+    };
+    let twice = [greet(&|_| ()), greet(&|_| ())].concat();
+    let wrong_order = [greet(&|_| ()), vec![Control::Drain.encode()]].concat();
+    let file = |owner| {
+        let (slot, generation) = (0, 1);
+        vec![
+            Control::File {
+                owner,
+                slot,
+                generation,
+            }
+            .encode(),
+        ]
+    };
+    let cases = [
+        (file(0), "before it had a lane"),
+        ([greet(&|_| ()), file(0)].concat(), "without its descriptor"),
+        (vec![b"GET / HTTP/1.1\r\n\r\n".to_vec()], "is not toolB's"),
+        (vec![vec![0]], "shorter than its header"),
+        (vec![vec![b'T'; 65_537]], "too large"),
+        (vec![Control::Ready.encode()], "did not begin with a hello"),
+        (twice, "hello twice"),
+        (wrong_order, "only the engine says"),
+        (
+            greet(&|hello| hello.pool = "blue".into()),
+            "the pool \"blue\"",
+        ),
+        (greet(&|hello| hello.generation = 3), "generation 3"),
+        (greet(&|hello| hello.window = 0), "more than 0"),
+        (greet(&|hello| hello.abi_min = 2), "bus ABI"),
+        (
+            greet(&|hello| (hello.abi_min, hello.abi_max) = (7, 9)),
+            "upgrade toolb on the engine's side",
+        ),
+    ];
+    for (packets, text) in cases {
+        let refused = refusal(&path, &packets);
+        assert!(refused.contains(text), "{refused} instead of {text}");
+        assert_eq!(answer(ask(&server, "/")).1, "good");
+    }
+    drop(server);
+    good.join();
+}
+
+#[test]
+fn descriptors_that_nobody_asked_for_are_refused() {
+    let folder = Folder::new();
+    let _server = start(&at(&folder.bus()));
+    let bell = EventFd::new().unwrap();
+    let fd = bell.as_fd();
+    let socket = connect(&folder.bus(), PATIENCE).unwrap();
+    let packet = Control::Hello(hello()).encode();
+    socket.send(&packet, &[fd]).unwrap();
+    let Some(Control::Error(text)) = hear(&socket) else {
+        panic!("welcome");
+    };
+    assert!(text.contains("descriptors"), "{text}");
+    assert_eq!(hear(&socket), None);
+    // A file that belongs to nothing is closed, one for a loop that there is not is refused.
+    let socket = connect(&folder.bus(), PATIENCE).unwrap();
+    socket.send(&packet, &[]).unwrap();
+    assert!(matches!(hear(&socket), Some(Control::Welcome(_))));
+    for owner in [0, 1] {
+        let file = Control::File {
+            owner,
+            slot: 0,
+            generation: 1,
+        };
+        socket.send(&file.encode(), &[fd]).unwrap();
+    }
+    let Some(Control::Error(text)) = hear(&socket) else {
+        panic!("a file for nobody");
+    };
+    assert!(text.contains("a loop that there is not"), "{text}");
+    // After the welcome, too.
+    let socket = connect(&folder.bus(), PATIENCE).unwrap();
+    socket.send(&packet, &[]).unwrap();
+    assert!(matches!(hear(&socket), Some(Control::Welcome(_))));
+    socket.send(&Control::Ready.encode(), &[fd, fd]).unwrap();
+    assert!(matches!(hear(&socket), Some(Control::Error(_))));
+    assert_eq!(hear(&socket), None);
+}
+
+#[test]
+fn whoever_stays_silent_or_is_one_too_many_is_sent_away() {
+    let folder = Folder::new();
+    let path = folder.bus();
+    let gate = GateOptions {
+        consumers: 2,
+        hello_timeout: Duration::from_millis(50),
+        ..at(&path)
+    };
+    let server = start(&gate);
+    let text = refusal(&path, &[]);
+    assert!(text.contains("hello within 0.05 s"), "{text}");
+    let one = Program::start(attach(&path), "one");
+    let two = Program::start(attach(&path), "two");
+    let (bus, options) = (path.to_str().unwrap(), ConsumerOptions::default());
+    let third = Consumer::attach(bus, &options);
+    let text = third.err().unwrap().to_string();
+    assert!(text.contains("there are 2 consumers already"), "{text}");
+    one.order(Order::Leave);
+    drop(one.join());
+    let three = Program::start(
+        when_there_is_room(|| Consumer::attach(bus, &options)),
+        "three",
+    );
+    assert_eq!(answer(ask(&server, "/")).0, 200);
+    drop(server);
+    two.join();
+    three.join();
+}
+
+#[test]
+fn the_name_has_one_owner_and_goes_with_it() {
+    let folder = Folder::new();
+    let path = folder.bus();
+    let first = start(&at(&path));
+    let mode = fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let refused = try_start(&at(&path)).err().unwrap();
+    let owner = format!("another engine (pid {}) has it", std::process::id());
+    assert!(refused.contains(&owner), "{refused}");
+    assert!(refused.contains(path.to_str().unwrap()), "{refused}");
+    drop(first);
+    assert_eq!(folder.entries(), 0);
+
+    // What a killed engine leaves behind: a socket without a listener, a file without a lock.
+    drop(PacketListener::bind(&path, 1).unwrap());
+    fs::write(folder.0.join("bus.lock"), "1").unwrap();
+    drop(start(&at(&path)));
+    assert_eq!(folder.entries(), 0);
+
+    fs::write(&path, "precious").unwrap();
+    let refused = try_start(&at(&path)).err().unwrap();
+    assert!(
+        refused.contains("something else than a socket"),
+        "{refused}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"precious");
+    fs::remove_file(&path).unwrap();
+    let other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let refused = try_start(&at(&path)).err().unwrap();
+    assert!(refused.contains("another program"), "{refused}");
+    drop(other);
+    let nowhere = folder.0.join("no/such/bus");
+    let refused = try_start(&at(&nowhere)).err().unwrap();
+    assert!(refused.contains("there is no folder"), "{refused}");
+    let long = folder.0.join("x".repeat(120));
+    let refused = try_start(&at(&long)).err().unwrap();
+    assert!(refused.contains("1 to 107 bytes"), "{refused}");
+}
+
+#[test]
+fn why_one_cannot_attach_is_said_with_a_remedy() {
+    let folder = Folder::new();
+    let path = folder.bus();
+    let error = |bus: &str| {
+        let outcome = Consumer::attach(bus, &ConsumerOptions::default());
+        outcome.map(drop).unwrap_err()
+    };
+    let absent = error(path.to_str().unwrap());
+    assert!(absent.may_pass());
+    assert!(absent.to_string().contains("is `toolb serve` running?"));
+    drop(PacketListener::bind(&path, 1).unwrap());
+    let stale = error(path.to_str().unwrap());
+    assert!(stale.may_pass());
+    assert!(
+        stale
+            .to_string()
+            .contains("is `toolb serve` still running?")
+    );
+    fs::remove_file(&path).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let other = error(path.to_str().unwrap());
+    assert!(!other.may_pass());
+    assert!(other.to_string().contains("is no bus"), "{other}");
+    for nonsense in ["", "bus", "fd:x", "fd:-1", "tcp:1"] {
+        assert!(matches!(error(nonsense), AttachError::Address(_)));
+    }
+}
+
+#[test]
+fn an_engine_that_comes_later_is_waited_for() {
+    let folder = Folder::new();
+    let path = folder.bus();
+    let bus = path.to_str().unwrap().to_owned();
+    let options = ConsumerOptions::default();
+    let soon = Consumer::attach_within(&bus, &options, Duration::from_millis(20));
+    assert!(soon.err().unwrap().may_pass());
+    let waits = thread::spawn(move || Consumer::attach_within(&bus, &options, PATIENCE));
+    let server = start(&at(&path));
+    let program = Program::start(waits.join().unwrap().unwrap(), "late");
+    assert_eq!(answer(ask(&server, "/")).1, "late");
+    drop(server);
+    program.join();
+}
+
+#[test]
+fn a_process_has_one_consumer_of_its_own() {
+    let server = start(&GateOptions::new(None));
+    assert_eq!(server.bus(), None);
+    let options = ConsumerOptions::default();
+    let own = Program::start(server.attach(&options).unwrap(), "own");
+    assert_eq!(answer(ask(&server, "/")).1, "own");
+    let refused = server.attach(&options).err().unwrap().to_string();
+    assert!(refused.contains("`toolb run`"), "{refused}");
+    assert_eq!(answer(ask(&server, "/")).1, "own");
+    own.order(Order::Leave);
+    drop(own.join());
+    let another = when_there_is_room(|| server.attach(&options));
+    let another = Program::start(another, "another");
+    assert_eq!(answer(ask(&server, "/")).1, "another");
+    drop(server);
+    another.join();
+}
+
+#[test]
+fn an_engine_without_a_pool_takes_no_consumer() {
+    let server = Embedded::start(
+        EngineConfig::default(),
+        Routes::default(),
+        &[],
+        &GateOptions::new(None),
+    );
+    let refused = server.unwrap().attach(&ConsumerOptions::default());
+    let text = refused.err().unwrap().to_string();
+    assert!(text.contains("give it a pool"), "{text}");
+}
+
+#[test]
+fn the_end_waits_for_what_was_accepted() {
+    let folder = Folder::new();
+    let mut server = start(&at(&folder.bus()));
+    let program = Program::start(attach(&folder.bus()), "patient");
+    let held = ask(&server, "/hold");
+    program.begun.recv().unwrap();
+    let ending = thread::spawn(move || server.end(PATIENCE));
+    // The name goes at once: whoever comes now finds nobody.
+    while folder.entries() > 0 {
+        thread::yield_now();
+    }
+    program.order(Order::GoOn);
+    assert_eq!(answer(held), (200, "patient".to_owned()));
+    assert!(ending.join().unwrap());
+    program.join();
+}
+
+#[test]
+fn the_end_cuts_off_what_does_not_finish() {
+    let folder = Folder::new();
+    let mut server = start(&at(&folder.bus()));
+    let program = Program::start(attach(&folder.bus()), "stubborn");
+    let mut held = ask(&server, "/hold");
+    program.begun.recv().unwrap();
+    assert!(!server.end(Duration::from_millis(100)));
+    let mut rest = Vec::new();
+    let _ = held.read_to_end(&mut rest);
+    assert!(!rest.starts_with(b"HTTP/1.1 200"));
+    program.join();
+}

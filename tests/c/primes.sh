@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Asks a server whose handler takes long. Usage: primes.sh PROGRAM
+source "$(dirname "$0")/lib.sh"
+
+serve "$1" 0
+expect "no number" "400" "$(status_of "$url/primes/1x")"
+expect "a result" "25" "$(ask "$url/primes/100" | tail -n 1)"
+expect "progress" "1229 below 10001" "$(ask "$url/primes/100000" | head -n 1)"
+expect "nobody computes" "0" "$(ask "$url/running")"
+
+# One that would take for ever holds up nobody, and gives up when its client leaves.
+curl --silent --output /dev/null "$url/primes/999999999999999" &
+client=$!
+until [ "$(ask "$url/running")" = 1 ]; do :; done
+kill "$client"
+until [ "$(ask "$url/running")" = 0 ]; do :; done
+
+# So does one that a stop finds at work.
+curl --silent --output /dev/null "$url/primes/999999999999999" &
+client=$!
+until [ "$(ask "$url/running")" = 1 ]; do :; done
+stop
+wait "$client" && fail "a computation without an end was answered"
+exit 0

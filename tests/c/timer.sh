@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Asks a server that answers by the clock. Usage: timer.sh PROGRAM
+source "$(dirname "$0")/lib.sh"
+
+serve "$1" 0
+read -r answer took <<<"$(ask --write-out ' %{time_total}' "$url/after/50" | tr '\n' ' ')"
+expect "a later answer" "waited" "$answer"
+awk "BEGIN { exit !($took >= 0.05) }" || fail "an answer after 50 ms came after $took s"
+expect "ticks" "tick 1 tick 2 tick 3 " "$(ask "$url/ticks/3" | tr '\n' ' ')"
+expect "no number" "400" "$(status_of "$url/ticks/0")"
+expect "no number" "400" "$(status_of "$url/after/soon")"
+
+# A client that leaves, and one that a stop finds waiting.
+curl --silent --max-time 0.15 --output "$scratch/ticks" "$url/ticks/1000" && fail "a thousand ticks came at once"
+expect "the first of many" "tick 1" "$(head -n 1 "$scratch/ticks")"
+curl --silent --output /dev/null "$url/after/3600000" &
+client=$!
+expect "others meanwhile" "waited" "$(ask "$url/after/0")"
+stop
+wait "$client" && fail "a timer of an hour was answered"
+exit 0

@@ -1,0 +1,89 @@
+"""Descriptors: what stands on the standard ones, and what happens when there are no more."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from .harness import Servers, descriptors, voluntary_switches, wait_until
+from .http1 import Connection, Parser, request
+
+WARNING = "out of open files"
+WARNING_PAUSE = 10.0
+
+
+def standard(pid: int) -> list[str]:
+    return [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)]
+
+
+def ask_by_path(path: Path, own: str) -> bytes:
+    """The body of an answer that came to a Unix socket."""
+    parser = Parser()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(request("/id", headers={"X-Id": own}))
+        while not parser.feed(client.recv(65536)):
+            pass
+    assert parser.answer is not None
+    assert parser.answer.status == 200
+    return parser.answer.body
+
+
+@pytest.mark.parametrize("closed", [[0], [1], [2], [0, 2], [0, 1, 2]], ids=str)
+def test_standard_descriptors_that_are_not_there(
+    servers: Servers, tmp_path: Path, closed: list[int]
+) -> None:
+    """What is opened first would take their place, and be written to by the first `print`."""
+    path = tmp_path / "socket"
+    closing = " ".join(f"{number}>&-" for number in closed)
+    wrapper = ["bash", "-c", f'"$@" {closing}; exit $?', "bash"]
+    server = servers.start_only(workers=2, flags=["--uds", str(path)], wrapper=wrapper)
+    server.await_workers()
+    wait_until("it listens", path.exists)
+    workers = server.worker_pids()
+    assert len(workers) == 2
+    given = standard(server.process.pid)
+    for pid in (server.pid, *workers):
+        expected = ["/dev/null" if n in closed or n == 0 else given[n] for n in range(3)]
+        assert standard(pid) == expected
+        held = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+        assert "anon_inode:[eventfd]" in held, "it has no doorbells?"
+    for number in range(20):
+        assert b"c%d" % number in ask_by_path(path, f"c{number}")
+
+
+@pytest.mark.timeout(120)
+def test_accepting_rests_without_descriptors_and_goes_on(servers: Servers) -> None:
+    server = servers.start(workers=1, flags=["--timeout-keep-alive", "100"])
+    began = time.monotonic()
+    _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    limit = len(descriptors(server.pid)) + 20
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (limit, hard))
+    # The kernel takes them all; the server takes some.
+    clients = [server.connect(60) for _ in range(60)]
+    for number, client in enumerate(clients):
+        client.send(request("/id", headers={"X-Id": f"e{number}"}))
+    wait_until("it says so", lambda: WARNING in server.said())
+    before = voluntary_switches(server.pid)
+    time.sleep(1)  # not-sync: the time that is looked at
+    # It looks again by a timer, ten times a second, and does not spin meanwhile.
+    assert voluntary_switches(server.pid) - before < 50
+    assert len(descriptors(server.pid)) <= limit
+    # Those who are in leave, one after the other, and let the others in.
+    for number, client in enumerate(clients):
+        answer = client.receive()
+        assert answer.status == 200
+        assert b"e%d" % number in answer.body
+        client.socket.close()
+    with Connection(server.address) as connection:
+        assert connection.ask("/id").status == 200
+    lines = [line for line in server.lines if WARNING in line]
+    most = 1 + (time.monotonic() - began) // WARNING_PAUSE
+    assert 1 <= len(lines) <= most, server.said()
+    assert "ulimit -n" in lines[0]
