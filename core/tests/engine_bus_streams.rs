@@ -1,20 +1,24 @@
 //! Raw connections that consumers serve, from socket to socket through the rings.
 #![forbid(unsafe_code)]
 
+mod hostile;
 mod support;
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use toolb_core::bus::{Kind, flags::*};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, RespondError, Sent};
 use toolb_core::engine::{ControlEvent, Engine, Listen, Routes};
 use toolb_core::message::Request;
 use toolb_core::sys::socket::Socket;
 
+use hostile::{Peer, by_file, plain, until};
 use support::{Echo, Handle, Server, Worker, read_response};
 
 /// Answers requests as `Echo` does, and echoes streams at the pace at which they are read.
@@ -275,4 +279,54 @@ fn a_drain_waits_for_streams() {
     server.engine.control_events().wait(None).unwrap();
     assert_eq!(server.engine.next_control_event(), Some(ControlEvent::Idle));
     worker.kill(&server.engine);
+}
+
+#[test]
+fn a_consumer_that_mistakes_streams_loses_its_lane_and_no_other_connection() {
+    let large = [b'x'; 60_000];
+    // What it says, and which rule that breaks.
+    type Record<'a> = (Kind, u8, &'a [u8]);
+    let cases: [(&[Record<'_>], &str); 5] = [
+        (&[(Kind::ResponseHead, 0, &plain(b"hello"))], "on a stream"),
+        (&[(Kind::ResponseBody, 0, b"hello")], "without a head"),
+        (
+            &[(Kind::ResponseFile, END | DONE, &by_file(0, 1))],
+            "second response head",
+        ),
+        (
+            &[
+                (Kind::Data, 0, &large),
+                (Kind::Data, 0, &large),
+                (Kind::Data, 0, &large),
+            ],
+            "window",
+        ),
+        (
+            &[(Kind::Data, END, b"all"), (Kind::Data, 0, b"more")],
+            "after its end",
+        ),
+    ];
+    for (records, rule) in cases {
+        let (server, raw) = start(EngineConfig {
+            loops: Some(1),
+            ..config()
+        });
+        let mut peer = Peer::attach(&server);
+        let mut stream = dial(&raw);
+        let (it, _) = peer.next(Kind::Open);
+        assert!(peer.start(it));
+        for (kind, flags, payload) in records {
+            peer.write(it, *kind as u8, *flags, payload);
+        }
+        peer.publish();
+        let reason = until(&server, |event| match event {
+            ControlEvent::Poisoned { reason, .. } => ControlFlow::Break(reason),
+            _ => ControlFlow::Continue(()),
+        });
+        assert!(reason.contains(rule), "{reason}");
+        let (mut worker, _told) = attach(&server);
+        ping(&mut dial(&raw)).unwrap();
+        let _ = stream.write_all(b"x");
+        worker.kill(&server.engine);
+    }
 }
