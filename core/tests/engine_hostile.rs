@@ -238,6 +238,15 @@ fn a_body_without_a_head() {
 }
 
 #[test]
+fn bytes_of_a_stream_for_a_request() {
+    let got = act(Lane::Poisoned("of a stream for a request"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::Data, END | DONE, b"body");
+    });
+    assert_eq!(got, died());
+}
+
+#[test]
 fn a_body_longer_than_its_content_length() {
     for flags in [0, END, END | DONE] {
         let got = act(Lane::Kept, |peer, it| {

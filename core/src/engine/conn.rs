@@ -31,6 +31,10 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) socket: Socket,
+    /// It speaks what a consumer speaks: its exchange is as long as it is.
+    pub(super) raw: bool,
+    /// The client of such a connection has ended its side.
+    pub(super) raw_ended: bool,
     /// The client's address and port; `None` on a Unix socket.
     pub(super) peer: Option<(Box<str>, u16)>,
     /// Which of the engine's addresses it came to.
@@ -174,6 +178,8 @@ impl Conn {
     ) -> Self {
         Self {
             socket,
+            raw: false,
+            raw_ended: false,
             peer,
             address,
             phase: Phase::Head,

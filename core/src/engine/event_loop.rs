@@ -58,8 +58,19 @@ pub(super) enum Timer {
 pub(super) struct Services {
     pub(super) services: Vec<LoopService>,
     pub(super) options: Vec<ServiceOptions>,
-    /// By address: the service that it belongs to, if it is none for HTTP.
-    pub(super) of_address: Vec<Option<u16>>,
+    /// By address.
+    pub(super) purposes: Vec<Purpose>,
+}
+
+/// What is spoken at an address.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// HTTP.
+    Http,
+    /// What a service speaks, by its place.
+    Service(u16),
+    /// What consumers speak; with what they learn of the address.
+    Streams((String, u16)),
 }
 
 /// Everything a loop thread owns.
@@ -68,10 +79,10 @@ pub(super) struct Loop {
     pub(super) shared: Arc<Shared>,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<Listener>,
-    /// Services of raw connections; theirs are the last of the listeners.
+    /// Services of raw connections.
     pub(super) services: Vec<LoopService>,
-    /// By address: the service that it belongs to, if it is none for HTTP.
-    pub(super) service_of: Vec<Option<u16>>,
+    /// By address.
+    pub(super) purposes: Vec<Purpose>,
     pub(super) accepting: bool,
     warned_until: u64,
     sleeper: Sleeper,
@@ -146,7 +157,7 @@ impl Loop {
             epoll,
             listeners,
             services: services.services,
-            service_of: services.of_address,
+            purposes: services.purposes,
             accepting: true,
             warned_until: 0,
             now: clock::now(),
@@ -393,10 +404,12 @@ impl Loop {
     /// Accepts a batch of connections. True: there may be more.
     pub(super) fn accept_at(&mut self, address: usize) -> bool {
         // An event of this turn may tell of a listener that a drain has closed since.
-        match self.service_of.get(address) {
-            _ if address >= self.listeners.len() => false,
-            Some(Some(service)) => self.accept_streams(address, *service),
-            _ => self.accept(address),
+        if address >= self.listeners.len() {
+            return false;
+        }
+        match self.purposes[address] {
+            Purpose::Service(service) => self.accept_streams(address, service),
+            Purpose::Http | Purpose::Streams(_) => self.accept(address),
         }
     }
 

@@ -141,7 +141,7 @@ impl Loop {
         let answered = self
             .conns
             .get_mut(key)
-            .is_none_or(|conn| conn.has_answered());
+            .is_none_or(|conn| conn.raw || conn.has_answered());
         if answered {
             return Err(Offence::Borrowed("a second response head for one exchange"));
         }

@@ -8,14 +8,14 @@ use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
-use super::event_loop::{Loop, READ_BUFFER, TURN_BUDGET};
+use super::event_loop::{Loop, Purpose, READ_BUFFER, TURN_BUDGET};
 
 /// Accept at most this many connections before others have had their turn.
 const ACCEPT_BATCH: usize = 64;
 /// A record carries at most this much of a body along with the head.
 pub(super) const INLINE_BODY: usize = 16 * 1024;
 /// Body parts are sent in records of at most this much.
-const BODY_PART: usize = 32 * 1024;
+pub(super) const BODY_PART: usize = 32 * 1024;
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Loop {
@@ -46,6 +46,9 @@ impl Loop {
                 return false;
             }
             self.stats().accepted.add(1);
+            if matches!(self.purposes[address], Purpose::Streams(_)) {
+                self.begin_stream(key);
+            }
             self.set_timer(key);
         }
         true
@@ -168,6 +171,7 @@ impl Loop {
         };
         conn.can_read = false;
         match conn.phase {
+            Phase::Body if conn.raw => conn.raw_ended = true,
             // What was answered already may still be on its way out.
             Phase::Head | Phase::Discard if conn.unsent() > 0 => {
                 conn.enter(Phase::Closing, self.now)
@@ -370,6 +374,9 @@ impl Loop {
                 generation,
             }) => {
                 let place = (*lane, *slot, *generation);
+                if conn.raw {
+                    return self.send_stream(key, place, budget);
+                }
                 self.send_body(key, place, budget)
             }
             Some(Place::Here) if conn.collects() => self.collect_body(key, budget),
@@ -516,7 +523,8 @@ impl Loop {
 
     /// While the answer is being made nothing is read, but a client that leaves is noticed.
     fn watch_for_hang_up(&mut self, key: u64) -> bool {
-        if self.conns.get_mut(key).is_some_and(|conn| conn.hung_up) {
+        let left = |conn: &mut Conn| conn.hung_up && !conn.raw;
+        if self.conns.get_mut(key).is_some_and(left) {
             self.drop_conn(key);
         }
         false

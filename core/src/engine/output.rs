@@ -27,6 +27,10 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        if conn.raw {
+            // Nobody there would understand it.
+            return self.reset(key);
+        }
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return;
         };
@@ -186,6 +190,9 @@ impl Loop {
             return;
         };
         let _ = self.epoll.delete(&conn.socket);
+        if conn.raw {
+            self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
             self.spare(record);
@@ -403,7 +410,7 @@ impl Conn {
                     None => exchange.deadline,
                 };
                 let body = match self.phase {
-                    Phase::Body if self.wants_body => self.body_deadline(timeouts),
+                    Phase::Body if self.wants_body && !self.raw => self.body_deadline(timeouts),
                     _ => u64::MAX,
                 };
                 match &exchange.place {

@@ -167,10 +167,13 @@ impl Loop {
             let wanted = lane
                 .held(slot, generation)
                 .is_some_and(|held| held.conn == key);
-            let exchange = self.conns.get_mut(key).and_then(|c| c.exchange.as_deref());
+            let conn = self.conns.get_mut(key);
+            let raw = conn.as_ref().is_some_and(|conn| conn.raw);
+            let exchange = conn.and_then(|c| c.exchange.as_deref());
             if let Some(exchange) = exchange.filter(|_| wanted) {
+                let kind = if raw { Kind::Open } else { Kind::RequestHead };
                 let header = RecordHeader {
-                    kind: Kind::RequestHead as u8,
+                    kind: kind as u8,
                     flags: exchange.record_flags,
                     aux: 0,
                     owner: self.index,

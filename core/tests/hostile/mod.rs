@@ -1,4 +1,5 @@
 //! A consumer by hand, and what its client and the lane beside it get to see.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
