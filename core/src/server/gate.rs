@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{Engine, LaneHandle};
 use crate::message::{Control, Hello, MAX_CONTROL_PACKET};
 use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::file;
 use crate::sys::process::effective_user;
 use crate::sys::rendezvous::Peer;
 use crate::sys::seqpacket::Seqpacket;
@@ -312,6 +313,7 @@ impl Gate {
                         greet::take_file(engine, lane, &file, fds)
                     }
                     _ if !fds.is_empty() => {
+                        file::close_elsewhere(fds);
                         Err("it sent descriptors that nobody asked for".to_owned())
                     }
                     Ok(control) => self.take_packet(engine, id, control, tell),

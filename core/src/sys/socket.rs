@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// The number of the error for what was given up.
 pub const CANCELLED: i32 = libc::ECANCELED;
@@ -261,9 +262,15 @@ impl Socket {
     /// Makes closing the socket reset the connection, so that the peer cannot mistake a cut
     /// response for a whole one.
     pub fn reset_on_close(&self) {
+        self.linger_on_close(Duration::ZERO);
+    }
+
+    /// Makes closing the socket wait for the peer to take what was sent, up to so many whole
+    /// seconds, after which the connection is reset.
+    pub fn linger_on_close(&self, patience: Duration) {
         let linger = libc::linger {
             l_onoff: 1,
-            l_linger: 0,
+            l_linger: patience.as_secs().min(i32::MAX as u64) as libc::c_int,
         };
         // SAFETY: the option value lives for the call and its size is given.
         unsafe {
@@ -275,6 +282,12 @@ impl Socket {
                 size_of::<libc::linger>() as libc::socklen_t,
             )
         };
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.0
     }
 }
 
