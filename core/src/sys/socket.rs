@@ -77,29 +77,19 @@ impl Listener {
         })
     }
 
-    /// Takes the next connection, `None` when there is none now.
+    /// Takes the next connection, `None` when there is none now. An error means that the process or
+    /// the system is out of descriptors or memory.
     pub fn accept(&self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
         let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        // SAFETY: the storage is large enough for any address and its length is given.
-        let fd = unsafe {
-            libc::accept4(
-                self.fd.as_raw_fd(),
-                storage.as_mut_ptr().cast(),
-                &mut length,
-                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            )
+        let accepted = accept_with(|flags| {
+            let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            let address = storage.as_mut_ptr().cast();
+            // SAFETY: the storage is large enough for any address and its length is given.
+            unsafe { libc::accept4(self.fd.as_raw_fd(), address, &mut length, flags) }
+        })?;
+        let Some(socket) = accepted.map(Socket) else {
+            return Ok(None);
         };
-        if fd < 0 {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                // The peer may have given up meanwhile: that is not our error.
-                Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) => Ok(None),
-                _ => Err(error),
-            };
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let socket = Socket(unsafe { OwnedFd::from_raw_fd(fd) });
         if !self.tcp {
             return Ok(Some((socket, None)));
         }
@@ -297,6 +287,28 @@ impl AsRawFd for Socket {
     }
 }
 
+/// Takes the next connection by `accept`, which gets the flags and gives what the system call did.
+/// Connections that have failed before they were taken are passed over: these are not our errors.
+pub(super) fn accept_with(mut accept: impl FnMut(i32) -> i32) -> io::Result<Option<OwnedFd>> {
+    for _ in 0..MOST_FAILED {
+        let fd = accept(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        if fd >= 0 {
+            // SAFETY: the descriptor is new and nobody else's.
+            return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => break,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// So many connections that have failed are passed over at once.
+const MOST_FAILED: usize = 64;
+
 fn new_socket(family: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked.
     let fd = unsafe {
@@ -445,6 +457,39 @@ mod tests {
         assert_eq!(first[1].local_tcp().unwrap(), address);
         let error = Listener::tcp(address, 2, 16).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn only_want_of_descriptors_or_memory_is_an_error_of_accepting() {
+        let fail = |number: i32| {
+            // SAFETY: the place of this thread's error number.
+            unsafe { *libc::__errno_location() = number };
+            -1
+        };
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            let error = accept_with(|_| fail(number)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(number));
+        }
+        assert!(accept_with(|_| fail(libc::EAGAIN)).unwrap().is_none());
+        let others = [
+            libc::ECONNABORTED,
+            libc::EHOSTUNREACH,
+            libc::EINTR,
+            libc::ENETDOWN,
+            libc::EPERM,
+            libc::EPROTO,
+        ];
+        for number in others {
+            // Those behind it are taken all the same.
+            let mut outcomes = [Some(number), None].into_iter();
+            let accepted = accept_with(|_| match outcomes.next().unwrap() {
+                Some(number) => fail(number),
+                // SAFETY: no pointers.
+                None => unsafe { libc::dup(0) },
+            });
+            assert!(accepted.unwrap().is_some());
+            assert!(accept_with(|_| fail(number)).unwrap().is_none());
+        }
     }
 
     #[test]
