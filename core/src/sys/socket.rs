@@ -369,11 +369,12 @@ pub(super) fn check(result: i32) -> io::Result<()> {
     }
 }
 
-/// Nobody answers on the socket file: its server was killed before it could remove it.
+/// Nobody answers on the socket file: its server was killed before it could remove it. One that
+/// lives and has a full backlog is not waited for.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     is_socket
-        && std::os::unix::net::UnixStream::connect(path)
+        && Socket::connect_unix(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
@@ -490,6 +491,28 @@ mod tests {
             assert!(accepted.unwrap().is_some());
             assert!(accept_with(|_| fail(number)).unwrap().is_none());
         }
+    }
+
+    #[test]
+    fn a_server_with_a_full_backlog_is_not_taken_for_dead() {
+        let name = format!("toolb-backlog-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_file(&path);
+        let first = Listener::unix(&path, None, 0).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match Socket::connect_unix(&path) {
+                Ok(socket) => waiting.push(socket),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 100);
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let error = Listener::unix(&path, None, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        drop(Listener::unix(&path, None, 0).unwrap());
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]
