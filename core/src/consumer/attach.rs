@@ -22,7 +22,7 @@ use crate::{
     message::{
         Control, DecodeError, FEATURE_FILES, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, Welcome,
     },
-    sys::{inherited, rendezvous, seqpacket::Seqpacket},
+    sys::{inherited, process::effective_user, rendezvous, seqpacket::Seqpacket},
 };
 
 /// What a consumer says about itself.
@@ -103,6 +103,15 @@ pub enum AttachError {
         /// The engine's major version.
         engine: u16,
     },
+    /// The engine at the path runs as somebody who is not trusted.
+    Stranger {
+        /// The path.
+        path: PathBuf,
+        /// As which user it runs.
+        engine: u32,
+        /// As which user we run.
+        ours: u32,
+    },
     /// What the engine said is not understood.
     Malformed(DecodeError),
     /// The engine said something else than expected.
@@ -144,6 +153,12 @@ impl fmt::Display for AttachError {
                      {remedy} and start it again"
                 )
             }
+            Self::Stranger { path, engine, ours } => write!(
+                f,
+                "the engine at {} runs as user {engine}, and this program as user {ours}: run both as \
+                 the same user",
+                path.display()
+            ),
             Self::Malformed(error) => error.fmt(f),
             Self::Unexpected(what) => f.write_str(what),
             Self::Lane(error) => error.fmt(f),
@@ -222,10 +237,14 @@ impl Consumer {
             if !path.is_absolute() {
                 return Err(unknown());
             }
-            rendezvous::connect(path, options.timeout).map_err(|error| AttachError::Connect {
+            let failed = |error| AttachError::Connect {
                 path: path.to_owned(),
                 error,
-            })?
+            };
+            let socket = rendezvous::connect(path, options.timeout).map_err(failed)?;
+            let engine = rendezvous::listening_user(&socket).map_err(failed)?;
+            trust(path, engine, effective_user())?;
+            socket
         };
         Self::attach_to(socket, options)
     }
@@ -326,6 +345,19 @@ impl Consumer {
     }
 }
 
+/// Who answers at a path in a folder of many users may be anybody. What it says is obeyed, so it has
+/// to be of the same user, or of root.
+fn trust(path: &Path, engine: u32, ours: u32) -> Result<(), AttachError> {
+    if engine == ours || engine == 0 {
+        return Ok(());
+    }
+    Err(AttachError::Stranger {
+        path: path.to_owned(),
+        engine,
+        ours,
+    })
+}
+
 fn receive_welcome(
     socket: &Seqpacket,
     timeout: Duration,
@@ -358,5 +390,25 @@ fn receive_welcome(
         _ => Err(AttachError::Unexpected(
             "the engine answered HELLO with neither WELCOME nor ERROR",
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_of_the_same_user_or_of_root() {
+        let path = Path::new("/run/bus");
+        for (engine, ours) in [(1000, 1000), (0, 1000), (0, 0)] {
+            trust(path, engine, ours).unwrap();
+        }
+        for (engine, ours) in [(1001, 1000), (1000, 0), (65_534, 1000)] {
+            let error = trust(path, engine, ours).unwrap_err();
+            assert!(!error.may_pass());
+            let text = error.to_string();
+            let users = format!("as user {engine}, and this program as user {ours}");
+            assert!(text.contains("/run/bus") && text.contains(&users), "{text}");
+        }
     }
 }

@@ -65,12 +65,7 @@ impl AsRawFd for PacketListener {
 
 impl Peer {
     fn of(socket: &OwnedFd) -> io::Result<Self> {
-        let mut known = libc::ucred {
-            pid: 0,
-            uid: u32::MAX,
-            gid: u32::MAX,
-        };
-        option(socket, libc::SO_PEERCRED, &mut known)?;
+        let known = credentials(socket)?;
         let mut pidfd: RawFd = -1;
         let pidfd = match option(socket, SO_PEERPIDFD, &mut pidfd) {
             // SAFETY: the kernel has just made this descriptor, for us.
@@ -115,6 +110,11 @@ pub fn connect(path: &Path, patience: Duration) -> io::Result<Seqpacket> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The user who listens at the other end of a connection.
+pub fn listening_user(socket: &Seqpacket) -> io::Result<u32> {
+    Ok(credentials(socket)?.uid)
 }
 
 /// A file that says by its lock that its owner lives. Dropping it removes the file.
@@ -191,8 +191,18 @@ fn packet_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+fn credentials(socket: &impl AsRawFd) -> io::Result<libc::ucred> {
+    let mut known = libc::ucred {
+        pid: 0,
+        uid: u32::MAX,
+        gid: u32::MAX,
+    };
+    option(socket, libc::SO_PEERCRED, &mut known)?;
+    Ok(known)
+}
+
 /// Reads a socket option of the type `T`, for which any bytes are valid.
-fn option<T: Copy>(socket: &OwnedFd, name: libc::c_int, value: &mut T) -> io::Result<()> {
+fn option<T: Copy>(socket: &impl AsRawFd, name: libc::c_int, value: &mut T) -> io::Result<()> {
     let mut length = size_of::<T>() as libc::socklen_t;
     // SAFETY: room for a `T`, and its length.
     check(unsafe {
@@ -244,6 +254,7 @@ mod tests {
         let (server, peer) = listener.accept().unwrap().unwrap();
         assert_eq!(peer.pid, std::process::id());
         assert_eq!(peer.uid, crate::sys::process::effective_user());
+        assert_eq!(listening_user(&client).unwrap(), peer.uid);
         let pidfd = peer.pidfd.unwrap();
         assert!(!wait_readable(pidfd.as_fd(), Some(Duration::ZERO)).unwrap());
         client.send(b"hello", &[]).unwrap();
