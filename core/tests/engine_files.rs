@@ -390,18 +390,29 @@ fn hanging() -> (OwnedFd, TcpStream) {
 }
 
 #[test]
-fn a_file_that_does_not_come_keeps_its_slot_and_its_place_in_the_pool() {
+fn a_file_that_does_not_come_keeps_its_slot() {
+    two_files_that_do_not_come(None, 2);
+}
+
+#[test]
+fn a_file_that_does_not_come_keeps_its_place_in_the_pool() {
+    two_files_that_do_not_come(Some(2), 8);
+}
+
+/// There is room for two.
+fn two_files_that_do_not_come(limit_concurrency: Option<usize>, slots: u16) {
     let config = EngineConfig {
         loops: Some(1),
-        limit_concurrency: Some(2),
+        limit_concurrency,
+        queue_size: 0,
         ..EngineConfig::default()
     };
     let content = content(1000);
-    let slots = ConsumerOptions {
-        slots: 2,
+    let options = ConsumerOptions {
+        slots,
         ..ConsumerOptions::default()
     };
-    let fixture = Fixture::with(&file_of(&content), config, slots);
+    let fixture = Fixture::with(&file_of(&content), config, options);
     let engine = &fixture.server.engine;
     let first = fixture.ask("/file");
     drop(fixture.worker.take_file());
