@@ -333,8 +333,8 @@ fn a_file_that_nobody_waits_for_any_more_is_closed() {
     let engine = &fixture.server.engine;
     fixture.worker.give_file(engine, &packet, file.into());
     fixture.catch_up();
-    // Nobody has its other end any more.
-    assert!(closed.write_all(b"x").is_err());
+    // In a moment nobody has its other end any more; until then there is room, or the pipe waits.
+    while closed.write_all(b"x").is_ok() {}
     fixture.end();
 }
 
