@@ -182,6 +182,7 @@ def test_round_trips_are_held_against_the_bare_line_of_their_round() -> None:
     assert "3.20 x" in text
     assert "36.00 x" in text
     assert "in 1 of 2 rounds" in text
+    assert all(len(line.split("|")) == 12 for line in text.splitlines() if line.startswith("|"))
 
 
 def test_system_calls_are_those_of_the_trips_alone() -> None:
