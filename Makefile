@@ -44,8 +44,9 @@ test-python: $(VENV)/bin/toolb $(VENV)/test.ok  ## The Python and black-box test
 
 test-c: build/rust.ok  ## The C and C++ tests, by CMake and ctest
 	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests" \
-	    ninja ninja-build "test builds by Ninja" pkg-config pkg-config "test builds by pkg-config"
-	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	    ninja ninja-build "test builds by Ninja" pkg-config pkg-config "test builds by pkg-config" \
+	    curl curl "ask the examples"
+	cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTOOLB_CARGO_PROFILE=dev
 	cmake --build build/cmake --parallel
 	ctest --test-dir build/cmake --output-on-failure --no-tests=error
 
@@ -55,7 +56,7 @@ test-c-valgrind: test-c  ## The C and C++ programs of test-c once more, under va
 	    ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex program
 
 test-c-asan: build/rust.ok  ## The same with AddressSanitizer and UBSan in the C and C++ side
-	cmake -S . -B build/asan -DCMAKE_BUILD_TYPE=Debug -DTOOLB_SANITIZE=address,undefined
+	cmake -S . -B build/asan -DCMAKE_BUILD_TYPE=Debug -DTOOLB_CARGO_PROFILE=dev -DTOOLB_SANITIZE=address,undefined
 	cmake --build build/asan --parallel
 	ctest --test-dir build/asan --output-on-failure --no-tests=error --label-regex program
 
@@ -88,7 +89,7 @@ fuzz: build/rust.ok  ## Run every fuzz target for a while (SECONDS_EACH=60)
 build: $(VENV)/bin/toolb  ## Build all in release: the extension, libtoolb and the program
 	cargo build --locked --release -p toolb-ffi -p toolb-cli
 
-install: build/rust.ok  ## Install libtoolb, its header and the program under PREFIX (/usr/local)
+install: build/rust.ok  ## Install libtoolb, its headers and the program under PREFIX (/usr/local)
 	@scripts/need.sh cmake cmake "install libtoolb"
 	cargo build --locked --release -p toolb-ffi -p toolb-cli
 	cmake -S . -B build/install -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$(abspath $(PREFIX)) -DBUILD_TESTING=OFF

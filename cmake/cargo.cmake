@@ -13,6 +13,10 @@ else()
   set(toolb_target_dir "${CMAKE_CURRENT_BINARY_DIR}/cargo")
 endif()
 
+set(TOOLB_CARGO_PROFILE release CACHE STRING "How cargo builds the library: release, or dev")
+string(REGEX REPLACE "^dev$" "debug" toolb_profile_dir "${TOOLB_CARGO_PROFILE}")
+set(toolb_built_dir "${toolb_target_dir}/${toolb_profile_dir}")
+
 set(toolb_soname libtoolb.so.0)
 set(toolb_library_dir "${CMAKE_CURRENT_BINARY_DIR}/lib")
 set(toolb_library "${toolb_library_dir}/libtoolb.so.${PROJECT_VERSION}")
@@ -34,11 +38,11 @@ add_custom_target(
   toolb_cargo ${toolb_cargo_all}
   COMMAND
     ${CMAKE_COMMAND} -E env --unset=MAKEFLAGS --unset=MFLAGS "CARGO_TARGET_DIR=${toolb_target_dir}"
-    ${TOOLB_CARGO} build --quiet --locked --release -p toolb-ffi
+    ${TOOLB_CARGO} build --quiet --locked --profile ${TOOLB_CARGO_PROFILE} -p toolb-ffi
   COMMAND ${CMAKE_COMMAND} -E make_directory "${toolb_library_dir}"
-  COMMAND ${CMAKE_COMMAND} -E copy_if_different "${toolb_target_dir}/release/libtoolb.so"
+  COMMAND ${CMAKE_COMMAND} -E copy_if_different "${toolb_built_dir}/libtoolb.so"
           "${toolb_library}"
-  COMMAND ${CMAKE_COMMAND} -E copy_if_different "${toolb_target_dir}/release/libtoolb.a"
+  COMMAND ${CMAKE_COMMAND} -E copy_if_different "${toolb_built_dir}/libtoolb.a"
           "${toolb_archive}"
   COMMAND ${CMAKE_COMMAND} -E create_symlink libtoolb.so.${PROJECT_VERSION}
           "${toolb_library_dir}/${toolb_soname}"

@@ -726,6 +726,53 @@ uint32_t toolb_abi_version(void);
 const char *toolb_version(void);
 
 /*
+ Has the engine send requests that no route matches to consumers, in place of answering 404. They
+ wait while there is no consumer, as `toolb serve` has it. Before the engine starts.
+
+ `bus_path` is where a socket is bound when it starts, for programs of the same user that call
+ toolb_consumer_attach, and for `toolb work`. NULL is the usual place,
+ `$XDG_RUNTIME_DIR/toolb/bus`; an empty text binds none: then there is only the consumer that
+ toolb_engine_consumer makes. An engine that cannot bind it, because another one has, does not
+ start: TOOLB_CANNOT_START. The text is copied.
+
+ # Safety
+ `engine` is a live engine or NULL; `bus_path` is NUL-terminated or NULL.
+ */
+toolb_status toolb_engine_pool(toolb_engine *engine, const char *bus_path);
+
+/*
+ Copies the path at which consumers of a running engine attach to `buffer`; TOOLB_NOT_FOUND if
+ there is none. `needed`, if not NULL, gets the size it takes. Any thread.
+
+ # Safety
+ `engine` is a live engine or NULL; `buffer` has room for `capacity` bytes; `needed` may be
+ written or is NULL.
+ */
+toolb_status toolb_engine_bus(const toolb_engine *engine,
+                              char *buffer,
+                              size_t capacity,
+                              size_t *needed);
+
+/*
+ Makes a consumer of a running engine in the same process and stores it in `out`, which the caller
+ then owns: the engine hands it requests as it does to programs that attach, without another
+ process. `options` may be NULL. The engine needs toolb_engine_pool first; TOOLB_BAD_STATE if it
+ does not run. There can be one at a time: TOOLB_CANNOT_ATTACH for a second one, as `toolb run`
+ starts workers as processes of their own. Any thread but those of the engine.
+
+ It has to be used on another thread than the one in toolb_engine_run. When the engine is stopped
+ it gets TOOLB_EVENT_DRAIN, and toolb_consumer_run returns; when the engine has been freed, a
+ hang-up. Either may be freed first.
+
+ # Safety
+ `engine` is a live engine; `options` points to a toolb_consumer_options or is NULL; `out` may be
+ written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT but for `options`.
+ */
+toolb_status toolb_engine_consumer(toolb_engine *engine,
+                                   const toolb_consumer_options *options,
+                                   toolb_consumer **out);
+
+/*
  Attaches to an engine and stores the consumer in `out`, which the caller then owns. `bus` says
  where: "fd:N", a path or "unix:" and a path; NULL: what the environment variable TOOLB_BUS says,
  which `toolb` sets for the programs it starts. `options` may be NULL: all defaults. Blocks until
@@ -826,7 +873,7 @@ toolb_status toolb_consumer_flush(toolb_consumer *consumer);
  Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
  is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
  handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
- a request over the bus has no route parameters, and TOOLB_LATER is not possible. Calls
+ a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
  toolb_consumer_ready. For several threads, run a consumer on each.
 
  # Safety
@@ -1289,7 +1336,7 @@ toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
 /*
  A line of text for a status; never NULL, never freed. Any thread, any time.
  */
-const char *toolb_status_text(int32_t status);
+const char *toolb_status_text(uint32_t status);
 
 /*
  Adds a service for raw connections that come to a host name or address and a port (0: a free one
@@ -1438,7 +1485,7 @@ toolb_status toolb_stream_set_user(toolb_stream stream, void *user_data);
 void *toolb_stream_user(toolb_stream stream);
 
 /*
- Copies the peer's address, such as "127.0.0.1:50000" or "[::1]:50000", or "unix:" on a Unix
+ Copies the peer's address, such as `127.0.0.1:50000` or `[::1]:50000`, or "unix:" on a Unix
  socket, to `buffer`. `needed`, if not NULL, gets the size it takes; 64 is enough. Callbacks of the
  stream's loop only.
 

@@ -20,6 +20,7 @@
 #include "toolb/http.hpp"
 #include "toolb/loop.hpp"
 #include "toolb/status.hpp"
+#include "toolb/stream.hpp"
 #include "toolb/token.hpp"
 
 #endif

@@ -4,12 +4,15 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::sync::mpsc::{Sender, channel};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use support::{Echo, Handle, Server, read_response};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, Request, Sent};
+use toolb_core::engine::{Engine, Listen, Routes};
 
 #[test]
 fn a_client_that_reads_by_fits_and_starts_gets_everything() {
@@ -196,7 +199,7 @@ fn an_application_that_sends_too_much_is_told_to_stop() {
 /// Holds uploads without reading them, and stands still in `/stuck` until it is told to go on.
 struct Hoard {
     begun: Sender<()>,
-    go_on: std::sync::mpsc::Receiver<()>,
+    go_on: Receiver<()>,
 }
 
 impl Handle for Hoard {
@@ -261,5 +264,144 @@ fn a_request_whose_client_left_before_it_could_be_sent_holds_nothing() {
         assert_eq!(read_response(&mut stuck).0, 200);
         while has_begun.try_recv().is_ok() {}
     }
+    worker.kill(&server.engine);
+}
+
+/// Answers before it has seen the body.
+struct Hasty;
+
+impl Handle for Hasty {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, _: Request, _: bool) {
+        let none = std::iter::empty();
+        consumer
+            .respond_head(id, 200, -1, none, b"hasty", true, true)
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_connection_is_idle_once_the_rest_of_a_body_has_come() {
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            keep_alive: Duration::from_millis(50),
+            request_body: Duration::from_secs(3600),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let mut worker = server.attach(ConsumerOptions::default(), Hasty);
+    let mut stream = server.connect();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n")
+        .unwrap();
+    assert_eq!(read_response(&mut stream).1, b"hasty");
+    stream.write_all(b"tardy").unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"");
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn the_rest_of_a_body_is_held_to_the_pace_of_bodies() {
+    const LENGTH: usize = 20_000;
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            request_body: Duration::from_millis(200),
+            request_body_min_rate: 1 << 20,
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let mut worker = server.attach(ConsumerOptions::default(), Hasty);
+    let mut stream = server.connect();
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {LENGTH}\r\n\r\n"
+    )
+    .unwrap();
+    assert_eq!(read_response(&mut stream).1, b"hasty");
+    let sent = (0..LENGTH).take_while(|_| {
+        // not-sync: the client is slow on purpose.
+        std::thread::sleep(Duration::from_millis(1));
+        stream.write_all(b"x").is_ok()
+    });
+    assert!(sent.count() < LENGTH, "the client is never cut off");
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn a_refusal_reaches_a_client_that_has_said_all_it_had_to_say() {
+    let path = std::env::temp_dir().join(format!("toolb-refusal-{}", std::process::id()));
+    let listen = Listen::Uds {
+        path: path.clone(),
+        permissions: None,
+    };
+    let mut config = EngineConfig::default();
+    config.limits.body = 1000;
+    let mut engine = Engine::bind(config, Routes::default(), &[listen]).unwrap();
+    let mut stream = UnixStream::connect(path).unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n")
+        .unwrap();
+    // More than is read at once: what is left unread must not become a reset.
+    stream.write_all(&[b'x'; 100_000]).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    engine.start().unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+/// Begins its answer, and ends it when it is told to.
+struct Halfway {
+    begun: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+impl Handle for Halfway {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, _: bool) {
+        let (none, ends) = (std::iter::empty(), request.path() == b"/");
+        consumer
+            .respond_head(id, 200, 7, none, b"half", false, false)
+            .unwrap();
+        if !ends {
+            consumer.flush(false);
+            self.begun.send(()).unwrap();
+            self.go_on.recv().unwrap();
+        }
+        consumer.respond_body(id, b"way", true, true).unwrap();
+    }
+}
+
+#[test]
+fn an_answer_that_ends_after_the_last_call_is_the_last_on_its_connection() {
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            keep_alive: Duration::from_secs(3600),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let (begun, has_begun) = channel();
+    let (go_on, told) = channel();
+    let handler = Halfway { begun, go_on: told };
+    let mut worker = server.attach(ConsumerOptions::default(), handler);
+    let (mut idle, mut busy) = (server.connect(), server.connect());
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    assert_eq!(read_response(&mut idle).1, b"halfway");
+    busy.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    has_begun.recv().unwrap();
+    // The head says that the connection stays.
+    let mut head = [0; 12];
+    busy.read_exact(&mut head).unwrap();
+    server.engine.drain();
+    assert_eq!(idle.read(&mut [0]).unwrap(), 0);
+    go_on.send(()).unwrap();
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\nhalfway"), "{answer}");
     worker.kill(&server.engine);
 }

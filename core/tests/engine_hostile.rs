@@ -5,7 +5,7 @@
 mod hostile;
 mod support;
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -15,8 +15,9 @@ use support::{Random, Server};
 use toolb_core::bus::{self, Kind, RecordHeader, flags::*};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::ConsumerOptions;
-use toolb_core::engine::ControlEvent;
-use toolb_core::message::encode_response_head;
+use toolb_core::engine::{ControlEvent, Engine};
+use toolb_core::message::{Request, encode_response_head};
+use toolb_core::sys::memory;
 
 /// How many consumers say whatever they like.
 const SEEDS: u64 = 300;
@@ -232,6 +233,15 @@ fn a_body_without_a_head() {
     let got = act(Lane::Poisoned("without a head"), |peer, it| {
         assert!(peer.start(it));
         peer.say(it, Kind::ResponseBody, END | DONE, b"body");
+    });
+    assert_eq!(got, died());
+}
+
+#[test]
+fn bytes_of_a_stream_for_a_request() {
+    let got = act(Lane::Poisoned("of a stream for a request"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::Data, END | DONE, b"body");
     });
     assert_eq!(got, died());
 }
@@ -463,11 +473,87 @@ fn grants_of_a_request_that_make_no_sense() {
     assert_eq!(got, right("right"));
 }
 
+#[test]
+fn a_grant_counts_what_came_with_the_head() {
+    const GRANTED: usize = 20_000;
+    let server = Server::start(EngineConfig {
+        request_window: 5000,
+        ..EngineConfig::default()
+    });
+    let mut peer = Peer::attach(&server);
+    let mut client = connect(&server.address);
+    let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n";
+    let upload = format!("{head}{}", "x".repeat(60_000));
+    client.get_mut().write_all(upload.as_bytes()).unwrap();
+    let (it, payload) = peer.next(Kind::RequestHead);
+    let mut taken = Request::decode(payload).unwrap().body().len();
+    assert!((1..=5000).contains(&taken), "{taken}");
+    peer.lane.grant_request(it.slot, GRANTED as u64);
+    assert!(peer.start(it));
+    peer.lane.ring(0).notice.bump();
+    peer.publish();
+    while taken < GRANTED {
+        taken += peer.next(Kind::RequestBody).1.len();
+    }
+    assert_eq!(taken, GRANTED);
+}
+
+// Files.
+
+#[test]
+fn a_file_that_never_comes() {
+    for flags in [END, END | DONE] {
+        let got = act(Lane::Kept, |peer, it| {
+            assert!(peer.start(it));
+            peer.say(it, Kind::ResponseFile, flags, &by_file(0, 10));
+        });
+        assert_eq!(got, died());
+    }
+}
+
+#[test]
+fn a_response_by_file_that_is_none() {
+    for payload in [&b""[..], &[0; 20], &[0xFF; 60]] {
+        let got = act(Lane::Poisoned("a bad response by file"), |peer, it| {
+            assert!(peer.start(it));
+            peer.say(it, Kind::ResponseFile, END | DONE, payload);
+        });
+        assert_eq!(got, died());
+    }
+    let got = act(Lane::Poisoned("does not end with it"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, 0, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+}
+
+#[test]
+fn a_response_by_file_and_another() {
+    let got = act(Lane::Poisoned("second response head"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseHead, 0, &head(100, &[], b"some"));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, Got::Cut);
+    let got = act(Lane::Poisoned("goes on after its end"), |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, END, &by_file(0, 10));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+    let got = act(NOT_IN_FLIGHT, |peer, it| {
+        assert!(peer.start(it));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+        peer.say(it, Kind::ResponseFile, END | DONE, &by_file(0, 10));
+    });
+    assert_eq!(got, died());
+}
+
 // Anything.
 
 /// Writes records of all sorts about exchanges it has, had or never had, until it is given up or has
 /// said enough.
-fn babble(peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
+fn babble(engine: &Engine, peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
     let mut random = Random(seed);
     let kinds = [
         Kind::ResponseHead,
@@ -476,6 +562,8 @@ fn babble(peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
         Kind::ResponseBody,
         Kind::ResponseBody,
         Kind::ResponseBody,
+        Kind::ResponseFile,
+        Kind::ResponseFile,
         Kind::ResponseAbort,
         Kind::Cancelled,
         Kind::ResponseTrailers,
@@ -505,8 +593,19 @@ fn babble(peer: &mut Peer, seed: u64, mut held: Vec<RecordHeader>) {
                 let length = [-1, body.len() as i64, random.below(3000) as i64];
                 head(length[random.below(3) as usize], &[], body)
             }
+            Kind::ResponseFile => by_file(random.below(30), random.below(3000)),
             _ => body.to_vec(),
         };
+        if kind == Kind::ResponseFile && random.below(3) > 0 {
+            let file = memory::create(c"test", 2900).unwrap();
+            engine.lane_file(
+                &peer.handle,
+                random.below(9) as u16 / 8,
+                it.slot,
+                it.generation,
+                file,
+            );
+        }
         peer.write(it, kind as u8, flags, &payload);
         if (flags & DONE != 0 || kind == Kind::Cancelled) && random.below(9) > 0 {
             // Mostly it keeps to the rule that this is the end.
@@ -535,7 +634,7 @@ fn whatever_a_consumer_says_every_client_gets_one_answer() {
         let held: Vec<_> = (0..6).map(|_| peer.request()).collect();
         // From now on what is not started may be called back.
         let mut beside = server.attach(ConsumerOptions::default(), support::Echo::default());
-        babble(&mut peer, seed, held);
+        babble(&server.engine, &mut peer, seed, held);
         server.engine.lane_down(&peer.handle);
         until(&server, |event| match event {
             ControlEvent::Released { .. } => ControlFlow::Break(()),

@@ -167,6 +167,15 @@ fn a_malformed_request_is_answered_400_and_closed() {
 }
 
 #[test]
+fn a_head_request_whose_body_is_malformed_gets_no_body() {
+    let server = Server::start();
+    let answer =
+        server.talk(&["HEAD /user/1 HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nz"]);
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+}
+
+#[test]
 fn a_body_larger_than_every_buffer_arrives_whole() {
     let server = Server::start();
     let body = "0123456789abcdef".repeat(256 * 1024);

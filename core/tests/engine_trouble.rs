@@ -72,6 +72,33 @@ fn what_waits_in_front_of_a_stuck_consumer_is_called_back() {
 }
 
 #[test]
+fn a_stuck_consumer_is_the_last_resort_until_it_moves() {
+    let server = Server::start(EngineConfig::default());
+    let (stuck, begun, fate) = Stuck::new();
+    let mut first = server.attach(ConsumerOptions::default(), stuck);
+    let mut held = ask(&server, "/stuck");
+    begun.recv().unwrap();
+    let (events, seen) = channel();
+    let mut second = server.attach(ConsumerOptions::default(), Silent { events });
+    // Soon the second has more than the first, which nevertheless gets no more of them.
+    let _waiting: Vec<_> = (0..20)
+        .map(|id| {
+            let stream = ask(&server, &format!("/{id}"));
+            assert_eq!(seen.recv(), Ok("request"));
+            stream
+        })
+        .collect();
+    let recalled = server.engine.stats().recalled;
+    assert!((1..5).contains(&recalled), "{recalled}");
+    fate.send(Fate::Answer).unwrap();
+    assert_eq!(read_response(&mut held).1, b"GET /stuck? ");
+    // It moves again, and has the fewest.
+    assert_eq!(read_response(&mut ask(&server, "/next")).1, b"GET /next? ");
+    first.kill(&server.engine);
+    second.kill(&server.engine);
+}
+
+#[test]
 fn a_dead_consumers_begun_request_is_a_502_and_the_others_are_answered() {
     let server = Server::start(EngineConfig::default());
     let (stuck, begun, fate) = Stuck::new();

@@ -73,7 +73,7 @@ fn at(path: &Path) -> GateOptions {
 }
 
 fn ask(server: &Embedded, path: &str) -> TcpStream {
-    let address = server.engine().unwrap().addresses()[0].replace("http://", "");
+    let address = server.engine().addresses()[0].replace("http://", "");
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -303,23 +303,61 @@ fn one_that_leaves_under_load_loses_nothing() {
 }
 
 #[test]
-fn whoever_dies_without_a_word_takes_only_what_it_had_begun() {
+fn whoever_goes_without_a_word_takes_only_what_it_had_begun() {
     let folder = Folder::new();
     let server = start(&at(&folder.bus()));
-    let one = Program::start(attach(&folder.bus()), "one");
-    let held = ask(&server, "/hold");
-    one.begun.recv().unwrap();
-    // It hangs up when it ends, and has not answered.
-    one.order(Order::GoOn);
-    assert_eq!(answer(held), (200, "one".to_owned()));
-    let mut two = attach(&folder.bus());
+    let mut one = attach(&folder.bus());
+    one.ready();
+    let begun = ask(&server, "/begun");
+    let mut events = Vec::new();
+    while events.is_empty() {
+        one.arm();
+        one.poll(8, &mut events).unwrap();
+    }
+    let Some(Event::Request { id, .. }) = events.pop() else {
+        panic!("{events:?}");
+    };
+    assert!(one.start(id));
+    // It has begun one, and will not even look at these.
+    let waiting: Vec<_> = (0..5).map(|_| ask(&server, "/waiting")).collect();
     drop(one);
-    two.ready();
-    let held = ask(&server, "/hold");
-    drop(held);
+    assert_eq!(answer(begun).0, 502);
+    let two = Program::start(attach(&folder.bus()), "two");
+    for stream in waiting {
+        assert_eq!(answer(stream), (200, "two".to_owned()));
+    }
     drop(server);
-    // The engine has gone: the hang-up is there.
-    while two.control().unwrap() != ControlEvent::HangUp {}
+    two.join();
+}
+
+#[test]
+fn one_that_leaves_as_soon_as_it_has_come_gets_no_work() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    for _ in 0..50 {
+        let mut hasty = attach(&folder.bus());
+        hasty.ready();
+        hasty.leave();
+        // The engine has taken note of both once it has answered the one who came later.
+        let steady = Program::start(attach(&folder.bus()), "steady");
+        for _ in 0..4 {
+            assert_eq!(answer(ask(&server, "/")).1, "steady");
+        }
+        let mut events = Vec::new();
+        assert_eq!(hasty.poll(8, &mut events).unwrap(), 0, "{events:?}");
+        steady.order(Order::Leave);
+        steady.join();
+    }
+}
+
+#[test]
+fn the_engine_that_goes_is_noticed_by_all() {
+    let folder = Folder::new();
+    let server = start(&at(&folder.bus()));
+    let mut consumer = attach(&folder.bus());
+    consumer.ready();
+    drop(server);
+    while consumer.control().unwrap() != ControlEvent::HangUp {}
 }
 
 #[test]
@@ -335,7 +373,20 @@ fn nonsense_is_refused_with_a_word_and_nobody_else_notices() {
     };
     let twice = [greet(&|_| ()), greet(&|_| ())].concat();
     let wrong_order = [greet(&|_| ()), vec![Control::Drain.encode()]].concat();
+    let file = |owner| {
+        let (slot, generation) = (0, 1);
+        vec![
+            Control::File {
+                owner,
+                slot,
+                generation,
+            }
+            .encode(),
+        ]
+    };
     let cases = [
+        (file(0), "before it had a lane"),
+        ([greet(&|_| ()), file(0)].concat(), "without its descriptor"),
         (vec![b"GET / HTTP/1.1\r\n\r\n".to_vec()], "is not toolB's"),
         (vec![vec![0]], "shorter than its header"),
         (vec![vec![b'T'; 65_537]], "too large"),
@@ -377,6 +428,22 @@ fn descriptors_that_nobody_asked_for_are_refused() {
     };
     assert!(text.contains("descriptors"), "{text}");
     assert_eq!(hear(&socket), None);
+    // A file that belongs to nothing is closed, one for a loop that there is not is refused.
+    let socket = connect(&folder.bus(), PATIENCE).unwrap();
+    socket.send(&packet, &[]).unwrap();
+    assert!(matches!(hear(&socket), Some(Control::Welcome(_))));
+    for owner in [0, 1] {
+        let file = Control::File {
+            owner,
+            slot: 0,
+            generation: 1,
+        };
+        socket.send(&file.encode(), &[fd]).unwrap();
+    }
+    let Some(Control::Error(text)) = hear(&socket) else {
+        panic!("a file for nobody");
+    };
+    assert!(text.contains("a loop that there is not"), "{text}");
     // After the welcome, too.
     let socket = connect(&folder.bus(), PATIENCE).unwrap();
     socket.send(&packet, &[]).unwrap();

@@ -111,7 +111,7 @@ fn serve_one_request(hello: &[u8]) {
     };
     let gate = GateOptions::new(Some(bus.clone()));
     let mut server = Embedded::start(EngineConfig::default(), routes, &[listen], &gate).unwrap();
-    let address = server.engine().unwrap().addresses()[0].replace("http://", "");
+    let address = server.engine().addresses()[0].replace("http://", "");
 
     let socket = connect(&bus, PATIENCE).unwrap();
     socket.send(hello, &[]).unwrap();

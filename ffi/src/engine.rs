@@ -3,16 +3,19 @@
 use std::ffi::{OsStr, c_char, c_void};
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
 
 use toolb_core::config::EngineConfig;
-use toolb_core::engine::{ControlEvent, Engine, EventFd, Handler, Listen, Routes, Snapshot};
+use toolb_core::consumer::{Consumer, ConsumerOptions};
+use toolb_core::engine::{Engine, EventFd, Handler, Listen, Routes, Snapshot};
+use toolb_core::server::{Embedded, GateOptions};
 
 use crate::context;
 use crate::guard::{entry, object, place, put_text, sized, text, text_bytes};
 use crate::handler::CHandler;
+use crate::last_error::fail;
 use crate::options::{self, toolb_options};
 use crate::stream::CService;
 use crate::{toolb_handler, toolb_route, toolb_status};
@@ -31,7 +34,9 @@ struct State {
     listeners: Vec<Listen>,
     services: Vec<(Option<Listen>, Arc<CService>)>,
     routes: Routes,
-    engine: Option<Engine>,
+    /// How consumers come.
+    gate: GateOptions,
+    engine: Option<Embedded>,
     /// What the engine had counted when it ended.
     counted: Snapshot,
     error: String,
@@ -73,11 +78,40 @@ impl toolb_engine {
         Ok(())
     }
 
+    /// Sends what no route matches to consumers, who attach at this path, if there is one.
+    pub(crate) fn open_pool(&self, bus: Option<PathBuf>) -> Result<(), toolb_status> {
+        let mut state = self.state();
+        state.configurable()?;
+        state.routes.pool = true;
+        state.gate.path = bus;
+        Ok(())
+    }
+
+    /// Makes the consumer of this process.
+    pub(crate) fn attach(&self, options: &ConsumerOptions) -> Result<Consumer, toolb_status> {
+        let state = self.state();
+        let Some(engine) = &state.engine else {
+            let text = "the engine does not run: a consumer of this process comes after its start";
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
+        };
+        engine
+            .attach(options)
+            .map_err(|error| fail(toolb_status::TOOLB_CANNOT_ATTACH, error))
+    }
+
+    /// Where consumers of a running engine attach.
+    pub(crate) fn bus(&self) -> Result<PathBuf, toolb_status> {
+        let state = self.state();
+        let running = state.engine.as_ref().ok_or(toolb_status::TOOLB_BAD_STATE)?;
+        let bus = running.bus().ok_or(toolb_status::TOOLB_NOT_FOUND)?;
+        Ok(bus.to_owned())
+    }
+
     /// The counters of the engine, or those that it had when it ended.
     pub(crate) fn counted(&self) -> Snapshot {
         let state = self.state();
         match &state.engine {
-            Some(engine) => engine.stats(),
+            Some(engine) => engine.engine().stats(),
             None => state.counted.clone(),
         }
     }
@@ -122,6 +156,7 @@ pub unsafe extern "C" fn toolb_engine_new(
                 listeners: Vec::new(),
                 services: Vec::new(),
                 routes: Routes::default(),
+                gate: GateOptions::new(None),
                 engine: None,
                 counted: Snapshot::default(),
                 error: String::new(),
@@ -258,19 +293,21 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     }
     let routes = std::mem::take(&mut state.routes);
     state.phase = Phase::Ended;
-    let mut engine = match Engine::bind(state.config.clone(), routes, &state.listeners) {
+    let services = std::mem::take(&mut state.services);
+    let add_services = |engine: &mut Engine| {
+        for (listen, service) in services {
+            let options = service.options();
+            engine.add_service(listen.as_ref(), service, options)?;
+        }
+        Ok(())
+    };
+    let config = state.config.clone();
+    let started =
+        Embedded::start_prepared(config, routes, &state.listeners, &state.gate, add_services);
+    let engine = match started {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),
     };
-    for (listen, service) in std::mem::take(&mut state.services) {
-        let options = service.options();
-        if let Err(error) = engine.add_service(listen.as_ref(), service, options) {
-            return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error));
-        }
-    }
-    if let Err(error) = engine.start() {
-        return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error));
-    }
     state.engine = Some(engine);
     state.phase = Phase::Running;
     Ok(())
@@ -317,31 +354,16 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
         state.phase = Phase::Ended;
         let engine = state.engine.take();
         if let Some(engine) = &engine {
-            state.counted = engine.stats();
+            state.counted = engine.engine().stats();
         }
         (engine, grace)
     };
     let Some(mut engine) = engine else {
         return Err(not_running(handle));
     };
-    engine.drain();
-    let until = Instant::now() + grace;
-    while !is_idle(&engine) {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            break;
-        }
-        let _ = engine.control_events().wait(Some(left));
-    }
-    engine.stop();
-    handle.state().counted = engine.stats();
+    engine.end(grace);
+    handle.state().counted = engine.engine().stats();
     Ok(())
-}
-
-/// Whether the engine says that no connection is left.
-fn is_idle(engine: &Engine) -> bool {
-    engine.control_events().drain();
-    std::iter::from_fn(|| engine.next_control_event()).any(|event| event == ControlEvent::Idle)
 }
 
 /// Makes toolb_engine_run return. Any thread, any number of times, and from signal handlers.
@@ -378,7 +400,7 @@ pub unsafe extern "C" fn toolb_engine_address(
         // SAFETY: the caller's promise.
         let state = unsafe { object(engine)? }.state();
         let running = state.engine.as_ref().ok_or(toolb_status::TOOLB_BAD_STATE)?;
-        let addresses = running.addresses();
+        let addresses = running.engine().addresses();
         let address = addresses.get(index).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         // SAFETY: the caller's promise.
         unsafe { put_text(address, buffer, capacity, needed) }

@@ -3,6 +3,7 @@
 
 #![allow(non_camel_case_types)]
 
+mod bus;
 mod callback;
 mod consumer;
 mod context;
@@ -19,6 +20,7 @@ mod status;
 mod stream;
 mod token;
 
+pub use bus::*;
 pub use callback::*;
 pub use consumer::*;
 pub use engine::*;

@@ -46,7 +46,7 @@ pub enum toolb_status {
 
 /// A line of text for a status; never NULL, never freed. Any thread, any time.
 #[unsafe(no_mangle)]
-pub extern "C" fn toolb_status_text(status: i32) -> *const c_char {
+pub extern "C" fn toolb_status_text(status: u32) -> *const c_char {
     let text: &[u8] = match status {
         0 => b"ok\0",
         100 => b"an argument that must not be NULL is NULL\0",

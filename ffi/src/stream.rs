@@ -400,7 +400,7 @@ pub extern "C" fn toolb_stream_user(stream: toolb_stream) -> *mut c_void {
     }
 }
 
-/// Copies the peer's address, such as "127.0.0.1:50000" or "[::1]:50000", or "unix:" on a Unix
+/// Copies the peer's address, such as `127.0.0.1:50000` or `[::1]:50000`, or "unix:" on a Unix
 /// socket, to `buffer`. `needed`, if not NULL, gets the size it takes; 64 is enough. Callbacks of the
 /// stream's loop only.
 ///

@@ -181,7 +181,7 @@ int main(void)
 
     if (toolb_abi_version() != TOOLB_ABI_VERSION || toolb_version()[0] == '\0')
         return 1;
-    if (strcmp(toolb_status_text(TOOLB_OK), "ok") != 0 || toolb_status_text(-7)[0] == '\0')
+    if (strcmp(toolb_status_text(TOOLB_OK), "ok") != 0 || toolb_status_text(0xfffffff9)[0] == '\0')
         return 1;
 
     EXPECT(toolb_engine_new(NULL, NULL), TOOLB_NULL_ARGUMENT);

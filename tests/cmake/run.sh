@@ -59,7 +59,7 @@ refused() {  # FOLDER VERSION
 
 add_subdirectory() {  # GENERATOR SOURCE_DIR BUILD_DIR
     local build="$scratch/build-add_subdirectory"
-    build add_subdirectory -G "$1" -DTOOLB_SOURCE="$2"
+    build add_subdirectory -G "$1" -DTOOLB_SOURCE="$2" -DTOOLB_CARGO_PROFILE=dev
     hello "$build/hello"
     hello "$build/hello_cpp"
 

@@ -81,8 +81,8 @@ void handlers_answer()
         throw std::runtime_error("on purpose");
     });
     engine.get("/bad/odd", [](const toolb::Request &, toolb::Response &) -> toolb::Step { throw 7; });
-    engine.get("/other", [](const toolb::Request &, toolb::Response &response) {
-        response.write(other_unit());
+    engine.get("/other", [other = other_unit()](const toolb::Request &, toolb::Response &response) {
+        response.write(other);
     });
 
     EXPECT(engine.start());

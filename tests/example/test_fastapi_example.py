@@ -42,7 +42,7 @@ class Server:
                 str(workers),
                 # One test leaves while its handler sleeps for a minute; nobody needs to wait for it.
                 "--timeout-graceful-shutdown",
-                "1s",
+                "10s",
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

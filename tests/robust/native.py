@@ -20,7 +20,8 @@ WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror"]
 @functools.cache
 def built() -> Path:
     """The folder of what cargo has built for tests."""
-    for what in (["-p", "toolb-ffi"], ["-p", "toolb-core", "--example", "serve_program"]):
+    example = ["-p", "toolb-core", "--example", "serve_program"]
+    for what in (["-p", "toolb-ffi"], example, ["-p", "toolb-cli"]):
         subprocess.run(["cargo", "build", "--quiet", "--locked", *what], cwd=ROOT, check=True)
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
 
@@ -40,14 +41,19 @@ def compiled(name: str) -> Path:
     return out / name
 
 
-def serving(name: str, *arguments: str, workers: int = 1, **settings: object) -> list[str]:
-    """The command that serves by so many of tests/c/NAME.c; with TOOLB_VALGRIND set, under valgrind,
-    which then exits with 9 if it finds something."""
-    options = [f"{key}={value}" for key, value in {"workers": workers, **settings}.items()]
-    program = built() / "examples" / "serve_program"
+def command(name: str, *arguments: str) -> list[str]:
+    """The program of tests/c/NAME.c; with TOOLB_VALGRIND set, under valgrind, which then exits with 9
+    if it finds something."""
     valgrind = ["valgrind", "-q", "--leak-check=full", "--error-exitcode=9"]
     wrapper = valgrind if os.environ.get("TOOLB_VALGRIND") else []
-    return [str(program), *options, *wrapper, str(compiled(name)), *arguments]
+    return [*wrapper, str(compiled(name)), *arguments]
+
+
+def serving(name: str, *arguments: str, workers: int = 1, **settings: object) -> list[str]:
+    """The command that serves by so many of tests/c/NAME.c."""
+    options = [f"{key}={value}" for key, value in {"workers": workers, **settings}.items()]
+    program = built() / "examples" / "serve_program"
+    return [str(program), *options, *command(name, *arguments)]
 
 
 def prepare(directory: Path) -> None:

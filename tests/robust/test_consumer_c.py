@@ -76,6 +76,9 @@ def test_a_handler_closes_and_an_aborted_exchange_is_a_500(events: Server, handl
     with handler.connect() as connection:
         assert connection.ask("/close").closes
         assert connection.until_closed() == b""
+    with handler.connect() as connection:
+        assert connection.ask("/later").status == 500
+        assert connection.ask("/x").status == 200
     with events.connect() as connection:
         assert connection.ask("/abort").status == 500
 
@@ -256,3 +259,23 @@ def test_every_misuse_is_answered_by_a_status(tmp_path: Path) -> None:
         engine.terminate()
     assert "exited with code 0" in said[-1], "".join(said)
     assert done.exists()
+
+
+def test_threads_with_a_consumer_each(servers: Servers, tmp_path: Path) -> None:
+    """The program is there before its engine, serves on all threads at once, and ends well."""
+    bus = tmp_path / "bus"
+    program = native.command("consumer_threads", str(bus), "3")
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            engine = [str(native.built() / "toolb"), "serve", "--bus", str(bus), "--port", "0"]
+            server = servers.start(program=engine, events=False)
+            clients = [server.connect() for _ in range(3)]
+            for client in clients:
+                client.send(request("/meet"))
+            assert sorted(client.receive().body for client in clients) == [b"0", b"1", b"2"]
+            for _ in range(50):
+                assert clients[0].ask("/").status == 200
+            process.terminate()
+            assert process.wait(20) == 0, process.stdout and process.stdout.read()
+        finally:
+            process.kill()

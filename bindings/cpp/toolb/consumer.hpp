@@ -44,6 +44,14 @@ public:
         return Status(toolb_exchange_answer(consumer_, id_, body.data(), body.size()));
     }
 
+    /// Answers with a part of an open file, which stays yours and may be closed afterwards; lets go of
+    /// the exchange if it worked.
+    Status file(int descriptor, std::uint64_t offset = 0,
+                std::uint64_t length = TOOLB_REST) const noexcept
+    {
+        return Status(toolb_exchange_file(consumer_, id_, descriptor, offset, length));
+    }
+
     /// Sends bytes of the body, all or none: TOOLB_FULL until Event::Kind::Writable.
     Status write(std::string_view bytes) const noexcept
     {
@@ -164,6 +172,9 @@ public:
     /// Makes run() return. Any thread, and from signal handlers.
     void stop() noexcept { (void)toolb_consumer_stop(handle()); }
 
+    /// Asks the engine for no more requests; when all is done, Event::Kind::HangUp comes.
+    Status leave() { return explained(toolb_consumer_leave(handle())); }
+
     /// Requests may come. run and run_events call it themselves.
     Status ready() { return explained(toolb_consumer_ready(handle())); }
 
@@ -226,6 +237,8 @@ public:
     toolb_consumer *handle() const noexcept { return handle_.get(); }
 
 private:
+    friend class Engine;
+
     struct Free {
         void operator()(toolb_consumer *consumer) const noexcept
         {

@@ -2,7 +2,9 @@
 #ifndef TOOLB_ENGINE_HPP
 #define TOOLB_ENGINE_HPP
 
+#include "consumer.hpp"
 #include "http.hpp"
+#include "stream.hpp"
 
 #include <csignal>
 
@@ -76,6 +78,7 @@ public:
         handle_ = std::move(other.handle_);
         kept_ = std::move(other.kept_);
         failure_ = std::move(other.failure_);
+        started_ = other.started_;
         return *this;
     }
 
@@ -125,6 +128,31 @@ public:
         return keep(toolb_engine_add_route(handle(), method, pattern, &route));
     }
 
+    /// Serves raw connections to an address by what `make()` makes for each loop: an object derived
+    /// from toolb::Service. Without a host it lives on connections that it makes.
+    template <class Make>
+    Engine &service(const char *host, std::uint16_t port, Make make,
+                    const ServiceOptions &options = ServiceOptions())
+    {
+        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        const toolb_service description = bound->description(options);
+        return keep(toolb_engine_service(handle(), host, port, &description, bound));
+    }
+
+    /// The same on a Unix socket; `mode` is that of its file, and 0 is as the umask says.
+    template <class Make>
+    Engine &service_unix(const char *path, std::uint32_t mode, Make make,
+                         const ServiceOptions &options = ServiceOptions())
+    {
+        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        const toolb_service description = bound->description(options);
+        return keep(toolb_engine_service_unix(handle(), path, mode, &description, bound));
+    }
+
+    /// Sends what no route matches to consumers, in place of answering 404. `bus` is the path at which
+    /// they attach: null is the usual place, and with "" there is only the one that consumer() makes.
+    Engine &pool(const char *bus = nullptr) { return keep(toolb_engine_pool(handle(), bus)); }
+
     /// route("GET", ...), which answers HEAD, too.
     template <class Handler>
     Engine &get(const char *pattern, Handler handler)
@@ -142,8 +170,10 @@ public:
     /// Binds the addresses and starts the loops; returns when connections are accepted.
     Status start()
     {
-        if (failure_.ok())
+        if (failure_.ok()) {
             (void)keep(toolb_engine_start(handle()));
+            started_ = failure_.ok();
+        }
         return failure_;
     }
 
@@ -155,23 +185,36 @@ public:
         return failure_;
     }
 
-    /// All that the main function of a small program does: starts, prints a line "serving on ..." for
-    /// each address, and runs until SIGINT or SIGTERM, unless the program handles those itself. A
-    /// failure is a line on standard error. Returns what main should: 0, or 3 after a failure.
+    /// All that the main function of a small program does: starts unless started, prints a line
+    /// "serving on ..." for each address, and runs until SIGINT or SIGTERM, unless the program handles
+    /// those itself. A failure is a line on standard error. Returns what main should: 0, or 3 after a
+    /// failure.
     int serve()
     {
-        Status status = start();
+        Status status = started_ ? failure_ : start();
         if (status) {
+            // First, so that whoever has read the line may send a signal.
+            const detail::StopOnSignals signals(handle());
             for (std::size_t index = 0; !address(index).empty(); ++index)
                 std::printf("serving on %s\n", address(index).c_str());
             std::fflush(stdout);
-            const detail::StopOnSignals signals(handle());
             status = run();
         }
         if (status)
             return 0;
         std::fprintf(stderr, "toolb: %s\n", status.text());
         return 3;
+    }
+
+    /// Makes a consumer of this running engine in the same process, for another thread than the one in
+    /// run(); one at a time.
+    Result<Consumer> consumer(const ConsumerOptions &options = ConsumerOptions())
+    {
+        toolb_consumer *made = nullptr;
+        const toolb_status status = toolb_engine_consumer(handle(), &options, &made);
+        if (status != TOOLB_OK)
+            return Consumer::explained(status);
+        return Consumer(made);
     }
 
     /// Makes run() return. Any thread, any number of times, and from signal handlers.
@@ -182,6 +225,14 @@ public:
     {
         return detail::fetch([&](char *buffer, std::size_t capacity, std::size_t *needed) {
             return toolb_engine_address(handle(), index, buffer, capacity, needed);
+        });
+    }
+
+    /// The path at which consumers of a running engine attach; empty if there is none.
+    std::string bus() const
+    {
+        return detail::fetch([this](char *buffer, std::size_t capacity, std::size_t *needed) {
+            return toolb_engine_bus(handle(), buffer, capacity, needed);
         });
     }
 
@@ -243,6 +294,7 @@ private:
     std::vector<std::shared_ptr<void>> kept_;
     std::unique_ptr<toolb_engine, Free> handle_;
     Status failure_;
+    bool started_ = false;
 };
 
 } // namespace toolb

@@ -113,7 +113,7 @@ public:
     }
 
     /// Gives away the right to answer, with what was set and written so far; what is written here
-    /// afterwards is lost. The second one is empty. Not in a consumer.
+    /// afterwards is lost. The second one is empty, and so is that of a consumer's response.
     Token later() noexcept
     {
         toolb_token *made = nullptr;

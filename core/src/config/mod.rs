@@ -45,6 +45,8 @@ pub struct EngineConfig {
     pub request_window: u32,
     /// Bytes of one response's body that may be on their way from a consumer.
     pub response_window: u32,
+    /// Raw connections that consumers may hold at once; further ones are refused by a reset.
+    pub limit_streams: usize,
     /// How long a callback of a stream service may run before it is counted as an overrun.
     pub callback_budget: Duration,
     /// Whether each loop stays on a CPU of its own, as far as there are enough.
@@ -103,6 +105,7 @@ impl Default for EngineConfig {
             backlog: 2048,
             request_window: 64 * 1024,
             response_window: 128 * 1024,
+            limit_streams: 512,
             callback_budget: Duration::from_millis(100),
             pin_loops: false,
             server_header: Some("toolb".to_owned()),

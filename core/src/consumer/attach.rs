@@ -19,7 +19,9 @@ use super::{
 };
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
-    message::{Control, DecodeError, FEATURE_FILES, Hello, MAX_CONTROL_PACKET, Welcome},
+    message::{
+        Control, DecodeError, FEATURE_FILES, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, Welcome,
+    },
     sys::{inherited, rendezvous, seqpacket::Seqpacket},
 };
 
@@ -44,6 +46,9 @@ pub struct ConsumerOptions {
     pub token: u64,
     /// Wake the engine for every response. For workers that block in the application.
     pub kick_at_once: bool,
+    /// Whether it takes raw connections, which come as requests that say
+    /// [`is_stream`](crate::message::Request::is_stream).
+    pub streams: bool,
     /// How long the engine may take to answer.
     pub timeout: Duration,
 }
@@ -60,6 +65,7 @@ impl Default for ConsumerOptions {
             generation: 0,
             token: 0,
             kick_at_once: false,
+            streams: false,
             timeout: Duration::from_secs(10),
         }
     }
@@ -248,7 +254,7 @@ impl Consumer {
         let hello = Control::Hello(Hello {
             abi_min: ABI.0,
             abi_max: ABI.0,
-            features: FEATURE_FILES,
+            features: FEATURE_FILES | if options.streams { FEATURE_STREAMS } else { 0 },
             language: options.language.clone(),
             name: options.name.clone(),
             pool: options.pool.clone(),
@@ -291,6 +297,7 @@ impl Consumer {
         }
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
         let mut consumer = Self::new(lane, socket, options.kick_at_once);
+        consumer.streams = options.streams;
         consumer.takes_files = welcome.features & FEATURE_FILES != 0;
         Ok(consumer)
     }
@@ -304,6 +311,7 @@ impl Consumer {
             socket,
             in_flight: 0,
             writable: Vec::new(),
+            streams: false,
             pace: Pace::new(kick_at_once),
             scratch: Vec::with_capacity(4096),
             pass: Vec::new(),

@@ -37,6 +37,8 @@ pub(super) mod bit {
     pub(crate) const WAITING: u16 = 1 << 11;
     /// Stands in the list of blocked ones.
     pub(crate) const QUEUED: u16 = 1 << 12;
+    /// It is a raw connection.
+    pub(crate) const STREAM: u16 = 1 << 13;
 }
 
 /// What the engine had no room for.
@@ -130,6 +132,15 @@ impl Exchange {
         }
     }
 
+    /// The kind of record that carries what it sends.
+    #[inline]
+    pub(super) fn body_kind(&self) -> Kind {
+        match self.has(bit::STREAM) {
+            true => Kind::Data,
+            false => Kind::ResponseBody,
+        }
+    }
+
     #[inline]
     pub(super) fn header(&self, slot: usize, kind: Kind, flags: u8) -> RecordHeader {
         RecordHeader {
@@ -219,7 +230,7 @@ impl Exchange {
 
     #[inline]
     fn push(&mut self, ring: &mut Producer, slot: usize, closing: u8, data: &[u8]) -> bool {
-        let header = self.header(slot, Kind::ResponseBody, closing);
+        let header = self.header(slot, self.body_kind(), closing);
         if !ring.push(header, &[data]) {
             return false;
         }

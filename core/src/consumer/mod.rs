@@ -63,6 +63,10 @@ impl fmt::Display for ExchangeId {
 #[derive(Debug)]
 pub enum Event {
     /// A request came. It is to be [`start`](Consumer::start)ed before the application sees it.
+    ///
+    /// If it [`is_stream`](Request::is_stream), it is a raw connection: what the client sends comes
+    /// as its body, what is given to [`Consumer::respond_body`] goes to the client, and there is no
+    /// head. The end of the response ends the connection.
     Request {
         /// The exchange.
         id: ExchangeId,
@@ -183,6 +187,8 @@ pub struct Consumer {
     in_flight: usize,
     /// Exchanges that may send on, to be reported by the next poll.
     writable: Vec<ExchangeId>,
+    /// It said that it takes raw connections.
+    streams: bool,
     pace: kick::Pace,
     /// Encoded response heads, one at a time.
     scratch: Vec<u8>,

@@ -84,7 +84,8 @@ impl Consumer {
             };
             match Kind::from_wire(header.kind) {
                 Some(Kind::RequestHead) => events.push(self.take_head(header)?),
-                Some(Kind::RequestBody) => events.extend(self.take_body(header)?),
+                Some(Kind::Open) if self.streams => events.push(self.take_head(header)?),
+                Some(Kind::RequestBody | Kind::Data) => events.extend(self.take_body(header)?),
                 Some(Kind::Cancelled) => events.extend(self.take_abort(header)?),
                 _ if header.flags & flags::MUST_UNDERSTAND != 0 => {
                     return Err(BusError(format!(
@@ -132,6 +133,15 @@ impl Consumer {
             .map_err(|error| BusError(format!("request {id} of the engine: {error}")))?;
         let more_body = header.flags & flags::END == 0;
         let mut bits = bit::ACTIVE;
+        if request.is_stream() != (header.kind == Kind::Open as u8) {
+            return Err(BusError(format!(
+                "the engine sent exchange {id} as what it is not: a stream is no request"
+            )));
+        }
+        if request.is_stream() {
+            // There is no head to be given.
+            bits |= bit::STREAM | bit::HEAD;
+        }
         if more_body {
             bits |= bit::MORE_BODY;
             if request.expects_continue() {

@@ -315,7 +315,7 @@ impl Consumer {
         }
         // Nothing but DONE may follow a message that is complete.
         let kind = if exchange.has(bit::END_SENT) {
-            Kind::ResponseBody
+            exchange.body_kind()
         } else if exchange.has(bit::GONE) {
             Kind::Cancelled
         } else {

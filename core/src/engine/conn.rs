@@ -31,6 +31,10 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) socket: Socket,
+    /// It speaks what a consumer speaks: its exchange is as long as it is.
+    pub(super) raw: bool,
+    /// The client of such a connection has ended its side.
+    pub(super) raw_ended: bool,
     /// The client's address and port; `None` on a Unix socket.
     pub(super) peer: Option<(Box<str>, u16)>,
     /// Which of the engine's addresses it came to.
@@ -83,7 +87,8 @@ pub(super) struct Exchange {
     pub(super) attempts: u8,
     /// The whole body of the request has been passed on.
     pub(super) body_done: bool,
-    /// Body bytes sent after the record.
+    /// Body bytes in the record, and those sent after it.
+    pub(super) body_inline: u64,
     pub(super) body_sent: u64,
     /// The client waits for `100 Continue` before it sends the body.
     pub(super) wants_continue: bool,
@@ -114,6 +119,7 @@ impl Exchange {
             record_flags: 0,
             attempts: 0,
             body_done: false,
+            body_inline: 0,
             body_sent: 0,
             wants_continue: false,
             facts,
@@ -172,6 +178,8 @@ impl Conn {
     ) -> Self {
         Self {
             socket,
+            raw: false,
+            raw_ended: false,
             peer,
             address,
             phase: Phase::Head,

@@ -28,8 +28,6 @@ use super::stream::{LoopService, ServiceOptions, Streams};
 pub(super) const TURN_BUDGET: usize = 256 * 1024;
 /// The buffer that a loop lends to the connection it reads from.
 pub(super) const READ_BUFFER: usize = 64 * 1024;
-/// A record that has not started after this long is called back if another lane has room.
-pub(super) const RECALL_AFTER: u64 = 2_000_000;
 /// How long a loop may sleep while a consumer that is awake may be holding back its kick.
 const COALESCING_NAP: u64 = 1_000_000;
 /// Nobody is warned of the same thing more often than this.
@@ -60,8 +58,19 @@ pub(super) enum Timer {
 pub(super) struct Services {
     pub(super) services: Vec<LoopService>,
     pub(super) options: Vec<ServiceOptions>,
-    /// By address: the service that it belongs to, if it is none for HTTP.
-    pub(super) of_address: Vec<Option<u16>>,
+    /// By address.
+    pub(super) purposes: Vec<Purpose>,
+}
+
+/// What is spoken at an address.
+#[derive(Clone, Debug)]
+pub(super) enum Purpose {
+    /// HTTP.
+    Http,
+    /// What a service speaks, by its place.
+    Service(u16),
+    /// What consumers speak; with what they learn of the address.
+    Streams((String, u16)),
 }
 
 /// Everything a loop thread owns.
@@ -70,10 +79,10 @@ pub(super) struct Loop {
     pub(super) shared: Arc<Shared>,
     pub(super) epoll: Epoll,
     pub(super) listeners: Vec<Listener>,
-    /// Services of raw connections; theirs are the last of the listeners.
+    /// Services of raw connections.
     pub(super) services: Vec<LoopService>,
-    /// By address: the service that it belongs to, if it is none for HTTP.
-    pub(super) service_of: Vec<Option<u16>>,
+    /// By address.
+    pub(super) purposes: Vec<Purpose>,
     pub(super) accepting: bool,
     warned_until: u64,
     sleeper: Sleeper,
@@ -109,6 +118,8 @@ pub(super) struct Loop {
     /// Words for consumers were moved after this turn's flush.
     pub(super) lanes_dirty: bool,
     pub(super) draining: bool,
+    /// Connections that are idle end.
+    pub(super) last_call_over: bool,
     pub(super) reported_idle: bool,
     /// The connection that `advance` is at: it need not be marked as ready.
     pub(super) at: u64,
@@ -146,7 +157,7 @@ impl Loop {
             epoll,
             listeners,
             services: services.services,
-            service_of: services.of_address,
+            purposes: services.purposes,
             accepting: true,
             warned_until: 0,
             now: clock::now(),
@@ -167,6 +178,7 @@ impl Loop {
             states: Vec::new(),
             lanes_dirty: false,
             draining: false,
+            last_call_over: false,
             reported_idle: false,
             at: u64::MAX,
             stopped: false,
@@ -240,8 +252,8 @@ impl Loop {
             if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
                 until = until.min(self.now + COALESCING_NAP);
             }
-            if let Some(oldest) = lane.unstarted.front().filter(|_| self.lanes.len() > 1) {
-                until = until.min((oldest.sent_at + RECALL_AFTER).max(self.now + 1));
+            if self.lanes.len() > 1 {
+                until = until.min(lane.recall_at(self.now));
             }
         }
         match until {
@@ -392,10 +404,12 @@ impl Loop {
     /// Accepts a batch of connections. True: there may be more.
     pub(super) fn accept_at(&mut self, address: usize) -> bool {
         // An event of this turn may tell of a listener that a drain has closed since.
-        match self.service_of.get(address) {
-            _ if address >= self.listeners.len() => false,
-            Some(Some(service)) => self.accept_streams(address, *service),
-            _ => self.accept(address),
+        if address >= self.listeners.len() {
+            return false;
+        }
+        match self.purposes[address] {
+            Purpose::Service(service) => self.accept_streams(address, service),
+            Purpose::Http | Purpose::Streams(_) => self.accept(address),
         }
     }
 

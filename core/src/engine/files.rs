@@ -31,7 +31,8 @@ const PART: u64 = 256 * 1024;
 pub(super) enum FileAnswer {
     /// The record has come, the file has not.
     Awaited {
-        lane_id: u64,
+        /// The lane's place in the pool, and its number.
+        lane: (u16, u64),
         slot: u16,
         generation: u32,
         payload: Vec<u8>,
@@ -140,7 +141,7 @@ impl Loop {
         let answered = self
             .conns
             .get_mut(key)
-            .is_none_or(|conn| conn.has_answered());
+            .is_none_or(|conn| conn.raw || conn.has_answered());
         if answered {
             return Err(Offence::Borrowed("a second response head for one exchange"));
         }
@@ -151,7 +152,7 @@ impl Loop {
             return Ok(());
         }
         let awaited = FileAnswer::Awaited {
-            lane_id,
+            lane: (index, lane_id),
             slot,
             generation,
             payload: payload.to_vec(),
@@ -202,6 +203,25 @@ impl Loop {
                 self.stats().worker_died.add(1);
                 self.answer_simply(key, 502, "the application's worker died\n", &[]);
             }
+        }
+    }
+
+    /// The client has gone, or its deadline: a file that is on its way is not wanted any more.
+    pub(super) fn abandon_file(&mut self, answer: &FileAnswer) {
+        let &FileAnswer::Awaited {
+            lane: (index, lane_id),
+            slot,
+            generation,
+            ..
+        } = answer
+        else {
+            return;
+        };
+        let lane = self.lanes.get_mut(usize::from(index));
+        if let Some(lane) = lane.and_then(|lane| lane.as_deref_mut())
+            && lane.handle.id == lane_id
+        {
+            lane.meeting.take_waiting(slot, generation);
         }
     }
 
@@ -403,7 +423,7 @@ impl Loop {
             return None;
         };
         let FileAnswer::Awaited {
-            lane_id: awaited_lane,
+            lane: (_, awaited_lane),
             slot: awaited_slot,
             generation: awaited_generation,
             payload,

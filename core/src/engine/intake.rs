@@ -8,14 +8,14 @@ use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
-use super::event_loop::{Loop, READ_BUFFER, TURN_BUDGET};
+use super::event_loop::{Loop, Purpose, READ_BUFFER, TURN_BUDGET};
 
 /// Accept at most this many connections before others have had their turn.
 const ACCEPT_BATCH: usize = 64;
 /// A record carries at most this much of a body along with the head.
 pub(super) const INLINE_BODY: usize = 16 * 1024;
 /// Body parts are sent in records of at most this much.
-const BODY_PART: usize = 32 * 1024;
+pub(super) const BODY_PART: usize = 32 * 1024;
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Loop {
@@ -46,6 +46,9 @@ impl Loop {
                 return false;
             }
             self.stats().accepted.add(1);
+            if matches!(self.purposes[address], Purpose::Streams(_)) {
+                self.begin_stream(key);
+            }
             self.set_timer(key);
         }
         true
@@ -55,15 +58,18 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        conn.can_read |= flags & (epoll::IN | epoll::RDHUP) != 0;
+        conn.can_read |= flags & (epoll::IN | epoll::RDHUP | epoll::HUP) != 0;
         conn.hung_up |= flags & (epoll::RDHUP | epoll::HUP | epoll::ERR) != 0;
+        // When both sides have ended, who lingers has yet to read what is left.
+        let is_over =
+            flags & epoll::ERR != 0 || flags & epoll::HUP != 0 && conn.phase != Phase::Linger;
         if flags & epoll::OUT != 0 {
             conn.can_write = true;
             if conn.unsent() > 0 {
                 self.mark_dirty(key);
             }
         }
-        if flags & (epoll::HUP | epoll::ERR) != 0 {
+        if is_over {
             return self.drop_conn(key);
         }
         self.advance(key);
@@ -165,6 +171,7 @@ impl Loop {
         };
         conn.can_read = false;
         match conn.phase {
+            Phase::Body if conn.raw => conn.raw_ended = true,
             // What was answered already may still be on its way out.
             Phase::Head | Phase::Discard if conn.unsent() > 0 => {
                 conn.enter(Phase::Closing, self.now)
@@ -279,7 +286,8 @@ impl Loop {
         };
         let head_start = conn.consumed;
         let mut at = head_start + self.head.len;
-        let room = super::encode::body_room(&self.head, INLINE_BODY);
+        let window = self.shared.config.request_window as usize;
+        let room = super::encode::body_room(&self.head, INLINE_BODY.min(window));
         self.scratch.clear();
         let rejected = loop {
             match conn
@@ -319,6 +327,7 @@ impl Loop {
         conn.wants_body = false;
         // A client that sends the body unasked does not wait to be asked.
         exchange.wants_continue &= self.scratch.is_empty() && !exchange.body_done;
+        exchange.body_inline = self.scratch.len() as u64;
         exchange.record = self.spares.pop().unwrap_or_default();
         exchange.record.clear();
         exchange.record_flags = if exchange.body_done { flags::END } else { 0 };
@@ -365,6 +374,9 @@ impl Loop {
                 generation,
             }) => {
                 let place = (*lane, *slot, *generation);
+                if conn.raw {
+                    return self.send_stream(key, place, budget);
+                }
                 self.send_body(key, place, budget)
             }
             Some(Place::Here) if conn.collects() => self.collect_body(key, budget),
@@ -389,7 +401,8 @@ impl Loop {
                 true => lane.ends.slots.request_granted(slot),
                 false => 0,
             };
-            let window = granted.saturating_sub(exchange.body_sent) as usize;
+            let sent = exchange.body_inline + exchange.body_sent;
+            let window = granted.saturating_sub(sent) as usize;
             if window == 0 {
                 if !lane.body_waiters.contains(&key) {
                     lane.body_waiters.push(key);
@@ -478,12 +491,12 @@ impl Loop {
         }
         let step = conn.body.next(&conn.input[conn.consumed..]);
         match step {
-            Ok(BodyStep::Data { consumed, .. }) => {
+            Ok(BodyStep::Data { consumed, .. }) if !conn.body.is_done() => {
                 conn.consumed += consumed;
                 conn.body_read += consumed as u64;
                 true
             }
-            Ok(BodyStep::End { consumed }) => {
+            Ok(BodyStep::Data { consumed, .. } | BodyStep::End { consumed }) => {
                 conn.consumed += consumed;
                 conn.enter(Phase::Head, self.now);
                 true
@@ -510,7 +523,8 @@ impl Loop {
 
     /// While the answer is being made nothing is read, but a client that leaves is noticed.
     fn watch_for_hang_up(&mut self, key: u64) -> bool {
-        if self.conns.get_mut(key).is_some_and(|conn| conn.hung_up) {
+        let left = |conn: &mut Conn| conn.hung_up && !conn.raw;
+        if self.conns.get_mut(key).is_some_and(left) {
             self.drop_conn(key);
         }
         false
@@ -529,12 +543,15 @@ impl Loop {
         self.abandon(key);
         if let Some(conn) = self.conns.get_mut(key) {
             // Stands for a request that never became one.
-            let facts = ResponseFacts {
+            let unknown = ResponseFacts {
                 version: Version::Http11,
                 head_request: false,
                 keep_alive: false,
             };
-            conn.exchange = Some(Box::new(Exchange::new(facts, self.now)));
+            let exchange = conn
+                .exchange
+                .get_or_insert_with(|| Box::new(Exchange::new(unknown, self.now)));
+            exchange.facts.keep_alive = false;
         }
         let text = format!("{}\n", reject.reason);
         self.answer_simply(key, reject.status, &text, &[]);

@@ -13,6 +13,10 @@ use super::files::Meeting;
 
 /// No connection: the client has left, or has its answer, and only the slot is still held.
 pub(super) const NOBODY: u64 = u64::MAX;
+/// A record that has not started after this long is called back if another lane has room.
+pub(super) const RECALL_AFTER: u64 = 2_000_000;
+/// If none has, this long passes before the next look: room on rings of other loops comes unheard.
+const RECALL_PAUSE: u64 = 1_000_000;
 
 /// A consumer as the engine and its supervisor hold it.
 pub struct LaneHandle {
@@ -115,6 +119,8 @@ pub(super) struct LaneEnd {
     pub(super) poisoned: bool,
     /// It is known to the pool as stalled.
     pub(super) stalled: bool,
+    /// Since then the consumer has started or said something.
+    pub(super) moved: bool,
     pub(super) wants_starts: bool,
     /// Slots in use here.
     pub(super) held: usize,
@@ -177,6 +183,7 @@ impl LaneEnd {
             touched: false,
             poisoned: false,
             stalled: false,
+            moved: false,
             wants_starts: false,
             held: 0,
             meeting: Meeting::default(),
@@ -220,8 +227,42 @@ impl LaneEnd {
         true
     }
 
+    /// When to look for room elsewhere for what has not started here; `u64::MAX` if nothing waits.
+    pub(super) fn recall_at(&self, now: u64) -> u64 {
+        match self.unstarted.front() {
+            Some(oldest) => (oldest.sent_at + RECALL_AFTER).max(now + RECALL_PAUSE),
+            None => u64::MAX,
+        }
+    }
+
     /// Whether the ring has moved on and a head or a body waits for that.
     pub(super) fn has_room_for_waiters(&self) -> bool {
         self.try_again || (self.ring_is_full && self.ends.requests.space_came())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_overdue_and_finds_no_room_is_not_looked_at_all_the_time() {
+        let page = StatusPage::create(1, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 1,
+            concurrency: 1,
+            window: 1,
+        };
+        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        assert_eq!(lane.recall_at(1000), u64::MAX);
+        lane.unstarted.push_back(Unstarted {
+            slot: 0,
+            generation: 1,
+            sent_at: 1000,
+        });
+        assert_eq!(lane.recall_at(1000), 1000 + RECALL_AFTER);
+        let late = 1000 + 5 * RECALL_AFTER;
+        assert_eq!(lane.recall_at(late), late + RECALL_PAUSE);
     }
 }

@@ -64,7 +64,7 @@ pub use crate::stats::Snapshot;
 /// What [`Engine::control_events`] rings.
 pub use crate::sys::eventfd::EventFd;
 
-use event_loop::{Loop, Services};
+use event_loop::{Loop, Purpose, Services};
 use listen::Bound;
 use mailbox::{Letter, Mailbox};
 use shared::Shared;
@@ -75,6 +75,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     bound: Vec<Bound>,
     services: Vec<AddedService>,
+    /// By address.
+    purposes: Vec<Purpose>,
     threads: Vec<JoinHandle<()>>,
     next_lane: AtomicU64,
     files: Vec<PathBuf>,
@@ -117,6 +119,7 @@ impl Engine {
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             wants_starts: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            open_streams: AtomicUsize::new(0),
             busy_loops: AtomicUsize::new(loops),
             events: Mutex::new(VecDeque::new()),
             event_bell: EventFd::new().map_err(cannot)?,
@@ -126,6 +129,7 @@ impl Engine {
         Ok(Self {
             shared: Arc::new(shared),
             services: Vec::new(),
+            purposes: bound.iter().map(|_| Purpose::Http).collect(),
             threads: Vec::new(),
             next_lane: AtomicU64::new(1),
             files: bound
@@ -149,22 +153,46 @@ impl Engine {
             u16::try_from(self.services.len())
                 .map_err(|_| StartError("an engine has room for 65,536 services".into()))?,
         );
-        let mut name = format!("number {}", id.0);
-        if let Some(listen) = listen {
-            let mut bound = Bound::new(listen, self.loops(), self.shared.config.backlog)?;
-            bound.url = bound.url.replacen("http://", "tcp://", 1);
-            name = bound.url.clone();
-            self.files.extend(bound.file.clone());
-            self.urls.push(name.clone());
-            self.bound.push(bound);
-        }
+        let name = match listen {
+            Some(listen) => self.add_raw(listen, |_| Purpose::Service(id.0))?,
+            None => format!("number {}", id.0),
+        };
         self.services.push(AddedService {
             service,
             options,
             name,
-            listens: listen.is_some(),
         });
         Ok(id)
+    }
+
+    /// Passes the raw connections of an address on to the pool's consumers, before `start`. Each
+    /// takes one of a consumer's slots as long as it lasts.
+    pub fn add_stream_pool(&mut self, listen: &Listen) -> Result<(), StartError> {
+        self.add_raw(listen, |bound| Purpose::Streams(bound.name.clone()))?;
+        Ok(())
+    }
+
+    /// Whether consumers have to take raw connections.
+    pub fn passes_streams(&self) -> bool {
+        let streams = |one: &Purpose| matches!(one, Purpose::Streams(_));
+        self.purposes.iter().any(streams)
+    }
+
+    /// Binds an address that does not speak HTTP and tells how a person writes it.
+    fn add_raw(
+        &mut self,
+        listen: &Listen,
+        purpose: impl FnOnce(&Bound) -> Purpose,
+    ) -> Result<String, StartError> {
+        let mut bound = Bound::new(listen, self.loops(), self.shared.config.backlog)?;
+        bound.url = bound.url.replacen("http://", "tcp://", 1);
+        let url = bound.url.clone();
+        let purpose = purpose(&bound);
+        self.purposes.push(purpose);
+        self.files.extend(bound.file.clone());
+        self.urls.push(url.clone());
+        self.bound.push(bound);
+        Ok(url)
     }
 
     /// The addresses it listens on, as a person writes them: `http://127.0.0.1:8000`, `unix:/x`,
@@ -192,7 +220,7 @@ impl Engine {
         };
         for (index, listeners) in sockets.into_iter().enumerate() {
             let shared = self.shared.clone();
-            let added = self.services.clone();
+            let (added, purposes) = (self.services.clone(), self.purposes.clone());
             let cpu = cpus.get(index % cpus.len().max(1)).copied();
             let epoll = Loop::watch(index as u16, &shared, &listeners)?;
             // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
@@ -202,7 +230,7 @@ impl Engine {
                         "loop {index} is on no CPU of its own: {error}"
                     ));
                 }
-                let services = services_of(added, listeners.len());
+                let services = services_of(added, purposes);
                 Loop::new(index as u16, shared, listeners, services, epoll).run();
             };
             let thread = std::thread::Builder::new()
@@ -326,7 +354,6 @@ struct AddedService {
     service: Arc<dyn Service>,
     options: ServiceOptions,
     name: String,
-    listens: bool,
 }
 
 impl Drop for Engine {
@@ -335,19 +362,15 @@ impl Drop for Engine {
     }
 }
 
-/// What a loop with `addresses` listeners needs to know of the services; theirs come last.
-fn services_of(added: Vec<AddedService>, addresses: usize) -> Services {
-    let listening = added.iter().enumerate().filter(|(_, one)| one.listens);
-    let owners: Vec<_> = listening.map(|(index, _)| Some(index as u16)).collect();
-    let mut of_address = vec![None; addresses - owners.len()];
-    of_address.extend(owners);
+/// What a loop needs to know of the services.
+fn services_of(added: Vec<AddedService>, purposes: Vec<Purpose>) -> Services {
     let options = added.iter().map(|one| one.options).collect();
     let services = added.into_iter();
     let services = services.map(|one| LoopService::new(one.service, one.name));
     Services {
         services: services.collect(),
         options,
-        of_address,
+        purposes,
     }
 }
 

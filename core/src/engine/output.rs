@@ -2,7 +2,9 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use crate::config::{EngineConfig, Timeouts};
 use crate::http::{ResponseWriter, simple_response};
 
 use super::conn::{Conn, Phase, Place};
@@ -25,6 +27,10 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        if conn.raw {
+            // Nobody there would understand it.
+            return self.reset(key);
+        }
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return;
         };
@@ -152,13 +158,13 @@ impl Loop {
         }
     }
 
-    /// All is sent. If the client may still be sending, closing at once would reset the connection
-    /// and could take our answer away from it.
+    /// All is sent. If the client may still be sending, or something it sent has not been read,
+    /// closing at once would reset the connection and could take our answer away from it.
     fn finish_closing(&mut self, key: u64) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        if conn.hung_up {
+        if conn.hung_up && !conn.can_read {
             return self.drop_conn(key);
         }
         conn.socket.shutdown_write();
@@ -184,6 +190,9 @@ impl Loop {
             return;
         };
         let _ = self.epoll.delete(&conn.socket);
+        if conn.raw {
+            self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
+        }
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
             self.spare(record);
@@ -205,7 +214,7 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        let deadline = conn.deadline(&self.shared.config);
+        let deadline = conn.deadline(&self.shared.config, self.last_call_over);
         if deadline < conn.timer {
             conn.timer = deadline;
             self.deadlines.insert(deadline, Timer::Conn(key));
@@ -221,7 +230,7 @@ impl Loop {
             return;
         }
         conn.timer = u64::MAX;
-        if conn.deadline(&self.shared.config) > self.now {
+        if conn.deadline(&self.shared.config, self.last_call_over) > self.now {
             return self.set_timer(key);
         }
         self.overdue_conn(key);
@@ -328,17 +337,12 @@ impl Loop {
         self.check_idle();
     }
 
-    /// The last call is over: idle connections end.
+    /// The last call is over: idle connections end, and from now on each that becomes idle.
     pub(super) fn drain_deadline(&mut self) {
+        self.last_call_over = true;
         for key in self.conns.keys() {
-            let idle = self.conns.get_mut(key).is_some_and(|conn| {
-                conn.phase == Phase::Head && conn.unread().is_empty() && conn.unsent() == 0
-            });
-            if idle {
-                self.drop_conn(key);
-            }
+            self.set_timer(key);
         }
-        // Connections that were busy close after their answer, which announces it.
     }
 
     pub(super) fn check_idle(&mut self) {
@@ -367,21 +371,21 @@ impl Conn {
                 Err(_) => return false,
             }
         }
-        // A long response must not drag its sent part along.
-        if self.sent >= 64 * 1024 {
-            self.output.drain(..self.sent);
-            self.sent = 0;
-        }
+        self.forget_sent();
         true
     }
 
+    /// A long response must not drag its sent part along, nor be moved again and again for that.
+    fn forget_sent(&mut self) {
+        if self.sent >= 64 * 1024 && self.sent >= self.unsent() {
+            self.output.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
     /// When something has to be done about this connection if nothing happens.
-    fn deadline(&self, config: &crate::config::EngineConfig) -> u64 {
+    fn deadline(&self, config: &EngineConfig, last_call_over: bool) -> u64 {
         let timeouts = &config.timeouts;
-        let after = |base: u64, timeout: std::time::Duration| match timeout.as_nanos() as u64 {
-            0 => u64::MAX,
-            timeout => base.saturating_add(timeout),
-        };
         let sending = match self.unsent() {
             0 => u64::MAX,
             _ => after(self.taken, timeouts.send_idle),
@@ -389,13 +393,14 @@ impl Conn {
         let working = match self.phase {
             // The last response is not out yet: the client is not idle.
             Phase::Head if self.unsent() > 0 => u64::MAX,
+            Phase::Head if self.unread().is_empty() && last_call_over => self.since,
             Phase::Head if self.unread().is_empty() && self.served => {
                 after(self.since, timeouts.keep_alive)
             }
             Phase::Head => after(self.since, timeouts.request_header),
             Phase::Linger => self.since + LINGER,
             Phase::Closing => u64::MAX,
-            Phase::Discard => after(self.moved, timeouts.request_body),
+            Phase::Discard => self.body_deadline(timeouts),
             Phase::Body | Phase::Response => {
                 let Some(exchange) = self.exchange.as_deref() else {
                     return sending;
@@ -405,16 +410,7 @@ impl Conn {
                     None => exchange.deadline,
                 };
                 let body = match self.phase {
-                    Phase::Body if self.wants_body => {
-                        let pace = match timeouts.request_body_min_rate {
-                            0 => u64::MAX,
-                            rate => {
-                                let allowed = self.body_read.saturating_mul(1_000_000_000) / rate;
-                                after(self.since.saturating_add(allowed), timeouts.request_body)
-                            }
-                        };
-                        after(self.moved, timeouts.request_body).min(pace)
-                    }
+                    Phase::Body if self.wants_body && !self.raw => self.body_deadline(timeouts),
                     _ => u64::MAX,
                 };
                 match &exchange.place {
@@ -424,5 +420,57 @@ impl Conn {
             }
         };
         working.min(sending)
+    }
+
+    /// When the client has let us wait too long for its body, or has sent it too slowly.
+    fn body_deadline(&self, timeouts: &Timeouts) -> u64 {
+        let pace = match timeouts.request_body_min_rate {
+            0 => u64::MAX,
+            rate => {
+                let allowed = self.body_read.saturating_mul(1_000_000_000) / rate;
+                after(self.since.saturating_add(allowed), timeouts.request_body)
+            }
+        };
+        after(self.moved, timeouts.request_body).min(pace)
+    }
+}
+
+/// 0 is no timeout.
+fn after(base: u64, timeout: Duration) -> u64 {
+    match timeout.as_nanos() as u64 {
+        0 => u64::MAX,
+        timeout => base.saturating_add(timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+
+    use crate::sys::socket::Listener;
+
+    use super::*;
+
+    #[test]
+    fn a_long_response_is_moved_once_for_each_time_it_halves() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
+        let _client = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
+        let (socket, _) = loop {
+            if let Some(accepted) = listener.accept().unwrap() {
+                break accepted;
+            }
+        };
+        let mut conn = Conn::new(socket, None, 0, 0);
+        conn.output = vec![0; 64 << 20];
+        let (mut moves, mut before) = (0, conn.unsent());
+        while conn.unsent() > 64 * 1024 {
+            conn.sent += 64 * 1024;
+            conn.forget_sent();
+            moves += usize::from(conn.sent == 0);
+            assert_eq!(conn.unsent(), before - 64 * 1024);
+            before = conn.unsent();
+        }
+        assert_eq!(moves, 10);
     }
 }

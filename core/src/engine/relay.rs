@@ -8,8 +8,8 @@ use crate::bus::{self, Kind, RecordHeader};
 use crate::dispatch::{Admission, Reservation, Ticket};
 
 use super::conn::Place;
-use super::event_loop::{Loop, RECALL_AFTER, Timer};
-use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, Unstarted, Waiting};
+use super::event_loop::{Loop, Timer};
+use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::mailbox::Letter;
 use super::shared::ControlEvent;
 
@@ -167,10 +167,13 @@ impl Loop {
             let wanted = lane
                 .held(slot, generation)
                 .is_some_and(|held| held.conn == key);
-            let exchange = self.conns.get_mut(key).and_then(|c| c.exchange.as_deref());
+            let conn = self.conns.get_mut(key);
+            let raw = conn.as_ref().is_some_and(|conn| conn.raw);
+            let exchange = conn.and_then(|c| c.exchange.as_deref());
             if let Some(exchange) = exchange.filter(|_| wanted) {
+                let kind = if raw { Kind::Open } else { Kind::RequestHead };
                 let header = RecordHeader {
-                    kind: Kind::RequestHead as u8,
+                    kind: kind as u8,
                     flags: exchange.record_flags,
                     aux: 0,
                     owner: self.index,
@@ -218,7 +221,9 @@ impl Loop {
                 slot, generation, ..
             }) = lane.unstarted.front()
             else {
-                if std::mem::take(&mut lane.stalled) {
+                // What was called back is no sign of life.
+                if lane.stalled && lane.moved {
+                    lane.stalled = false;
                     self.shared.pool.mark_stalled(index, false);
                 }
                 return;
@@ -240,6 +245,7 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;
         };
+        lane.moved = true;
         let held = &mut lane.slots[usize::from(slot)];
         if std::mem::replace(&mut held.started, true) {
             return;
@@ -279,6 +285,7 @@ impl Loop {
         if self.now < oldest.sent_at + RECALL_AFTER {
             return None;
         }
+        lane.moved = false;
         if !std::mem::replace(&mut lane.stalled, true) {
             self.shared.pool.mark_stalled(index, true);
         }
@@ -409,7 +416,8 @@ impl Loop {
             return;
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
-            Place::Here | Place::File(_) => return,
+            Place::Here => return,
+            Place::File(answer) => return self.abandon_file(&answer),
             Place::Token(outbox) => return self.cancel_token(&outbox),
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {

@@ -96,6 +96,7 @@ impl Loop {
                 return Ok(());
             };
             *budget = budget.saturating_sub(record.len as usize + 16);
+            lane.moved = true;
             let mut payload = std::mem::take(&mut self.scratch);
             payload.clear();
             lane.ends.responses.read(&mut payload);
@@ -130,7 +131,8 @@ impl Loop {
                 _ => Err(Offence::Borrowed("a record must be understood and is not")),
             };
         };
-        if held.ended && record.kind != Kind::ResponseBody as u8 {
+        let body = [Kind::ResponseBody as u8, Kind::Data as u8].contains(&record.kind);
+        if held.ended && !body {
             return Err(Offence::Borrowed("a message goes on after its end"));
         }
         if !held.started && record.kind != Kind::Cancelled as u8 {
@@ -154,6 +156,15 @@ impl Loop {
                 if key != NOBODY {
                     self.count_received(key, payload.len())?;
                     self.respond_body(key, payload, end)?;
+                }
+            }
+            Some(Kind::Data) => {
+                if held.ended && !payload.is_empty() {
+                    return Err(Offence::Borrowed("a stream goes on after its end"));
+                }
+                if key != NOBODY {
+                    self.count_received(key, payload.len())?;
+                    self.take_data(key, payload, end)?;
                 }
             }
             Some(Kind::ResponseFile) if end => self.respond_file(key, index, record, payload)?,
@@ -270,6 +281,9 @@ impl Loop {
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return Ok(false);
         };
+        if conn.raw {
+            return Err(Offence::Borrowed("a response head on a stream"));
+        }
         if exchange.writer.is_some() {
             return Err(Offence::Borrowed("a second response head for one exchange"));
         }
@@ -397,6 +411,7 @@ impl Loop {
         };
         let record = std::mem::take(&mut exchange.record);
         conn.served = true;
+        let is_raw = conn.raw;
         let closes = close
             || exchange
                 .writer
@@ -414,7 +429,9 @@ impl Loop {
         }
         self.mark_dirty(key);
         self.spare(record);
-        self.log_access(key, &exchange);
+        if !is_raw {
+            self.log_access(key, &exchange);
+        }
         if exchange.collected.capacity() <= READ_SPARE && self.exchanges.len() < MAX_SPARES {
             self.exchanges.push(exchange);
         }

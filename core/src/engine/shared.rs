@@ -56,6 +56,8 @@ pub(super) struct Shared {
     /// The queue is waiting for window, so consumers are asked to tell of starts.
     pub(super) wants_starts: AtomicBool,
     pub(super) draining: AtomicBool,
+    /// Raw connections that consumers hold or wait for.
+    pub(super) open_streams: AtomicUsize,
     /// Loops that have connections, counted once draining.
     pub(super) busy_loops: AtomicUsize,
     pub(super) events: Mutex<VecDeque<ControlEvent>>,

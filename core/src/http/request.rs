@@ -87,7 +87,8 @@ pub struct Head {
     pub query: Span,
     /// The version of the request.
     pub version: Version,
-    /// Name and value of each field, in order; values without the white space around them.
+    /// Name and value of each field, in order; values without the white space around them. If the
+    /// target is absolute, the value of Host is the host in it.
     pub fields: Vec<(Span, Span)>,
     /// Host and port: from an absolute target, otherwise the value of Host. May be empty.
     pub authority: Span,
@@ -325,9 +326,9 @@ impl Head {
                 if !value.is_empty() && !is_authority(value) {
                     return Err(Reject::new(400, "the Host field is malformed"));
                 }
-                // An absolute target decides; what Host says then is ignored (RFC 9112, 3.2.2).
-                if self.authority.len == 0 {
-                    self.authority = host;
+                match self.authority.len {
+                    0 => self.authority = host,
+                    _ => self.replace_host(buf),
                 }
             }
             None if self.version == Version::Http11 => {
@@ -379,6 +380,17 @@ impl Head {
             self.expect_continue = facts.expect_continue && self.framing != BodyFraming::None;
         }
         Ok(())
+    }
+
+    /// An absolute target decides; what Host says then is ignored (RFC 9112, 3.2.2). Whoever looks
+    /// at the fields only is not to see another host.
+    #[cold]
+    fn replace_host(&mut self, buf: &[u8]) {
+        for (name, value) in &mut self.fields {
+            if name.of(buf).eq_ignore_ascii_case(b"host") {
+                *value = self.authority;
+            }
+        }
     }
 }
 

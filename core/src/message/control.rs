@@ -27,6 +27,9 @@ const FILE: u8 = 9;
 /// A bit of [`Hello::features`]: [`Control::File`] is understood.
 pub const FEATURE_FILES: u64 = 1;
 
+/// An ability: the consumer takes streams.
+pub const FEATURE_STREAMS: u64 = 2;
+
 /// What a consumer says first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hello {
@@ -34,7 +37,7 @@ pub struct Hello {
     pub abi_min: u16,
     /// The newest one.
     pub abi_max: u16,
-    /// Optional abilities, one bit each.
+    /// Optional abilities, one bit each: [`FEATURE_FILES`], [`FEATURE_STREAMS`].
     pub features: u64,
     /// "python", "node", "c", ...
     pub language: String,
@@ -95,7 +98,7 @@ pub enum Control {
     },
     /// Engine: no new requests come; finish what there is and leave.
     Drain,
-    /// Consumer: understood [`Control::Drain`].
+    /// Consumer: understood [`Control::Drain`]; or, unasked: it wants to leave, and no more requests.
     Draining,
     /// Consumer: everything is finished.
     Drained,

@@ -12,7 +12,8 @@ mod response;
 use std::{borrow::Cow, error::Error, fmt};
 
 pub use control::{
-    Control, FEATURE_FILES, Hello, MAX_CONTROL_PACKET, MAX_CONTROL_TEXT, Welcome, choose_abi,
+    Control, FEATURE_FILES, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, MAX_CONTROL_TEXT, Welcome,
+    choose_abi,
 };
 pub use fields::Fields;
 pub use file::{FileHead, encode_file_head};

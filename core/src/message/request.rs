@@ -41,7 +41,7 @@ pub struct RequestHeadParts<'a> {
     pub request_window: u32,
     /// Response body bytes, inline ones included, the consumer may send before it is granted more.
     pub response_window: u32,
-    /// 10, 11 or 20.
+    /// 10, 11 or 20; 0 for a stream, which has neither method nor fields.
     pub version: u8,
     /// 0 http, 1 https.
     pub scheme: u8,
@@ -209,7 +209,13 @@ impl Request {
         u64::from_le_bytes(array_at(&self.bytes, DEADLINE))
     }
 
-    /// 10, 11 or 20.
+    /// Whether this is no request but a raw connection, whose bytes both bodies carry.
+    #[inline]
+    pub fn is_stream(&self) -> bool {
+        self.version() == 0
+    }
+
+    /// 10, 11 or 20; 0 for a stream.
     #[inline]
     pub fn version(&self) -> u8 {
         self.bytes[VERSION]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::EngineConfig;
 use crate::consumer::{AttachError, Consumer, ConsumerOptions};
-use crate::engine::{Engine, EventFd, Listen, Routes};
+use crate::engine::{Engine, EventFd, Listen, Routes, StartError};
 use crate::log::{self, Level};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::seqpacket::Seqpacket;
@@ -24,7 +24,7 @@ use super::host::{End, Host};
 ///
 /// Dropping it ends it at once.
 pub struct Embedded {
-    engine: Option<Arc<Engine>>,
+    engine: Arc<Engine>,
     bus: Option<PathBuf>,
     has_pool: bool,
     orders: Sender<Order>,
@@ -51,11 +51,23 @@ impl Embedded {
         listeners: &[Listen],
         gate: &GateOptions,
     ) -> Result<Self, String> {
+        Self::start_prepared(config, routes, listeners, gate, |_| Ok(()))
+    }
+
+    /// The same, with what `prepare` does to the engine before its loops start: adding services.
+    pub fn start_prepared(
+        config: EngineConfig,
+        routes: Routes,
+        listeners: &[Listen],
+        gate: &GateOptions,
+        prepare: impl FnOnce(&mut Engine) -> Result<(), StartError>,
+    ) -> Result<Self, String> {
         let has_pool = routes.pool;
         let gate = Gate::open(gate)?;
         let bus = gate.path().map(Path::to_owned);
         let mut engine =
             Engine::bind(config, routes, listeners).map_err(|error| error.to_string())?;
+        prepare(&mut engine).map_err(|error| error.to_string())?;
         let system = |error: io::Error| {
             format!("cannot start: {error}; raise the limits on open files and threads")
         };
@@ -73,7 +85,7 @@ impl Embedded {
             .spawn(move || control(host, &inbox, &ring, &epoll))
             .map_err(system)?;
         Ok(Self {
-            engine: Some(engine),
+            engine,
             bus,
             has_pool,
             orders,
@@ -97,8 +109,8 @@ impl Embedded {
     }
 
     /// The engine.
-    pub fn engine(&self) -> Option<&Engine> {
-        self.engine.as_deref()
+    pub fn engine(&self) -> &Engine {
+        &self.engine
     }
 
     /// Where consumers attach.
@@ -111,8 +123,10 @@ impl Embedded {
     pub fn end(&mut self, limit: Duration) -> bool {
         self.order(Order::End(limit));
         let ended = self.control.take().map(JoinHandle::join);
-        // The last one who has it ends the loops.
-        self.engine = None;
+        // The control thread has let go of it.
+        if let Some(engine) = Arc::get_mut(&mut self.engine) {
+            engine.stop();
+        }
         !matches!(ended, Some(Ok(End::Cut) | Err(_)))
     }
 

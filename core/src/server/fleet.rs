@@ -286,8 +286,11 @@ impl Fleet {
     /// It stands still while it holds requests past their deadline.
     pub(super) fn stuck(&mut self, index: usize, grace: Duration, now: Instant) {
         let worker = &mut self.workers[index];
-        if worker.phase != Phase::Serving {
-            return self.kill(index);
+        match worker.phase {
+            Phase::Serving => {}
+            // Perhaps another loop has said the same; it is about to tell where it hangs.
+            Phase::Leaving(Some(_)) => return,
+            _ => return self.kill(index),
         }
         worker.phase = Phase::Leaving(Some(now + self.patience.exit));
         worker.verdict = Some(format!(

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::engine::{Engine, LaneHandle};
-use crate::message::{Control, FEATURE_FILES, Hello, Welcome, choose_abi};
+use crate::message::{Control, FEATURE_FILES, FEATURE_STREAMS, Hello, Welcome, choose_abi};
 use crate::sys::seqpacket::Seqpacket;
 
 /// What a consumer must belong to.
@@ -46,6 +46,11 @@ impl Terms {
             return Err(format!(
                 "it belongs to generation {} of the workers, and this engine has generation {}: start it again",
                 hello.generation, self.generation
+            ));
+        }
+        if engine.passes_streams() && hello.features & FEATURE_STREAMS == 0 {
+            return Err(String::from(
+                "this engine passes raw connections on, and it takes none: attach with streams on",
             ));
         }
         let (slots, concurrency, window) = (hello.slots, hello.concurrency, hello.window);
@@ -105,4 +110,4 @@ pub(super) fn take_file(
 }
 
 /// The optional abilities of this engine.
-const FEATURES: u64 = FEATURE_FILES;
+const FEATURES: u64 = FEATURE_FILES | FEATURE_STREAMS;

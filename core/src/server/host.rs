@@ -106,7 +106,8 @@ impl Host {
             limit,
             // Applications finish within the limit even if a client never leaves.
             tell_at: cut_at - (limit / 4).min(Duration::from_secs(5)),
-            told: false,
+            // Who has no time to finish is not asked to.
+            told: limit.is_zero(),
             cut_at,
             idle: false,
         });

@@ -1,8 +1,8 @@
 //! Floor 6: the whole as a user meets it.
 //!
 //! [`run`] is `toolb run`: an engine in this process, workers as processes of their own, and a
-//! control thread, the calling one, that watches over them until a signal ends it all. [`serve`] and
-//! [`work`] are the two halves of it in processes of their own, and [`Embedded`] is an engine in a
+//! control thread, the calling one, that watches over them until a signal ends it all. [`serve()`] and
+//! [`work()`] are the two halves of it in processes of their own, and [`Embedded`] is an engine in a
 //! program of one's own.
 #![forbid(unsafe_code)]
 

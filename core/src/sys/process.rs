@@ -95,7 +95,10 @@ impl Process {
         let id = self.pidfd.as_raw_fd() as libc::id_t;
         // SAFETY: a valid pidfd and room for the answer.
         if unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, flags) } < 0 {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            // Somebody else has reaped it: its number may be another's by now.
+            self.reaped |= error.raw_os_error() == Some(libc::ECHILD);
+            return Err(error);
         }
         // SAFETY: waitid filled in the fields of a child's end, or left zeros.
         let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
@@ -281,6 +284,17 @@ mod tests {
         assert_eq!(wait(&mut process), Exit::Signal(libc::SIGKILL));
         // The sleeping grandchild held the socket open too.
         assert_eq!(say(&socket), "");
+    }
+
+    #[test]
+    fn who_was_reaped_by_somebody_else_is_not_killed_by_its_number() {
+        let (mut process, _socket) = shell("exit 3", None);
+        let pid = process.pid as libc::pid_t;
+        // SAFETY: no status is asked for.
+        assert_eq!(unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) }, pid);
+        assert!(!process.reaped);
+        assert!(process.try_wait().is_err());
+        assert!(process.reaped, "its number may be another's by now");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! A consumer by hand, and what its client and the lane beside it get to see.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
@@ -10,7 +11,7 @@ use toolb_core::bus::{self, ConsumerLane, Kind, RecordHeader};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::ConsumerOptions;
 use toolb_core::engine::{ControlEvent, LaneHandle};
-use toolb_core::message::{Request, encode_response_head};
+use toolb_core::message::{Request, encode_file_head, encode_response_head};
 
 use crate::support::http::{Connection, connect, receive};
 use crate::support::{Fate, Server, Stuck};
@@ -97,6 +98,13 @@ pub(crate) fn head(length: i64, fields: &[(&[u8], &[u8])], body: &[u8]) -> Vec<u
 
 pub(crate) fn plain(body: &[u8]) -> Vec<u8> {
     head(body.len() as i64, &[], body)
+}
+
+/// The payload of a response by file.
+pub(crate) fn by_file(offset: u64, length: u64) -> Vec<u8> {
+    let mut payload = Vec::new();
+    encode_file_head(&mut payload, 200, std::iter::empty(), offset, length).unwrap();
+    payload
 }
 
 /// What the client got. That nothing else came has been seen to.

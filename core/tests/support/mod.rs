@@ -311,6 +311,7 @@ impl Handle for Echo {
         match more {
             true => {
                 consumer.want_body(id);
+                consumer.consumed(id, request.body().len());
                 self.bodies.insert(id, answer);
             }
             false => Self::answer(consumer, id, &answer),

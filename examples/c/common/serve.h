@@ -10,26 +10,26 @@
 
 static toolb_engine *served;
 
-static void stop_serving(int number)
+static inline void stop_serving(int number)
 {
     (void)number;
     (void)toolb_engine_stop(served);
 }
 
 /* Ends the program with the library's own explanation unless a call worked. */
-static void check(const toolb_engine *engine, toolb_status status)
+static inline void check(const toolb_engine *engine, toolb_status status)
 {
     char text[512] = "";
     if (status == TOOLB_OK)
         return;
     if (engine != NULL)
         (void)toolb_engine_error(engine, text, sizeof text, NULL);
-    fprintf(stderr, "%s\n", text[0] != '\0' ? text : toolb_status_text((int32_t)status));
+    fprintf(stderr, "%s\n", text[0] != '\0' ? text : toolb_status_text(status));
     exit(3);
 }
 
 /* The port that the first argument gives, or 8080; 0 picks a free one. */
-static uint16_t port_of(int argc, char **argv)
+static inline uint16_t port_of(int argc, char **argv)
 {
     char *end;
     long port = 8080;
@@ -43,8 +43,8 @@ static uint16_t port_of(int argc, char **argv)
     return (uint16_t)port;
 }
 
-/* Starts the engine, prints its first address, serves until SIGINT or SIGTERM, and frees it. */
-static int serve(toolb_engine *engine)
+/* Starts the engine and prints its first address. */
+static inline void begin(toolb_engine *engine)
 {
     char address[128];
     served = engine;
@@ -54,6 +54,12 @@ static int serve(toolb_engine *engine)
     check(engine, toolb_engine_address(engine, 0, address, sizeof address, NULL));
     printf("serving on %s\n", address);
     fflush(stdout);
+}
+
+/* The same, serves until SIGINT or SIGTERM, and frees it. */
+static inline int serve(toolb_engine *engine)
+{
+    begin(engine);
     check(engine, toolb_engine_run(engine));
     toolb_engine_free(engine);
     return 0;

@@ -305,7 +305,7 @@ pub unsafe extern "C" fn toolb_consumer_flush(consumer: *mut toolb_consumer) -> 
 /// Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
 /// is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
 /// handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
-/// a request over the bus has no route parameters, and TOOLB_LATER is not possible. Calls
+/// a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
 /// toolb_consumer_ready. For several threads, run a consumer on each.
 ///
 /// # Safety

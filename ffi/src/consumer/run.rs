@@ -13,7 +13,7 @@ use super::{
     TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST,
 };
 use crate::exchange::{toolb_request, toolb_response};
-use crate::handler::TOOLB_DONE;
+use crate::handler::{TOOLB_DONE, TOOLB_LATER};
 use crate::request::AnyRequest;
 use crate::toolb_status;
 
@@ -99,6 +99,11 @@ impl Inner {
         // enter the consumer meanwhile; and C gets no other way to either than the functions that
         // cast the pointers back.
         let step = unsafe { (handler.call)(handler.user_data, request, written.cast()) };
+        if step == TOOLB_LATER {
+            // There is no token of it: nobody would answer.
+            self.consumer.abort(id);
+            return self.forget(id);
+        }
         let close = (step != TOOLB_DONE).then_some((&b"connection"[..], &b"close"[..]));
         let (status, fields, body) = response.parts();
         let fields = fields.chain(close);

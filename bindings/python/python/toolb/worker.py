@@ -48,10 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return START_UP_FAILED
-    if supervisor or bus.startswith("fd:"):
+    is_path = bus.startswith(("/", "unix:/"))
+    if supervisor or not is_path:
         # Ctrl-C reaches the whole process group; the supervisor decides what it means.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not bus.startswith("fd:"):
+    if is_path:
         return _visit(bus, supervisor, args)
     try:
         worker = _attach(bus)

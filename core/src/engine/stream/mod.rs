@@ -7,8 +7,10 @@
 //! what follows from it happens later in the turn or in the next.
 //!
 //! In here: `state` is one stream and what it decides from its state and a time, `table` keeps
-//! streams under their ids, `streams` is what callbacks may do, `turn` is the loop's part.
+//! streams under their ids, `streams` is what callbacks may do, `turn` is the loop's part. `pooled` is
+//! something else: raw connections that are passed on to consumers, and are exchanges to the engine.
 
+mod pooled;
 mod state;
 mod streams;
 mod table;

@@ -94,6 +94,20 @@ fn target_forms() {
 }
 
 #[test]
+fn a_host_in_the_target_takes_the_place_of_the_host_field() {
+    for host in ["other", "", "a.b"] {
+        let raw = format!("GET http://a.b/ HTTP/1.1\r\nX: 1\r\nHOST: {host}\r\nY:\r\n\r\n");
+        let head = complete(&raw);
+        let fields = head
+            .fields
+            .iter()
+            .map(|&(name, value)| (text(name, &raw), text(value, &raw)));
+        let fields: Vec<_> = fields.collect();
+        assert_eq!(fields, [("X", "1"), ("HOST", "a.b"), ("Y", "")], "{host}");
+    }
+}
+
+#[test]
 fn refused_request_lines() {
     for (line, status) in [
         ("GET / HTTP/2.0", 505),

@@ -261,6 +261,8 @@ fn a_worker_that_breaks_the_rules_is_killed() {
 #[test]
 fn a_stuck_worker_says_where_it_hangs_and_is_killed() {
     let mut scene = Scene::serving(1);
+    // Each loop that has overdue requests with it says so.
+    scene.fleet.stuck(0, 10 * SECOND, scene.now);
     scene.fleet.stuck(0, 10 * SECOND, scene.now);
     assert_eq!(
         scene.fleet.take_actions(),

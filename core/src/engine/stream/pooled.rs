@@ -1,0 +1,155 @@
+//! Raw connections for consumers: to the engine each is an exchange with a body in both directions
+//! and no head, under the windows that bodies have.
+
+use std::sync::atomic::Ordering;
+
+use crate::bus::{Kind, RecordHeader, flags};
+use crate::http::{ResponseFacts, Version};
+use crate::message::{RequestHeadParts, encode_request_head};
+
+use super::super::conn::{Exchange, Phase};
+use super::super::event_loop::{Loop, Purpose};
+use super::super::intake::BODY_PART;
+use super::super::reply::Offence;
+
+impl Loop {
+    /// A raw connection has come: asks the pool for room.
+    pub(in crate::engine) fn begin_stream(&mut self, key: u64) {
+        let limit = self.shared.config.limit_streams;
+        let open = self.shared.open_streams.fetch_add(1, Ordering::Relaxed);
+        let Some(conn) = self.conns.get_mut(key) else {
+            return;
+        };
+        conn.raw = true;
+        if open >= limit {
+            self.stats().overloaded.add(1);
+            return self.reset(key);
+        }
+        let facts = ResponseFacts {
+            version: Version::Http11,
+            head_request: false,
+            keep_alive: false,
+        };
+        let Purpose::Streams(server) = &self.purposes[usize::from(conn.address)] else {
+            return;
+        };
+        let (peer, peer_port) = conn
+            .peer
+            .as_ref()
+            .map_or(("", 0), |(host, port)| (host, *port));
+        let parts = RequestHeadParts {
+            request_window: self.shared.config.request_window,
+            response_window: self.shared.config.response_window,
+            peer: peer.as_bytes(),
+            peer_port,
+            server: server.0.as_bytes(),
+            server_port: server.1,
+            ..RequestHeadParts::default()
+        };
+        let mut exchange = Box::new(Exchange::new(facts, self.now));
+        // Who does not know streams must not let it pass in silence.
+        exchange.record_flags = flags::MUST_UNDERSTAND;
+        let encoded = encode_request_head(&mut exchange.record, &parts, std::iter::empty());
+        conn.exchange = Some(exchange);
+        conn.enter(Phase::Body, self.now);
+        conn.wants_body = false;
+        match encoded {
+            Ok(()) => self.admit(key),
+            Err(_) => self.reset(key),
+        }
+    }
+
+    /// Sends what the client sends to the consumer, as far as its window and the ring have room.
+    pub(in crate::engine) fn send_stream(
+        &mut self,
+        key: u64,
+        (lane_index, slot, generation): (u16, u16, u32),
+        budget: &mut usize,
+    ) -> bool {
+        loop {
+            let (Some(conn), Some(lane)) = (
+                self.conns.get_mut(key),
+                self.lanes[usize::from(lane_index)].as_deref_mut(),
+            ) else {
+                return false;
+            };
+            let (unread, ended) = (conn.unread().len(), conn.raw_ended);
+            let Some(exchange) = conn.exchange.as_deref_mut() else {
+                return false;
+            };
+            let started = lane.has_started(slot, generation);
+            let window = match started {
+                true => lane
+                    .ends
+                    .slots
+                    .request_granted(slot)
+                    .saturating_sub(exchange.body_sent),
+                false => 0,
+            };
+            let part = unread.min(BODY_PART).min(window as usize);
+            let end = ended && part == unread;
+            let may = started && (end || window > 0);
+            if may && unread == 0 && !ended {
+                let filled = self.fill(key, budget);
+                let ended = self.conns.get_mut(key).is_some_and(|conn| conn.raw_ended);
+                match filled || ended {
+                    true => continue,
+                    false => return false,
+                }
+            }
+            if !may || !lane.room_for(part) {
+                if !lane.body_waiters.contains(&key) {
+                    lane.body_waiters.push(key);
+                }
+                return false;
+            }
+            let header = RecordHeader {
+                kind: Kind::Data as u8,
+                flags: if end { flags::END } else { 0 },
+                aux: 0,
+                owner: self.index,
+                slot,
+                generation,
+                len: 0,
+            };
+            let at = conn.consumed;
+            let pushed = lane
+                .ends
+                .requests
+                .push(header, &[&conn.input[at..at + part]]);
+            debug_assert!(pushed, "the ring had room for the part");
+            lane.touched = true;
+            exchange.body_sent += part as u64;
+            exchange.body_done = end;
+            conn.consumed += part;
+            if end {
+                conn.enter(Phase::Response, self.now);
+                return true;
+            }
+            if *budget == 0 {
+                return true;
+            }
+        }
+    }
+
+    /// Sends what a consumer sends to the client.
+    pub(in crate::engine) fn take_data(
+        &mut self,
+        key: u64,
+        data: &[u8],
+        end: bool,
+    ) -> Result<(), Offence> {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Ok(());
+        };
+        if !conn.raw {
+            return Err(Offence::Borrowed("bytes of a stream for a request"));
+        }
+        conn.output.extend_from_slice(data);
+        self.mark_dirty(key);
+        if end {
+            self.finish(key, true);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! Consumers of an engine in this process: those that attach at a path, and the one that lives here.
+
+use std::ffi::{OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use toolb_core::config::default_bus_path;
+
+use crate::consumer::consumer_options;
+use crate::guard::{entry, object, place, put_text, text_bytes};
+use crate::last_error::fail;
+use crate::{toolb_consumer, toolb_consumer_options, toolb_engine, toolb_status};
+
+/// Has the engine send requests that no route matches to consumers, in place of answering 404. They
+/// wait while there is no consumer, as `toolb serve` has it. Before the engine starts.
+///
+/// `bus_path` is where a socket is bound when it starts, for programs of the same user that call
+/// toolb_consumer_attach, and for `toolb work`. NULL is the usual place,
+/// `$XDG_RUNTIME_DIR/toolb/bus`; an empty text binds none: then there is only the consumer that
+/// toolb_engine_consumer makes. An engine that cannot bind it, because another one has, does not
+/// start: TOOLB_CANNOT_START. The text is copied.
+///
+/// # Safety
+/// `engine` is a live engine or NULL; `bus_path` is NUL-terminated or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_engine_pool(
+    engine: *mut toolb_engine,
+    bus_path: *const c_char,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let engine = unsafe { object(engine)? };
+        let path = match bus_path.is_null() {
+            true => Some(default_bus_path()),
+            false => {
+                // SAFETY: the caller's promise.
+                let bytes = unsafe { text_bytes(bus_path)? };
+                let path = bytes.strip_prefix(b"unix:").unwrap_or(bytes);
+                (!path.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(path)))
+            }
+        };
+        if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+            let text =
+                "the path of a bus begins with a slash: consumers look for it from elsewhere";
+            return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
+        engine.open_pool(path)
+    })
+}
+
+/// Copies the path at which consumers of a running engine attach to `buffer`; TOOLB_NOT_FOUND if
+/// there is none. `needed`, if not NULL, gets the size it takes. Any thread.
+///
+/// # Safety
+/// `engine` is a live engine or NULL; `buffer` has room for `capacity` bytes; `needed` may be
+/// written or is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_engine_bus(
+    engine: *const toolb_engine,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let path = unsafe { object(engine)? }.bus()?;
+        // SAFETY: the caller's promise.
+        unsafe { put_text(&path.to_string_lossy(), buffer, capacity, needed) }
+    })
+}
+
+/// Makes a consumer of a running engine in the same process and stores it in `out`, which the caller
+/// then owns: the engine hands it requests as it does to programs that attach, without another
+/// process. `options` may be NULL. The engine needs toolb_engine_pool first; TOOLB_BAD_STATE if it
+/// does not run. There can be one at a time: TOOLB_CANNOT_ATTACH for a second one, as `toolb run`
+/// starts workers as processes of their own. Any thread but those of the engine.
+///
+/// It has to be used on another thread than the one in toolb_engine_run. When the engine is stopped
+/// it gets TOOLB_EVENT_DRAIN, and toolb_consumer_run returns; when the engine has been freed, a
+/// hang-up. Either may be freed first.
+///
+/// # Safety
+/// `engine` is a live engine; `options` points to a toolb_consumer_options or is NULL; `out` may be
+/// written. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT but for `options`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_engine_consumer(
+    engine: *mut toolb_engine,
+    options: *const toolb_consumer_options,
+    out: *mut *mut toolb_consumer,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let (engine, out) = unsafe { (object(engine)?, place(out)?) };
+        *out = std::ptr::null_mut();
+        // SAFETY: the caller's promise.
+        let options = unsafe { consumer_options(options)? };
+        *out = toolb_consumer::new(engine.attach(&options)?)?;
+        Ok(())
+    })
+}

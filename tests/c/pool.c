@@ -1,0 +1,154 @@
+/*
+ * An engine of one's own with consumers: one in this process, others that attach at its bus.
+ * tests/c/pool.sh asks it.
+ *
+ * Usage: pool BUS          listens on a free port, answers /inline itself and the rest by consumers
+ *        pool BUS attach   is such a consumer in a process of its own
+ */
+#define _POSIX_C_SOURCE 200809L
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <toolb.h>
+
+#define MUST(call) EXPECT(TOOLB_OK, call)
+#define EXPECT(status, call)                                                                  \
+    do {                                                                                      \
+        toolb_status got_ = (call);                                                           \
+        if (got_ != (status))                                                                 \
+            die(__LINE__, #call, got_);                                                       \
+    } while (0)
+
+static toolb_engine *engine;
+static toolb_consumer *consumer;
+
+static void die(int line, const char *what, toolb_status status)
+{
+    char text[512] = "";
+    (void)toolb_last_error(text, sizeof text, NULL);
+    fprintf(stderr, "pool.c:%d: %s: %s (%s)\n", line, what, toolb_status_text(status), text);
+    abort();
+}
+
+/* Says what it was given to say. */
+static int say(void *user_data, const toolb_request *request, toolb_response *response)
+{
+    const char *text = user_data;
+    (void)request;
+    MUST(toolb_response_write(response, text, strlen(text)));
+    return TOOLB_DONE;
+}
+
+static void *run_own(void *unused)
+{
+    (void)unused;
+    /* Until the engine is stopped. */
+    MUST(toolb_consumer_run(consumer, say, "own"));
+    MUST(toolb_consumer_free(consumer));
+    return NULL;
+}
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (engine != NULL)
+        (void)toolb_engine_stop(engine);
+    else
+        (void)toolb_consumer_stop(consumer);
+}
+
+static int attach(const char *bus)
+{
+    toolb_consumer_options options = {.struct_size = sizeof options, .name = "visitor"};
+    MUST(toolb_consumer_attach(bus, &options, &consumer));
+    MUST(toolb_consumer_run(consumer, say, "visitor"));
+    MUST(toolb_consumer_free(consumer));
+    return 0;
+}
+
+static void check_misuse(const char *bus)
+{
+    toolb_consumer *none = NULL;
+    char small[2], text[512];
+    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_pool(NULL, bus));
+    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_bus(NULL, text, sizeof text, NULL));
+    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_consumer(NULL, NULL, &none));
+    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_consumer(engine, NULL, NULL));
+    EXPECT(TOOLB_BAD_STATE, toolb_engine_consumer(engine, NULL, &none));
+    EXPECT(TOOLB_BAD_STATE, toolb_engine_bus(engine, text, sizeof text, NULL));
+    EXPECT(TOOLB_BAD_ARGUMENT, toolb_engine_pool(engine, "here/bus"));
+    (void)small;
+}
+
+static void check_running(const char *bus)
+{
+    toolb_consumer *none = NULL;
+    toolb_engine *second = NULL;
+    char small[2], text[512];
+    size_t needed = 0;
+    EXPECT(TOOLB_BAD_STATE, toolb_engine_pool(engine, NULL));
+    EXPECT(TOOLB_BUFFER_TOO_SMALL, toolb_engine_bus(engine, small, sizeof small, &needed));
+    MUST(toolb_engine_bus(engine, text, sizeof text, NULL));
+    if (needed != strlen(bus) + 1 || strcmp(text, bus) != 0)
+        abort();
+    /* One consumer in a process. */
+    EXPECT(TOOLB_CANNOT_ATTACH, toolb_engine_consumer(engine, NULL, &none));
+    MUST(toolb_last_error(text, sizeof text, NULL));
+    if (none != NULL || strstr(text, "toolb run") == NULL)
+        abort();
+    /* One engine on a bus. */
+    MUST(toolb_engine_new(NULL, &second));
+    MUST(toolb_engine_listen(second, "127.0.0.1", 0));
+    MUST(toolb_engine_pool(second, bus));
+    EXPECT(TOOLB_CANNOT_START, toolb_engine_start(second));
+    MUST(toolb_engine_error(second, text, sizeof text, NULL));
+    if (strstr(text, "another engine") == NULL)
+        abort();
+    toolb_engine_free(second);
+    /* Without a name there is only the consumer of this process. */
+    MUST(toolb_engine_new(NULL, &second));
+    MUST(toolb_engine_listen(second, "127.0.0.1", 0));
+    MUST(toolb_engine_pool(second, ""));
+    MUST(toolb_engine_start(second));
+    EXPECT(TOOLB_NOT_FOUND, toolb_engine_bus(second, text, sizeof text, NULL));
+    MUST(toolb_engine_consumer(second, NULL, &none));
+    /* The engine goes first. */
+    toolb_engine_free(second);
+    EXPECT(TOOLB_HANG_UP, toolb_consumer_run(none, say, "nobody"));
+    MUST(toolb_consumer_free(none));
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction action = {.sa_handler = on_signal};
+    pthread_t own;
+    char url[256];
+    if (argc < 2)
+        return 2;
+    if (sigaction(SIGTERM, &action, NULL) != 0)
+        return 1;
+    if (argc > 2)
+        return attach(argv[1]);
+    MUST(toolb_engine_new(NULL, &engine));
+    check_misuse(argv[1]);
+    MUST(toolb_engine_listen(engine, "127.0.0.1", 0));
+    MUST(toolb_engine_route(engine, "GET", "/inline", say, "inline"));
+    MUST(toolb_engine_pool(engine, argv[1]));
+    MUST(toolb_engine_start(engine));
+    MUST(toolb_engine_consumer(engine, NULL, &consumer));
+    check_running(argv[1]);
+    if (pthread_create(&own, NULL, run_own, NULL) != 0)
+        return 1;
+    MUST(toolb_engine_address(engine, 0, url, sizeof url, NULL));
+    printf("serving on %s\n", url);
+    fflush(stdout);
+    MUST(toolb_engine_run(engine));
+    if (pthread_join(own, NULL) != 0)
+        return 1;
+    toolb_engine_free(engine);
+    return 0;
+}

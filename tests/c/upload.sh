@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Uploads to a consumer. Usage: upload.sh PROGRAM
+source "$(dirname "$0")/lib.sh"
+
+serve "$1" 0
+head -c 3000000 /dev/urandom >"$scratch/file"
+sum_of() {  # FILE
+    python3 - "$1" <<'PROGRAM'
+import sys
+
+data, value = open(sys.argv[1], "rb").read(), 0xCBF29CE484222325
+for byte in data:
+    value = (value ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+print(f'{{"bytes": {len(data)}, "fnv1a": "{value:016x}"}}')
+PROGRAM
+}
+expected=$(sum_of "$scratch/file")
+
+expect "nothing" '{"bytes": 0, "fnv1a": "cbf29ce484222325"}' "$(ask "$url/")"
+expect "a byte" '{"bytes": 1, "fnv1a": "af63dc4c8601ec8c"}' "$(ask --data-binary a "$url/")"
+expect "a file" "$expected" "$(ask -T "$scratch/file" "$url/")"
+expect "in chunks" "$expected" "$(ask -T - "$url/" <"$scratch/file")"
+
+# A client that takes its time holds up nobody; one that leaves is forgotten.
+mkfifo "$scratch/slow"
+ask -T "$scratch/slow" "$url/" >"$scratch/answer" &
+slow=$!
+exec 3>"$scratch/slow"
+head -c 1000000 "$scratch/file" >&3
+curl --silent --max-time 60 -T - "$url/" < <(head -c 2000000 "$scratch/file"; kill $BASHPID) >/dev/null || true
+for n in 1 2 3 4; do
+    ask -T "$scratch/file" "$url/$n" >"$scratch/$n" &
+    clients+=($!)
+done
+wait "${clients[@]}"
+for n in 1 2 3 4; do
+    expect "upload $n of four" "$expected" "$(cat "$scratch/$n")"
+done
+tail -c +1000001 "$scratch/file" >&3
+exec 3>&-
+wait "$slow"
+expect "the slow one" "$expected" "$(cat "$scratch/answer")"
+stop

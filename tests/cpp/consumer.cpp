@@ -1,0 +1,240 @@
+// Consumers by their C++ face, of an engine in the same process and by a path.
+#include "client.hpp"
+
+#include <toolb.hpp>
+
+#include <poll.h>
+
+#include <cstdlib>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <thread>
+#include <type_traits>
+
+namespace {
+
+using toolb::Consumer;
+using toolb::Event;
+using toolb::Request;
+using toolb::Response;
+
+static_assert(!std::is_copy_constructible_v<Consumer>);
+static_assert(std::is_nothrow_move_constructible_v<Consumer>);
+static_assert(std::is_trivially_copyable_v<toolb::Exchange>);
+
+// An engine with a pool that runs on a thread of its own.
+class Running {
+public:
+    explicit Running(const char *bus)
+    {
+        engine.listen("127.0.0.1", 0).pool(bus);
+        EXPECT(engine.start());
+        address = engine.address();
+        thread_ = std::thread([this] { EXPECT(engine.run()); });
+    }
+    ~Running() { stop(); }
+    void stop()
+    {
+        engine.stop();
+        if (thread_.joinable())
+            thread_.join();
+    }
+    std::string get(const std::string &path) const { return ask(address, "GET", path); }
+
+    toolb::Engine engine;
+    std::string address;
+
+private:
+    std::thread thread_;
+};
+
+void a_handler_serves()
+{
+    Running running("");
+    EXPECT(running.engine.bus().empty());
+    auto consumer = running.engine.consumer();
+    EXPECT(consumer);
+    const auto second = running.engine.consumer();
+    EXPECT(second.status().code() == TOOLB_CANNOT_ATTACH);
+    EXPECT(second.status().text() != std::string(toolb_status_text(TOOLB_CANNOT_ATTACH)));
+    std::thread consuming([&] {
+        EXPECT(consumer->run([](const Request &request, Response &response) {
+            if (request.path() == "/throw")
+                throw std::runtime_error("on purpose");
+            if (request.path() == "/later")
+                EXPECT(!response.later());
+            response.status(201).write(request.method()).write(" ").write(request.path());
+        }));
+    });
+    EXPECT(ends(running.get("/a%20b"), "\r\n\r\nGET /a b"));
+    EXPECT(starts(running.get("/throw"), "HTTP/1.1 500 "));
+    EXPECT(ends(running.get("/later"), "GET /later"));
+    EXPECT(starts(running.get("/again"), "HTTP/1.1 201 "));
+    running.stop();
+    consuming.join();
+}
+
+// Collects bodies that come in pieces and sends them back in pieces.
+class Reverse {
+public:
+    Reverse()
+    {
+        EXPECT(file_ && std::fputs("0123456789", file_.get()) >= 0 && std::fflush(file_.get()) == 0);
+    }
+
+    void operator()(const Event &event)
+    {
+        const toolb::Exchange exchange = event.exchange();
+        switch (event.kind()) {
+        case Event::Kind::Request:
+            EXPECT(exchange.id() != 0);
+            EXPECT(event.user_data() == nullptr);
+            EXPECT(exchange.user_data(this));
+            EXPECT(exchange.pause() && exchange.resume());
+            if (event.request().path() == "/throw")
+                throw std::runtime_error("on purpose");
+            if (event.request().path() == "/file") {
+                EXPECT(exchange.file(-1).code() == TOOLB_BAD_ARGUMENT);
+                EXPECT(exchange.file(fileno(file_.get()), 2, 3));
+                return;
+            }
+            bodies_[exchange.id()].append(event.data());
+            break;
+        case Event::Kind::Body:
+            EXPECT(event.user_data() == this);
+            bodies_[exchange.id()].append(event.data());
+            break;
+        case Event::Kind::Writable:
+            send(exchange);
+            return;
+        case Event::Kind::Cancelled:
+            bodies_.erase(exchange.id());
+            EXPECT(exchange.done());
+            return;
+        default:
+            return;
+        }
+        if (event.is_end()) {
+            std::string &body = bodies_[exchange.id()];
+            body = std::string(body.rbegin(), body.rend());
+            EXPECT(exchange.status(202) && exchange.field("x-way", "back"));
+            send(exchange);
+        }
+    }
+
+private:
+    void send(toolb::Exchange exchange)
+    {
+        std::string &body = bodies_[exchange.id()];
+        while (!body.empty()) {
+            const std::string part = body.substr(0, 30000);
+            const toolb::Status status = exchange.write(part);
+            if (!status) {
+                EXPECT(status.code() == TOOLB_FULL);
+                return;
+            }
+            body.erase(0, part.size());
+        }
+        EXPECT(exchange.end());
+        EXPECT(exchange.write("x").code() == TOOLB_BAD_STATE);
+        EXPECT(exchange.done());
+        EXPECT(exchange.done().code() == TOOLB_NOT_FOUND);
+        bodies_.erase(exchange.id());
+    }
+
+    struct Close {
+        void operator()(std::FILE *file) const noexcept { std::fclose(file); }
+    };
+
+    std::map<std::uint64_t, std::string> bodies_;
+    std::unique_ptr<std::FILE, Close> file_{std::tmpfile()};
+};
+
+void events_are_taken()
+{
+    Running running("");
+    std::thread consuming([&] {
+        auto consumer = running.engine.consumer();
+        EXPECT(consumer);
+        EXPECT(consumer->run_events(Reverse()));
+    });
+    EXPECT(starts(running.get("/throw"), "HTTP/1.1 500 "));
+    EXPECT(ends(running.get("/file"), "\r\n\r\n234"));
+    std::string body(1 << 20, 'x');
+    body.replace(0, 5, "first");
+    const std::string answer = [&] {
+        Client client(running.address);
+        client.send("POST / HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: " +
+                    std::to_string(body.size()) + "\r\n\r\n");
+        client.send(body);
+        return client.receive();
+    }();
+    EXPECT(starts(answer, "HTTP/1.1 202 "));
+    EXPECT(answer.find("x-way: back\r\n") != std::string::npos);
+    EXPECT(ends(answer, "tsrif\r\n0\r\n\r\n"));
+    running.stop();
+    consuming.join();
+}
+
+void a_loop_of_ones_own_waits_for_a_descriptor()
+{
+    char folder[] = "/tmp/toolb-XXXXXX"; // a short name, as paths of sockets have to be
+    EXPECT(mkdtemp(folder) != nullptr);
+    const std::string bus = std::string(folder) + "/bus";
+    {
+        Running running(bus.c_str());
+        EXPECT(running.engine.bus() == bus);
+        toolb::ConsumerOptions options;
+        options.name = "own";
+        auto attached = Consumer::attach(bus.c_str(), options);
+        EXPECT(attached);
+        Consumer consumer(std::move(*attached));
+        EXPECT(attached->poll().code() == TOOLB_NULL_ARGUMENT);
+        EXPECT(consumer.ready());
+        const auto descriptor = [&] {
+            auto fd = consumer.fd();
+            EXPECT(fd);
+            return *fd;
+        }();
+        std::string answer;
+        std::thread asking([&] { answer = running.get("/own"); });
+        for (bool answered = false; !answered;) {
+            auto may_block = consumer.arm();
+            EXPECT(may_block);
+            pollfd waiting = {descriptor, POLLIN, 0};
+            if (*may_block)
+                EXPECT(poll(&waiting, 1, -1) == 1);
+            EXPECT(consumer.poll());
+            for (Event event = consumer.next(); event.kind() != Event::Kind::None;
+                 event = consumer.next()) {
+                if (event.kind() != Event::Kind::Request)
+                    continue;
+                EXPECT(event.exchange().answer("by a loop of its own"));
+                answered = true;
+            }
+        }
+        EXPECT(consumer.flush());
+        asking.join();
+        EXPECT(ends(answer, "by a loop of its own"));
+        EXPECT(consumer.wait(std::chrono::milliseconds(0)).code() == TOOLB_TIMEOUT);
+
+        EXPECT(consumer.leave());
+        std::thread stopping([&] { consumer.stop(); });
+        EXPECT(consumer.run([](const Request &, Response &) {}));
+        stopping.join();
+    }
+    EXPECT(::rmdir(folder) == 0);
+    const auto none = Consumer::attach(bus.c_str());
+    EXPECT(none.status().code() == TOOLB_CANNOT_ATTACH);
+    EXPECT(std::string(none.status().text()).find(bus) != std::string::npos);
+}
+
+} // namespace
+
+int main()
+{
+    a_handler_serves();
+    events_are_taken();
+    a_loop_of_ones_own_waits_for_a_descriptor();
+}

@@ -1,0 +1,486 @@
+"""`toolb serve` and `toolb work`: an engine and its workers as programs of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from .harness import HERE, URL, alive, children, descendants, descriptors, toolb, wait_until
+from .http1 import Connection, CutError, request
+
+NOBODY = 65534
+
+
+class Program:
+    """`toolb serve` or `toolb work`, and what it says."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.lines: list[str] = []
+        own = {"ROBUST_DIR": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.process = subprocess.Popen(
+            [toolb(), *arguments],
+            cwd=HERE,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **own},
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for raw in self.process.stdout:
+            self.lines.append(raw.decode(errors="replace").rstrip("\n"))
+
+    def said(self) -> str:
+        return "\n".join(self.lines)
+
+    def says(self, text: str, times: int = 1) -> str:
+        """Waits for so many lines with this text; the last of them."""
+
+        def found() -> list[str]:
+            lines = [line for line in self.lines if text in line]
+            return lines if len(lines) >= times else []
+
+        def ended_or_found() -> bool:
+            return bool(found()) or self.process.poll() is not None
+
+        wait_until(f"{text!r} was said", ended_or_found)
+        self._reader.join(0 if self.process.poll() is None else 5)
+        assert found(), f"it ended without {text!r}:\n{self.said()}"
+        return found()[-1]
+
+    def ends(self, patience: float = 20.0) -> int:
+        code = self.process.wait(patience)
+        self._reader.join(5)
+        return code
+
+    def stop(self) -> None:
+        """Asks it to end, which it must do well, with everything that it has started."""
+        known = descendants(self.process.pid)
+        self.process.terminate()
+        assert self.ends() == 0, self.said()
+        assert "panicked" not in self.said(), self.said()
+        wait_until("its processes had gone", lambda: not alive(known), patience=5)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class Stage:
+    """A bus and the programs around it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        # Short, as the path of a socket has to be.
+        self.bus = directory / "b"
+        self.programs: list[Program] = []
+        self.address = ("127.0.0.1", 0)
+
+    def serve(self, *flags: str) -> Program:
+        """Starts an engine; on the port of the one before, if there was one."""
+        port = str(self.address[1])
+        program = self.start(
+            "serve", "--port", port, "--bus", str(self.bus), "--no-access-log", *flags
+        )
+        found = URL.search(program.says("serving on"))
+        assert found
+        self.address = (found[1], int(found[2]))
+        return program
+
+    def work(self, *flags: str, application: str = "app:app") -> Program:
+        return self.start("work", application, "--bus", str(self.bus), *flags)
+
+    def start(self, *arguments: str) -> Program:
+        program = Program(self.directory, *arguments)
+        self.programs.append(program)
+        return program
+
+    def connect(self) -> Connection:
+        return Connection(self.address, 20.0)
+
+    def pid(self) -> int:
+        with self.connect() as connection:
+            answer = connection.ask("/pid")
+            assert answer.status == 200
+            return int(answer.body)
+
+    def events(self) -> str:
+        """What the application has noted."""
+        path = self.directory / "events"
+        return path.read_text() if path.exists() else ""
+
+    def awaits(self, text: str, times: int = 1) -> None:
+        """Waits until the application has noted it."""
+        wait_until(f"{text!r} was noted", lambda: self.events().count(text) >= times)
+
+    def left(self) -> list[str]:
+        """What there is of the bus in the file system."""
+        return sorted(path.name for path in self.directory.glob("b*"))
+
+    def close(self) -> None:
+        for program in self.programs:
+            known = descendants(program.process.pid)
+            program.kill()
+            for p in alive(known):
+                os.kill(p.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(tmp_path_factory.mktemp("bus"))
+    yield stage
+    stage.close()
+
+
+def test_workers_come_go_and_are_replaced(stage: Stage) -> None:
+    serve = stage.serve()
+    first, second = stage.work(), stage.work("-w", "2")
+    serve.says("requests go to 3 consumers now")
+    workers = {p.pid for w in (first, second) for p in children(w.process.pid)}
+    assert len(workers) == 3
+    for _ in range(20):
+        assert stage.pid() in workers
+    (victim,) = (p.pid for p in children(first.process.pid))
+    os.kill(victim, signal.SIGKILL)
+    serve.says(f"(pid {victim}) is gone")
+    first.says("another starts in 100 ms")
+    serve.says("requests go to 3 consumers now", times=2)
+    # One `toolb work` ends, the other one serves on.
+    first.stop()
+    rest = {p.pid for p in children(second.process.pid)}
+    for _ in range(20):
+        assert stage.pid() in rest
+    second.stop()
+    serve.stop()
+    assert stage.left() == []
+
+
+def test_a_dead_workers_requests_are_settled(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work()
+    with stage.connect() as begun:
+        begun.send(request("/sleep?ms=20000", headers={"X-Id": "begun"}))
+        stage.awaits("BEGIN begun")
+        (victim,) = (p.pid for p in children(work.process.pid))
+        os.kill(victim, signal.SIGKILL)
+        assert begun.receive().status == 502
+    assert stage.pid() != victim
+    work.stop()
+    serve.stop()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_workers_outlive_the_engine(stage: Stage, loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    work = stage.work("-w", "2", "--loop", loop)
+    work.says("2 workers ready for the engine at")
+    work.says("is `toolb serve` running?")
+    workers = {p.pid for p in children(work.process.pid)}
+    held: dict[int, int] = {}
+    for turn in range(3):
+        serve = stage.serve()
+        serve.says("requests go to 2 consumers now")
+        for _ in range(8):
+            assert stage.pid() in workers
+        # Nothing of the engines before is kept.
+        now = {pid: len(descriptors(pid)) for pid in workers}
+        assert turn < 2 or now == held
+        held = now
+        with stage.connect() as connection:
+            connection.send(request("/sse", headers={"X-Id": f"sse{turn}"}))
+            while b"hello" not in connection.socket.recv(1000):
+                pass
+            serve.kill()
+            with pytest.raises((CutError, ConnectionError, AssertionError)):
+                connection.receive()
+        # The application is told that its client has gone with the engine.
+        stage.awaits(f"GONE sse{turn}")
+        assert stage.left() == ["b", "b.lock"]
+    serve = stage.serve()
+    serve.says("requests go to 2 consumers now")
+    assert {p.pid for p in children(work.process.pid)} == workers, work.said()
+    # Their application was loaded once, and is shut down once.
+    serve.stop()
+    work.stop()
+    events = stage.events().split()
+    assert (events.count("STARTUP"), events.count("SHUTDOWN")) == (2, 2)
+
+
+def test_handlers_that_do_not_end_with_the_engine_end_the_worker(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work()
+    before = stage.pid()
+    with stage.connect() as connection:
+        connection.send(request("/block?ms=2000", headers={"X-Id": "stubborn"}))
+        stage.awaits("BEGIN stubborn")
+        serve.kill()
+    again = stage.serve()
+    # When it has ended, it is the same worker; else it is another one. Both serve.
+    assert stage.pid() > 0
+    assert before > 0
+    work.stop()
+    again.stop()
+
+
+def test_requests_wait_for_workers_and_are_then_refused(stage: Stage) -> None:
+    serve = stage.serve("--queue-timeout", "300ms")
+    with stage.connect() as connection:
+        answer = connection.ask("/pid")
+        assert (answer.status, answer.get(b"retry-after") is not None) == (503, True)
+    serve.stop()
+    serve = stage.serve()
+    with stage.connect() as connection:
+        connection.send(request("/pid"))
+        work = stage.work()
+        assert connection.receive().status == 200
+    work.stop()
+    serve.stop()
+
+
+def test_work_that_stops_finishes_what_it_has_begun(stage: Stage) -> None:
+    serve = stage.serve()
+    work, other = stage.work(), stage.work()
+    serve.says("requests go to 2 consumers now")
+    with stage.connect() as a, stage.connect() as b:
+        for n, connection in enumerate((a, b)):
+            connection.send(request("/sleep?ms=1000", headers={"X-Id": f"s{n}"}))
+        stage.awaits("BEGIN s", times=2)
+        work.process.terminate()
+        # Meanwhile the other one answers everybody.
+        serve.says("requests go to 1 consumer now", times=2)
+        rest = {p.pid for p in children(other.process.pid)}
+        for _ in range(10):
+            assert stage.pid() in rest
+        assert {a.receive().status, b.receive().status} == {200}
+    assert work.ends() == 0, work.said()
+    other.stop()
+    serve.stop()
+
+
+def test_a_stop_of_the_engine_loses_nothing(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work("-w", "2")
+    serve.says("requests go to 2 consumers now")
+    with stage.connect() as connection:
+        connection.send(request("/sleep?ms=700", headers={"X-Id": "last"}))
+        stage.awaits("BEGIN last")
+        serve.process.terminate()
+        serve.says("SIGTERM: finishing")
+        answer = connection.receive()
+        assert (answer.status, answer.body) == (200, b"last")
+    assert serve.ends() == 0, serve.said()
+    assert stage.left() == []
+    again = stage.serve()
+    again.says("requests go to 2 consumers now")
+    assert stage.pid() > 0
+    work.stop()
+    again.stop()
+
+
+def test_work_that_is_cut_off_is_told_by_the_exit_code(stage: Stage) -> None:
+    serve = stage.serve("--timeout-graceful-shutdown", "1")
+    work = stage.work("--timeout-graceful-shutdown", "1")
+    with stage.connect() as connection:
+        connection.send(request("/block?ms=20000", headers={"X-Id": "long"}))
+        stage.awaits("BEGIN long")
+        serve.process.terminate()
+        assert serve.ends() == 1, serve.said()
+        assert "did not finish within 1 s and are cut off" in serve.said()
+        work.process.terminate()
+        assert work.ends() == 1, work.said()
+        assert "1 worker did not finish within 1 s and is killed" in work.said()
+
+
+def test_a_second_instance_is_refused(stage: Stage) -> None:
+    first = stage.serve()
+    second = stage.start("serve", "--port", "0", "--bus", str(stage.bus))
+    assert second.ends() == 3
+    (line,) = second.lines
+    assert f"another engine (pid {first.process.pid}) has it" in line
+    assert str(stage.bus) in line
+    # The first one has not lost anything by it.
+    work = stage.work()
+    assert stage.pid() > 0
+    work.stop()
+    first.stop()
+    assert stage.left() == []
+
+
+def test_nonsense_on_the_bus_ends_only_who_sends_it(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work()
+    before = stage.pid()
+    silent = bus_socket(stage)
+    for nonsense in (b"\0", b"GET / HTTP/1.1\r\n\r\n", b"TBCP", os.urandom(2000), b"T" * 65536):
+        with bus_socket(stage) as other:
+            other.send(nonsense)
+            assert b"TBCP\x03" in other.recv(65536), "no ERROR"
+            assert other.recv(1) == b""
+    with bus_socket(stage) as other:
+        socket.send_fds(other, [b"TBCP\x04\0\0\0"], [0, 1, 2])
+        assert b"descriptors" in other.recv(65536)
+    before_fds = wait_until("descriptors were closed", lambda: len(descriptors(serve.process.pid)))
+    for _ in range(50):
+        bus_socket(stage).close()
+    wait_until(
+        "they were closed again",
+        lambda: len(descriptors(serve.process.pid)) <= before_fds,
+    )
+    # Whoever says nothing at all is sent away after a while.
+    silent.settimeout(20)
+    assert b"hello" in silent.recv(65536)
+    assert stage.pid() == before
+    assert serve.said().count("was sent away") == 7
+    work.stop()
+    serve.stop()
+
+
+def bus_socket(stage: Stage) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    found.connect(str(stage.bus))
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_other_users_are_refused(stage: Stage) -> None:
+    with tempfile.TemporaryDirectory(prefix="robust-") as folder:
+        # Where others can get to.
+        os.chmod(folder, 0o755)
+        stage.bus = Path(folder) / "b"
+        serve = stage.serve()
+        assert knock_as_nobody(stage.bus) == "PermissionError"
+        # Even if the file lets them.
+        os.chmod(stage.bus, 0o666)
+        said = knock_as_nobody(stage.bus)
+        assert "it runs as user 65534, and this engine as user 0" in said
+        serve.says("run both as the same user")
+        serve.stop()
+
+
+def knock_as_nobody(bus: Path) -> str:
+    """What the engine says to another user, or the error of the attempt."""
+    mine, others = os.pipe()
+    if (child := os.fork()) == 0:
+        # The interpreter may be where others cannot go: no new one is started.
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as knocking:
+                knocking.connect(str(bus))
+                os.write(others, knocking.recv(65536))
+        except OSError as error:
+            os.write(others, type(error).__name__.encode())
+        finally:
+            os._exit(0)
+    os.close(others)
+    with open(mine, "rb") as heard:
+        text = heard.read()
+    os.waitpid(child, 0)
+    return text.decode(errors="replace")
+
+
+def test_the_end_of_a_process_counts_though_a_child_keeps_its_socket(stage: Stage) -> None:
+    serve = stage.serve()
+    program = subprocess.Popen(
+        [sys.executable, "-c", LEAVES_A_CHILD, str(stage.bus)], stdout=subprocess.PIPE
+    )
+    serve.says(f"(pid {program.pid}) has attached")
+    out, _ = program.communicate(timeout=30)
+    child = int(out)
+    try:
+        serve.says(f"(pid {program.pid}) is gone; requests wait for another consumer")
+        assert Path(f"/proc/{child}").exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+    work = stage.work()
+    assert stage.pid() > 0
+    work.stop()
+    serve.stop()
+
+
+LEAVES_A_CHILD = r"""
+import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.connect(sys.argv[1])
+s.send(b"TBCP\x01\0\x30\0" b"\1\0\1\0" + bytes(20) + b"\x08\0\4\0\2\0" + bytes(4)
+       + b"\1\0c\3\0old\4\0main")
+assert s.recv(65536).startswith(b"TBCP\2")
+s.send(b"TBCP\4\0\0\0")
+child = os.fork()
+if child == 0:
+    os.close(1)
+    time.sleep(1000)  # not-sync: holds the socket until it is killed
+print(child, flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("application", "words"), [("nowhere:app", "nowhere"), ("app:refuses_to_start", "database")]
+)
+def test_an_application_that_cannot_start(stage: Stage, application: str, words: str) -> None:
+    work = stage.work("-w", "2", application=application)
+    assert work.ends() == 3
+    (line,) = [line for line in work.lines if line.startswith("toolb")]
+    assert words in line
+
+
+def test_what_is_no_bus(stage: Stage) -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(stage.bus))
+        other.listen()
+        work = stage.work()
+        assert work.ends() == 3
+    (line,) = [line for line in work.lines if line.startswith("toolb")]
+    assert "is no bus" in line
+
+
+def test_workers_finish_without_their_supervisor(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work()
+    known = children(work.process.pid)
+    with stage.connect() as connection:
+        connection.send(request("/sleep?ms=500", headers={"X-Id": "orphan"}))
+        stage.awaits("BEGIN orphan")
+        work.kill()
+        assert connection.receive().status == 200
+    wait_until("the worker had gone", lambda: not alive(known))
+    serve.stop()
+
+
+def test_a_worker_by_hand(stage: Stage) -> None:
+    """As a person would run it under a debugger."""
+    serve = stage.serve()
+    worker = run_by_hand(stage, ["app:app"])
+    try:
+        assert stage.pid() == worker.pid
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait(20) == 0
+    finally:
+        worker.kill()
+    serve.says("has left; requests wait for another consumer")
+    serve.stop()
+
+
+def run_by_hand(stage: Stage, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    own = {"TOOLB_BUS": f"unix:{stage.bus}", "ROBUST_DIR": str(stage.directory)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "toolb.worker", *arguments],
+        cwd=HERE,
+        env={**os.environ, **own},
+        stdin=subprocess.DEVNULL,
+    )
