@@ -177,6 +177,7 @@ impl Loop {
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
+        self.look_at_the_clock();
         let shared = self.shared.clone();
         self.states = shared.routes.inline.make_states(&mut self.context());
         drop(shared);
