@@ -294,7 +294,8 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let routes = std::mem::take(&mut state.routes);
     state.phase = Phase::Ended;
     let services = std::mem::take(&mut state.services);
-    let add_services = |engine: &mut Engine| {
+    let prepare = |engine: &mut Engine| {
+        engine.let_go_by(|context, drop| context::enter(context, drop));
         for (listen, service) in services {
             let options = service.options();
             engine.add_service(listen.as_ref(), service, options)?;
@@ -302,8 +303,7 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         Ok(())
     };
     let config = state.config.clone();
-    let started =
-        Embedded::start_prepared(config, routes, &state.listeners, &state.gate, add_services);
+    let started = Embedded::start_prepared(config, routes, &state.listeners, &state.gate, prepare);
     let engine = match started {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),
