@@ -82,6 +82,11 @@ impl toolb_engine {
     pub(crate) fn open_pool(&self, bus: Option<PathBuf>) -> Result<(), toolb_status> {
         let mut state = self.state();
         state.configurable()?;
+        if bus.as_ref().is_some_and(|path| !path.is_absolute()) {
+            let text =
+                "the path of a bus begins with a slash: consumers look for it from elsewhere";
+            return Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
         state.routes.pool = true;
         state.gate.path = bus;
         Ok(())

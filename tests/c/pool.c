@@ -74,7 +74,7 @@ static int attach(const char *bus)
 static void check_misuse(const char *bus)
 {
     toolb_consumer *none = NULL;
-    char small[2], text[512];
+    char text[512];
     EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_pool(NULL, bus));
     EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_bus(NULL, text, sizeof text, NULL));
     EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_consumer(NULL, NULL, &none));
@@ -82,7 +82,9 @@ static void check_misuse(const char *bus)
     EXPECT(TOOLB_BAD_STATE, toolb_engine_consumer(engine, NULL, &none));
     EXPECT(TOOLB_BAD_STATE, toolb_engine_bus(engine, text, sizeof text, NULL));
     EXPECT(TOOLB_BAD_ARGUMENT, toolb_engine_pool(engine, "here/bus"));
-    (void)small;
+    MUST(toolb_engine_error(engine, text, sizeof text, NULL));
+    if (strstr(text, "begins with a slash") == NULL)
+        abort();
 }
 
 static void nothing(int number)
