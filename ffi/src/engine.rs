@@ -62,6 +62,18 @@ impl toolb_engine {
         Ok(())
     }
 
+    /// A Unix socket to listen on, if that can be meant.
+    pub(crate) fn unix(&self, path: &[u8], mode: u32) -> Result<Listen, toolb_status> {
+        if path.is_empty() || mode > 0o7777 {
+            let text = "a Unix socket has a path, and a mode such as 0660";
+            return Err(self.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
+        Ok(Listen::Uds {
+            path: OsStr::from_bytes(path).into(),
+            permissions: (mode != 0).then_some(mode),
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panic left half done is still only configuration.
         self.state
@@ -209,14 +221,7 @@ pub unsafe extern "C" fn toolb_engine_listen_unix(
     entry(|| {
         // SAFETY: the caller's promise.
         let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
-        if path.is_empty() || mode > 0o7777 {
-            let text = "give toolb_engine_listen_unix a path, and a mode such as 0660";
-            return Err(engine.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
-        }
-        engine.listen(Listen::Uds {
-            path: OsStr::from_bytes(path).into(),
-            permissions: (mode != 0).then_some(mode),
-        })
+        engine.listen(engine.unix(path, mode)?)
     })
 }
 
