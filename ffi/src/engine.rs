@@ -62,6 +62,18 @@ impl toolb_engine {
         Ok(())
     }
 
+    /// A Unix socket to listen on, if that can be meant.
+    pub(crate) fn unix(&self, path: &[u8], mode: u32) -> Result<Listen, toolb_status> {
+        if path.is_empty() || mode > 0o7777 {
+            let text = "a Unix socket has a path, and a mode such as 0660";
+            return Err(self.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
+        Ok(Listen::Uds {
+            path: OsStr::from_bytes(path).into(),
+            permissions: (mode != 0).then_some(mode),
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panic left half done is still only configuration.
         self.state
@@ -82,6 +94,11 @@ impl toolb_engine {
     pub(crate) fn open_pool(&self, bus: Option<PathBuf>) -> Result<(), toolb_status> {
         let mut state = self.state();
         state.configurable()?;
+        if bus.as_ref().is_some_and(|path| !path.is_absolute()) {
+            let text =
+                "the path of a bus begins with a slash: consumers look for it from elsewhere";
+            return Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
         state.routes.pool = true;
         state.gate.path = bus;
         Ok(())
@@ -204,14 +221,7 @@ pub unsafe extern "C" fn toolb_engine_listen_unix(
     entry(|| {
         // SAFETY: the caller's promise.
         let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
-        if path.is_empty() || mode > 0o7777 {
-            let text = "give toolb_engine_listen_unix a path, and a mode such as 0660";
-            return Err(engine.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
-        }
-        engine.listen(Listen::Uds {
-            path: OsStr::from_bytes(path).into(),
-            permissions: (mode != 0).then_some(mode),
-        })
+        engine.listen(engine.unix(path, mode)?)
     })
 }
 
@@ -294,7 +304,8 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let routes = std::mem::take(&mut state.routes);
     state.phase = Phase::Ended;
     let services = std::mem::take(&mut state.services);
-    let add_services = |engine: &mut Engine| {
+    let prepare = |engine: &mut Engine| {
+        engine.let_go_by(|context, drop| context::enter(context, drop));
         for (listen, service) in services {
             let options = service.options();
             engine.add_service(listen.as_ref(), service, options)?;
@@ -302,8 +313,7 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         Ok(())
     };
     let config = state.config.clone();
-    let started =
-        Embedded::start_prepared(config, routes, &state.listeners, &state.gate, add_services);
+    let started = Embedded::start_prepared(config, routes, &state.listeners, &state.gate, prepare);
     let engine = match started {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),

@@ -175,6 +175,7 @@ int main(void)
     toolb_options options;
     toolb_stats stats = {0};
     toolb_route route = {0};
+    toolb_service service = {.struct_size = sizeof service};
     toolb_slice slice;
     char text[256];
     size_t needed = 0;
@@ -209,6 +210,9 @@ int main(void)
     EXPECT(toolb_engine_listen_unix(engine, NULL, 0), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_listen_unix(engine, "", 0), TOOLB_BAD_ARGUMENT);
     EXPECT(toolb_engine_listen_unix(engine, "/x", 0x10000), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_engine_service_unix(engine, NULL, 0, &service, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_service_unix(engine, "", 0, &service, NULL), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_engine_service_unix(engine, "/x", 0x10000, &service, NULL), TOOLB_BAD_ARGUMENT);
     EXPECT(toolb_engine_stats(NULL, &stats), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_stats(engine, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_stats(engine, &stats), TOOLB_BAD_STRUCT_SIZE);

@@ -47,7 +47,7 @@ use crate::sys::affinity;
 use crate::sys::clock;
 use crate::sys::socket::Listener;
 
-pub use context::{Context, Interest, Ready, TimerId, WatchId};
+pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
 pub use inline::{Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
@@ -78,6 +78,7 @@ pub struct Engine {
     /// By address.
     purposes: Vec<Purpose>,
     threads: Vec<JoinHandle<()>>,
+    let_go: LetGo,
     next_lane: AtomicU64,
     files: Vec<PathBuf>,
     urls: Vec<String>,
@@ -131,6 +132,7 @@ impl Engine {
             services: Vec::new(),
             purposes: bound.iter().map(|_| Purpose::Http).collect(),
             threads: Vec::new(),
+            let_go: |_, drop| drop(),
             next_lane: AtomicU64::new(1),
             files: bound
                 .iter()
@@ -195,6 +197,12 @@ impl Engine {
         Ok(url)
     }
 
+    /// Has `let_go` called around the dropping of timers, watches and what else the application gave
+    /// to a loop. Before `start`.
+    pub fn let_go_by(&mut self, let_go: LetGo) {
+        self.let_go = let_go;
+    }
+
     /// The addresses it listens on, as a person writes them: `http://127.0.0.1:8000`, `unix:/x`,
     /// those of services last (`tcp://127.0.0.1:9000`).
     pub fn addresses(&self) -> Vec<String> {
@@ -221,6 +229,7 @@ impl Engine {
         for (index, listeners) in sockets.into_iter().enumerate() {
             let shared = self.shared.clone();
             let (added, purposes) = (self.services.clone(), self.purposes.clone());
+            let let_go = self.let_go;
             let cpu = cpus.get(index % cpus.len().max(1)).copied();
             let epoll = Loop::watch(index as u16, &shared, &listeners)?;
             // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
@@ -231,7 +240,7 @@ impl Engine {
                     ));
                 }
                 let services = services_of(added, purposes);
-                Loop::new(index as u16, shared, listeners, services, epoll).run();
+                Loop::new(index as u16, shared, listeners, services, epoll, let_go).run();
             };
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))

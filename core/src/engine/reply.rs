@@ -383,7 +383,8 @@ impl Loop {
         let place = std::mem::replace(&mut exchange.place, Place::Here);
         if let Place::Token(outbox) = &place {
             // Its holder has ended it, so there is nobody to be told.
-            outbox.cancel();
+            let callbacks = outbox.cancel();
+            self.context().let_go(callbacks);
         } else if let Place::Lane {
             lane,
             slot,
