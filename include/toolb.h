@@ -1115,7 +1115,11 @@ toolb_status toolb_engine_start(toolb_engine *engine);
 toolb_status toolb_engine_run(toolb_engine *engine);
 
 /*
- Makes toolb_engine_run return. Any thread, any number of times, and from signal handlers.
+ Begins the end of a running engine: nobody is accepted any more, what was accepted is finished,
+ at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
+ engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
+ left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
+ and from signal handlers.
 
  # Safety
  `engine` is a live engine or NULL.

@@ -4,13 +4,12 @@ use std::ffi::{OsStr, c_char, c_void};
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{Consumer, ConsumerOptions};
-use toolb_core::engine::{Engine, EventFd, Handler, Listen, Routes, Snapshot};
-use toolb_core::server::{Embedded, GateOptions};
+use toolb_core::engine::{Engine, Handler, Listen, Routes, Snapshot};
+use toolb_core::server::{Embedded, GateOptions, Stop};
 
 use crate::context;
 use crate::guard::{entry, object, place, put_text, sized, text, text_bytes};
@@ -24,8 +23,7 @@ use crate::{toolb_handler, toolb_route, toolb_status};
 /// it runs; toolb_engine_stop and the functions that ask may be called by any thread.
 pub struct toolb_engine {
     state: Mutex<State>,
-    stop: EventFd,
-    stopping: AtomicBool,
+    stop: Arc<Stop>,
 }
 
 struct State {
@@ -165,7 +163,7 @@ pub unsafe extern "C" fn toolb_engine_new(
         *out = std::ptr::null_mut();
         // SAFETY: the caller's promise.
         let config = unsafe { options::config(options)? };
-        let stop = EventFd::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?;
+        let stop = Arc::new(Stop::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?);
         *out = Box::into_raw(Box::new(toolb_engine {
             state: Mutex::new(State {
                 phase: Phase::New,
@@ -179,7 +177,6 @@ pub unsafe extern "C" fn toolb_engine_new(
                 error: String::new(),
             }),
             stop,
-            stopping: AtomicBool::new(false),
         }));
         Ok(())
     })
@@ -318,6 +315,7 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),
     };
+    engine.obey(&handle.stop, state.config.timeouts.graceful_shutdown);
     state.engine = Some(engine);
     state.phase = Phase::Running;
     Ok(())
@@ -343,10 +341,7 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
             Phase::Running => {}
             Phase::Ended => return Err(not_running(handle)),
         }
-        while !handle.stopping.load(Ordering::SeqCst) {
-            // A signal or an error of poll ends the wait early: then look again.
-            let _ = handle.stop.wait(None);
-        }
+        handle.stop.wait();
         end(handle)
     })
 }
@@ -376,7 +371,11 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
     Ok(())
 }
 
-/// Makes toolb_engine_run return. Any thread, any number of times, and from signal handlers.
+/// Begins the end of a running engine: nobody is accepted any more, what was accepted is finished,
+/// at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
+/// engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
+/// left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
+/// and from signal handlers.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL.
@@ -384,10 +383,7 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
 pub unsafe extern "C" fn toolb_engine_stop(engine: *mut toolb_engine) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
-        let handle = unsafe { object(engine)? };
-        // An atomic store and a write: both are safe in a signal handler.
-        handle.stopping.store(true, Ordering::SeqCst);
-        let _ = handle.stop.signal();
+        unsafe { object(engine)? }.stop.ask();
         Ok(())
     })
 }

@@ -27,7 +27,7 @@ use crate::config::EngineConfig;
 use crate::engine::{Engine, Listen, Routes};
 use crate::sys::{process, signal};
 
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Stop};
 pub use event::{Event, Outcome};
 pub use gate::GateOptions;
 pub use serve::{ServeOptions, serve};
