@@ -1154,7 +1154,7 @@ toolb_status toolb_engine_error(const toolb_engine *engine,
 
 /*
  Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
- toolb_engine_run runs; from a callback on a loop it does nothing.
+ toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
 
  # Safety
  `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.

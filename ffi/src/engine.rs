@@ -434,17 +434,19 @@ pub unsafe extern "C" fn toolb_engine_error(
 }
 
 /// Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
-/// toolb_engine_run runs; from a callback on a loop it does nothing.
+/// toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
 ///
 /// # Safety
 /// `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
-    // A loop cannot wait for its own end.
-    if engine.is_null() || context::is_inside() {
-        return;
-    }
     entry(|| {
+        // SAFETY: the caller's promise.
+        let handle = unsafe { object(engine)? };
+        // A loop cannot wait for its own end.
+        if context::is_inside() && handle.state().phase != Phase::New {
+            return Err(toolb_status::TOOLB_BAD_STATE);
+        }
         // SAFETY: the caller's promise: it came from `Box::into_raw` and is freed once.
         drop(unsafe { Box::from_raw(engine) });
         Ok(())

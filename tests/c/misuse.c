@@ -77,6 +77,7 @@ static toolb_token *kept;
 /* On a loop: what does not belong there, and what makes no sense there either. */
 static int on_loop(void *data, const toolb_request *request, toolb_response *response)
 {
+    toolb_engine *other = NULL;
     toolb_token *second = NULL;
     uint64_t id = 0;
     int file = open("/proc/self/exe", O_RDONLY);
@@ -85,6 +86,9 @@ static int on_loop(void *data, const toolb_request *request, toolb_response *res
         exit(1);
     EXPECT(toolb_engine_run(running), TOOLB_BAD_STATE);
     toolb_engine_free(running);
+    /* One that has no loops needs to wait for none. */
+    EXPECT(toolb_engine_new(NULL, &other), TOOLB_OK);
+    toolb_engine_free(other);
 
     EXPECT(toolb_timer_start(0, NULL, &dropped, drop, &id), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_timer_start(3600000, nothing, &dropped, drop, &id), TOOLB_OK);
