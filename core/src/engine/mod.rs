@@ -34,7 +34,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -80,7 +80,8 @@ pub struct Engine {
     threads: Vec<JoinHandle<()>>,
     let_go: LetGo,
     next_lane: AtomicU64,
-    files: Vec<PathBuf>,
+    /// Socket files that are still to be removed.
+    files: Mutex<Vec<PathBuf>>,
     urls: Vec<String>,
 }
 
@@ -134,10 +135,12 @@ impl Engine {
             threads: Vec::new(),
             let_go: |_, drop| drop(),
             next_lane: AtomicU64::new(1),
-            files: bound
-                .iter()
-                .filter_map(|bound| bound.file.clone())
-                .collect(),
+            files: Mutex::new(
+                bound
+                    .iter()
+                    .filter_map(|bound| bound.file.clone())
+                    .collect(),
+            ),
             urls: bound.iter().map(|bound| bound.url.clone()).collect(),
             bound,
         })
@@ -191,7 +194,7 @@ impl Engine {
         let url = bound.url.clone();
         let purpose = purpose(&bound);
         self.purposes.push(purpose);
-        self.files.extend(bound.file.clone());
+        self.files().extend(bound.file.clone());
         self.urls.push(url.clone());
         self.bound.push(bound);
         Ok(url)
@@ -339,21 +342,33 @@ impl Engine {
     /// `ControlEvent::Idle` tells when none is left.
     pub fn drain(&self) {
         if !self.shared.draining.swap(true, Ordering::Relaxed) {
+            self.remove_files();
             self.shared.broadcast(None, || Letter::Drain);
         }
     }
 
     /// Ends the loops now; connections that are left are closed.
     pub fn stop(&mut self) {
+        self.remove_files();
         self.shared.broadcast(None, || Letter::Stop);
         for thread in self.threads.drain(..) {
             // A loop that panicked has ended the process already.
             let _ = thread.join();
         }
         self.bound.clear();
-        for file in self.files.drain(..) {
+    }
+
+    /// As long as the sockets listen nobody takes their paths: later the files may be those of
+    /// another engine.
+    fn remove_files(&self) {
+        for file in self.files().drain(..) {
             let _ = fs::remove_file(file);
         }
+    }
+
+    fn files(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        // A panic cannot leave the list half changed.
+        self.files.lock().unwrap_or_else(|p| p.into_inner())
     }
 }
 
