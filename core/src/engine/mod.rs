@@ -10,6 +10,7 @@ mod conn;
 mod context;
 mod encode;
 mod event_loop;
+mod file_desk;
 mod files;
 mod inline;
 mod intake;
@@ -34,7 +35,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -116,7 +117,6 @@ impl Engine {
                 .collect::<io::Result<_>>()
                 .map_err(cannot)?,
             stats: (0..loops).map(|_| LoopStats::default()).collect(),
-            files: OnceLock::new(),
             access: config.access_log.then(AccessLog::start),
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             wants_starts: AtomicBool::new(false),
@@ -291,7 +291,7 @@ impl Engine {
     }
 
     /// The consumer has sent the file of a response: for the exchange of the loop `owner` that holds
-    /// this use of a slot. False: there is no such loop.
+    /// this use of a slot. An error says what is wrong with it; the consumer is to be ended.
     pub fn lane_file(
         &self,
         lane: &Arc<LaneHandle>,
@@ -299,12 +299,17 @@ impl Engine {
         slot: u16,
         generation: u32,
         file: OwnedFd,
-    ) -> bool {
+    ) -> Result<(), &'static str> {
+        // Whatever becomes of it, it is closed by the thread.
+        let file = lane.files.take(file).ok();
         let Some(mailbox) = self.shared.mailboxes.get(usize::from(owner)) else {
-            return false;
+            return Err("it sent a file for a loop that there is not");
         };
+        if lane.files.is_clogged() {
+            return Err("it sends files that cannot be closed: does their file system hang?");
+        }
         mailbox.post(Letter::File(lane.clone(), slot, generation, file));
-        true
+        Ok(())
     }
 
     /// The consumer has died or left: loops drain what it published and settle the rest, then

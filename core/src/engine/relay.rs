@@ -131,6 +131,7 @@ impl Loop {
             in_use: true,
             started: false,
             ended: false,
+            done: false,
             recalled: false,
             conn: key,
         };
@@ -187,11 +188,9 @@ impl Loop {
                 let pushed = lane.ends.requests.push(header, &[&exchange.record]);
                 debug_assert!(pushed, "the ring had room for the head");
                 lane.touched = true;
-            } else if let Some(held) = lane.held(slot, generation) {
+            } else {
                 // The consumer has never heard of it, so it will not say that it is done.
-                held.in_use = false;
-                lane.held -= 1;
-                self.shared.pool.finished(index, slot, generation);
+                lane.free(slot, generation, &self.shared.pool);
             }
             lane.head_waiters.pop_front();
         }
