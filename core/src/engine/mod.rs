@@ -117,7 +117,6 @@ impl Engine {
             files: OnceLock::new(),
             access: config.access_log.then(AccessLog::start),
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
-            wants_starts: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
             busy_loops: AtomicUsize::new(loops),

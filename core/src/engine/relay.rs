@@ -10,7 +10,6 @@ use crate::dispatch::{Admission, Reservation, Ticket};
 use super::conn::Place;
 use super::event_loop::{Loop, Timer};
 use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
-use super::mailbox::Letter;
 use super::shared::ControlEvent;
 
 /// A request that no consumer started is sent at most this often.
@@ -68,10 +67,7 @@ impl Loop {
             exchange.place = Place::Queued(ticket, until);
         }
         self.set_timer(key);
-        // Room may come free on rings of loops that sleep: let them ask to be told.
-        if !self.shared.wants_starts.swap(true, Ordering::Relaxed) {
-            self.shared.broadcast(Some(self.index), || Letter::Pump);
-        }
+        self.shared.ask_for_starts(self.index);
     }
 
     /// A ticket of this loop has got room.
