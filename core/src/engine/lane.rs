@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
@@ -32,6 +32,8 @@ pub struct LaneHandle {
     pub(super) poisoned: AtomicBool,
     /// It gets no work any more, even if it has not come up on every loop yet.
     closed: Mutex<bool>,
+    /// Loops that take its consumer for stalled.
+    stalled_on: AtomicUsize,
 }
 
 impl LaneHandle {
@@ -56,6 +58,7 @@ impl LaneHandle {
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             closed: Mutex::new(false),
+            stalled_on: AtomicUsize::new(0),
         })
     }
 
@@ -117,8 +120,8 @@ pub(super) struct LaneEnd {
     pub(super) touched: bool,
     /// A record violated the contract: nothing more is read.
     pub(super) poisoned: bool,
-    /// It is known to the pool as stalled.
-    pub(super) stalled: bool,
+    /// This loop takes the consumer for stalled.
+    stalled: bool,
     /// Since then the consumer has started or said something.
     pub(super) moved: bool,
     pub(super) wants_starts: bool,
@@ -212,6 +215,27 @@ impl LaneEnd {
         self.touched = true;
     }
 
+    /// What this loop sent waits too long in front of the consumer. The pool is told each time: another
+    /// loop may have taken it back in the instant when this one came in.
+    pub(super) fn stall(&mut self, pool: &Pool) {
+        self.moved = false;
+        if !std::mem::replace(&mut self.stalled, true) {
+            self.handle.stalled_on.fetch_add(1, Ordering::AcqRel);
+        }
+        pool.mark_stalled(self.handle.index, true);
+    }
+
+    /// Nothing of this loop waits in front of the consumer. It is trusted again once it has moved, and
+    /// no other loop finds it stalled: what was called back is no sign of life.
+    pub(super) fn caught_up(&mut self, pool: &Pool) {
+        if self.stalled && self.moved {
+            self.stalled = false;
+            if self.handle.stalled_on.fetch_sub(1, Ordering::AcqRel) == 1 {
+                pool.mark_stalled(self.handle.index, false);
+            }
+        }
+    }
+
     /// Whether the ring has room for a record with `len` bytes; if not, the consumer is asked to
     /// tell when it has.
     pub(super) fn room_for(&mut self, len: usize) -> bool {
@@ -243,7 +267,48 @@ impl LaneEnd {
 
 #[cfg(test)]
 mod tests {
+    use crate::dispatch::PoolLimits;
+
     use super::*;
+
+    #[test]
+    fn a_consumer_is_stalled_as_long_as_one_loop_finds_it_so() {
+        let page = StatusPage::create(2, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 9,
+            concurrency: 9,
+            window: 9,
+        };
+        let pool = Pool::new(PoolLimits {
+            queue_size: 1,
+            limit_concurrency: None,
+        });
+        let index = pool.add_lane(limits).unwrap();
+        let handle = Arc::new(LaneHandle::new(1, index, &limits, 2, &page).unwrap());
+        handle.open(&pool);
+        let is_trusted = || {
+            let room = pool.reserve_elsewhere(u16::MAX);
+            room.inspect(|room| pool.release(*room)).is_some()
+        };
+        let mut ends = [0, 1].map(|index| LaneEnd::new(handle.clone(), index));
+        for end in &mut ends {
+            end.stall(&pool);
+        }
+        assert!(!is_trusted());
+        ends[0].moved = true;
+        ends[0].caught_up(&pool);
+        assert!(!is_trusted(), "the other loop's record still waits");
+        ends[1].caught_up(&pool);
+        assert!(!is_trusted(), "it was called back: no sign of life");
+        ends[1].moved = true;
+        ends[1].caught_up(&pool);
+        assert!(is_trusted());
+        ends[0].stall(&pool);
+        // As if the other loop had taken it back late.
+        pool.mark_stalled(index, false);
+        ends[0].stall(&pool);
+        assert!(!is_trusted());
+    }
 
     #[test]
     fn what_is_overdue_and_finds_no_room_is_not_looked_at_all_the_time() {

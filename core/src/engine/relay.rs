@@ -217,12 +217,7 @@ impl Loop {
                 slot, generation, ..
             }) = lane.unstarted.front()
             else {
-                // What was called back is no sign of life.
-                if lane.stalled && lane.moved {
-                    lane.stalled = false;
-                    self.shared.pool.mark_stalled(index, false);
-                }
-                return;
+                return lane.caught_up(&self.shared.pool);
             };
             let held = lane.slots[usize::from(slot)];
             let waits = held.in_use && held.generation == generation && !held.started;
@@ -281,10 +276,7 @@ impl Loop {
         if self.now < oldest.sent_at + RECALL_AFTER {
             return None;
         }
-        lane.moved = false;
-        if !std::mem::replace(&mut lane.stalled, true) {
-            self.shared.pool.mark_stalled(index, true);
-        }
+        lane.stall(&self.shared.pool);
         Some((oldest.slot, oldest.generation))
     }
 
