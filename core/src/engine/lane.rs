@@ -138,6 +138,8 @@ pub(super) struct LaneEnd {
 pub(super) struct Held {
     pub(super) generation: u32,
     pub(super) in_use: bool,
+    /// Its head is in the ring: the consumer may have seen it.
+    pub(super) sent: bool,
     /// Known to have started; its record need not be kept.
     pub(super) started: bool,
     /// The message has ended; only DONE is missing.
@@ -169,6 +171,7 @@ impl LaneEnd {
         let empty = Held {
             generation: 0,
             in_use: false,
+            sent: false,
             started: false,
             ended: false,
             recalled: false,

@@ -33,21 +33,25 @@ impl Loop {
         }
     }
 
-    /// Sends again what no consumer has started, ahead of what waits.
-    pub(super) fn readmit(&mut self, key: u64) {
-        let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        else {
+    /// Sends again what a consumer was sent and has not started, unless it was so too often.
+    pub(super) fn try_again(&mut self, key: u64) {
+        let Some(exchange) = self.exchange(key) else {
+            return;
+        };
+        exchange.attempts += 1;
+        if exchange.attempts >= ATTEMPTS {
+            self.detach(key);
+            return self.answer_simply(key, 502, "the application's worker died\n", &[]);
+        }
+        self.readmit(key);
+    }
+
+    /// Finds another lane for what has not been sent, ahead of what waits.
+    fn readmit(&mut self, key: u64) {
+        let Some(exchange) = self.exchange(key) else {
             return;
         };
         exchange.place = Place::Here;
-        exchange.attempts += 1;
-        if exchange.attempts >= ATTEMPTS {
-            self.shared.pool.leave();
-            return self.answer_simply(key, 502, "the application's worker died\n", &[]);
-        }
         self.stats().redispatched.add(1);
         match self.shared.pool.readmit(self.index, key) {
             Admission::Granted(reservation) => self.send(key, reservation),
@@ -125,6 +129,7 @@ impl Loop {
         lane.slots[usize::from(slot)] = Held {
             generation,
             in_use: true,
+            sent: false,
             started: false,
             ended: false,
             recalled: false,
@@ -183,6 +188,7 @@ impl Loop {
                 let pushed = lane.ends.requests.push(header, &[&exchange.record]);
                 debug_assert!(pushed, "the ring had room for the head");
                 lane.touched = true;
+                lane.slots[usize::from(slot)].sent = true;
             } else if let Some(held) = lane.held(slot, generation) {
                 // The consumer has never heard of it, so it will not say that it is done.
                 held.in_use = false;
@@ -375,6 +381,8 @@ impl Loop {
                 self.detach(key);
                 self.stats().worker_died.add(1);
                 self.answer_simply(key, 502, "the application's worker died\n", &[]);
+            } else if held.sent {
+                self.try_again(key);
             } else {
                 self.readmit(key);
             }

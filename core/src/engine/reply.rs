@@ -225,7 +225,7 @@ impl Loop {
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
         match untouched {
-            true => self.readmit(key),
+            true => self.try_again(key),
             // What was sent of its body since cannot be sent again.
             false => self.respond_abort(key),
         }
