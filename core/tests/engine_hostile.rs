@@ -143,6 +143,28 @@ fn what_has_answered_without_a_start_is_not_called_back() {
 // The end.
 
 #[test]
+fn a_start_out_of_order_gives_its_window_back() {
+    let server = Server::start(EngineConfig::default());
+    let mut peer = Peer::with_window(&server, 2);
+    let mut clients = [(); 4].map(|()| connect(&server.address));
+    for (number, client) in (1..).zip(&mut clients) {
+        ask(client, CLIENTS_PATH);
+        while server.engine.stats().requests < number {
+            std::thread::yield_now();
+        }
+    }
+    peer.request();
+    // The first one stays where it is; each of the others lets the next one in.
+    for _ in 1..3 {
+        let it = peer.request();
+        assert!(peer.start(it));
+        peer.lane.ring(0).notice.bump();
+        peer.publish();
+    }
+    peer.request();
+}
+
+#[test]
 fn what_found_no_room_in_a_ring_has_not_been_sent() {
     const LANES: usize = 3;
     let server = Server::start(EngineConfig::default());

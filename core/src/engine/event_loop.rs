@@ -352,6 +352,8 @@ impl Loop {
         for lane in self.lanes.iter_mut().flatten() {
             if lane.wants_starts != wants_starts {
                 lane.wants_starts = wants_starts;
+                // Of those from before there is no notice.
+                lane.look_for_starts |= wants_starts;
                 lane.ends.requests.want_starts(wants_starts);
             }
             lane.touched |= lane.ends.requests.publish();

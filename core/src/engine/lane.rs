@@ -125,6 +125,8 @@ pub(super) struct LaneEnd {
     /// Since then the consumer has started or said something.
     pub(super) moved: bool,
     pub(super) wants_starts: bool,
+    /// Any of the unstarted records may have started, not the oldest alone.
+    pub(super) look_for_starts: bool,
     /// Slots in use here.
     pub(super) held: usize,
     /// Where files and the records that speak of them wait for each other.
@@ -191,6 +193,7 @@ impl LaneEnd {
             stalled: false,
             moved: false,
             wants_starts: false,
+            look_for_starts: false,
             held: 0,
             meeting: Meeting::default(),
             suspicion: None,
@@ -209,6 +212,31 @@ impl LaneEnd {
     /// stands between, it never will.
     pub(super) fn has_started(&self, slot: u16, generation: u32) -> bool {
         self.ends.slots.started(slot) == generation
+    }
+
+    /// Takes out of the unstarted records, on a notice, those that need no watching any more, wherever
+    /// they stand, and names the slots of those that have started.
+    pub(super) fn take_started(&mut self) -> Vec<u16> {
+        let mut started = Vec::new();
+        self.unstarted.retain(
+            |&Unstarted {
+                 slot, generation, ..
+             }| {
+                let held = self.slots[usize::from(slot)];
+                let waits = held.in_use && held.generation == generation && !held.started;
+                let has_started = self.ends.slots.started(slot) == generation;
+                if waits && has_started {
+                    started.push(slot);
+                }
+                waits && !has_started
+            },
+        );
+        started
+    }
+
+    /// Whether there is anything to read or to go on with: the second look before sleep.
+    pub(super) fn has_news(&mut self) -> bool {
+        self.ends.has_news() || self.try_again || (self.look_for_starts && self.has_starts())
     }
 
     /// Tells the consumer that nobody wants this exchange any more.
@@ -260,6 +288,11 @@ impl LaneEnd {
             Some(oldest) => (oldest.sent_at + RECALL_AFTER).max(now + RECALL_PAUSE),
             None => u64::MAX,
         }
+    }
+
+    fn has_starts(&self) -> bool {
+        let mut unstarted = self.unstarted.iter();
+        unstarted.any(|one| self.has_started(one.slot, one.generation))
     }
 
     /// Whether the ring has moved on and a head or a body waits for that.

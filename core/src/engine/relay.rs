@@ -215,6 +215,14 @@ impl Loop {
 
     /// Takes note of which records have started: their window is free, their copies can go.
     pub(super) fn note_starts(&mut self, index: u16) {
+        if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut()
+            && std::mem::take(&mut lane.look_for_starts)
+        {
+            for slot in lane.take_started() {
+                self.note_start(index, slot);
+            }
+        }
+        // Most start in the order in which they were sent.
         loop {
             let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
                 return;
