@@ -295,6 +295,15 @@ impl LaneEnd {
         unstarted.any(|one| self.has_started(one.slot, one.generation))
     }
 
+    /// Forgets that somebody waits for the ring: whoever still does and finds no room says so again.
+    /// If nobody does any more, the room that came must not keep the loop awake.
+    pub(super) fn stop_waiting(&mut self) {
+        self.try_again = false;
+        if std::mem::take(&mut self.ring_is_full) && !self.ends.requests.has_room(0) {
+            self.ring_is_full = true;
+        }
+    }
+
     /// Whether the ring has moved on and a head or a body waits for that.
     pub(super) fn has_room_for_waiters(&self) -> bool {
         self.try_again || (self.ring_is_full && self.ends.requests.space_came())
@@ -303,9 +312,48 @@ impl LaneEnd {
 
 #[cfg(test)]
 mod tests {
+    use crate::bus::{ConsumerLane, Kind, RecordHeader};
     use crate::dispatch::PoolLimits;
 
     use super::*;
+
+    #[test]
+    fn room_that_nobody_waits_for_is_no_news() {
+        let page = StatusPage::create(1, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 1,
+            concurrency: 1,
+            window: 1,
+        };
+        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        let mut consumer =
+            ConsumerLane::open(handle.fds().into_iter().map(copy).collect()).unwrap();
+        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        let header = RecordHeader {
+            kind: Kind::RequestBody as u8,
+            flags: 0,
+            aux: 0,
+            owner: 0,
+            slot: 0,
+            generation: 1,
+            len: 0,
+        };
+        let part = [0; 32 * 1024];
+        while lane.room_for(part.len()) {
+            assert!(lane.ends.requests.push(header, &[&part]));
+        }
+        lane.ends.requests.publish();
+        let requests = &mut consumer.ring(0).requests;
+        requests.refresh().unwrap();
+        while requests.peek().unwrap().is_some() {
+            requests.skip();
+        }
+        requests.release();
+        assert!(lane.has_room_for_waiters() && lane.has_news());
+        lane.stop_waiting();
+        assert!(!lane.has_room_for_waiters() && !lane.has_news());
+    }
 
     #[test]
     fn a_consumer_is_stalled_as_long_as_one_loop_finds_it_so() {

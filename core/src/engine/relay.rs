@@ -202,7 +202,7 @@ impl Loop {
     /// Goes on with bodies and heads that waited for a grant or for room on this lane.
     pub(super) fn wake_waiters(&mut self, index: u16) {
         if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
-            lane.try_again = false;
+            lane.stop_waiting();
         }
         self.send_heads(index);
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
