@@ -8,7 +8,7 @@ use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
-use super::event_loop::{Loop, Purpose, READ_BUFFER, TURN_BUDGET};
+use super::event_loop::{Loop, Purpose, TURN_BUDGET};
 
 /// Accept at most this many connections before others have had their turn.
 const ACCEPT_BATCH: usize = 64;
@@ -101,7 +101,9 @@ impl Loop {
             }
         }
         self.at = u64::MAX;
-        self.stow_input(key);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.stow(&mut self.read_buffer);
+        }
         self.set_timer(key);
     }
 
@@ -124,16 +126,7 @@ impl Loop {
         if !conn.can_read {
             return false;
         }
-        if conn.input.capacity() == 0 {
-            conn.input = std::mem::take(&mut self.read_buffer);
-        }
-        if conn.consumed > 0 {
-            conn.input.drain(..conn.consumed);
-            conn.consumed = 0;
-        }
-        if conn.input.capacity() - conn.input.len() < 4096 {
-            conn.input.reserve(READ_BUFFER - 4096);
-        }
+        conn.make_room(&mut self.read_buffer);
         let room = conn.input.capacity() - conn.input.len();
         match conn.socket.recv(&mut conn.input) {
             Ok(0) => {
@@ -180,27 +173,6 @@ impl Loop {
             // Whoever ends its side before the answer has come has left: a client that went away
             // looks the same, and work for it must stop.
             _ => self.drop_conn(key),
-        }
-    }
-
-    /// Gives the loop its buffer back, so that a connection that waits holds only what it must.
-    fn stow_input(&mut self, key: u64) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        if conn.input.capacity() == 0 {
-            return;
-        }
-        let rest = match conn.unread() {
-            [] => Vec::new(),
-            _ if conn.consumed == 0 && self.read_buffer.capacity() >= READ_BUFFER => return,
-            rest => rest.to_vec(),
-        };
-        let mut buffer = std::mem::replace(&mut conn.input, rest);
-        conn.consumed = 0;
-        if self.read_buffer.capacity() == 0 {
-            buffer.clear();
-            self.read_buffer = buffer;
         }
     }
 

@@ -12,6 +12,7 @@ mod encode;
 mod event_loop;
 mod files;
 mod inline;
+mod input;
 mod intake;
 mod lane;
 mod listen;
