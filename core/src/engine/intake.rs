@@ -376,9 +376,7 @@ impl Loop {
             let sent = exchange.body_inline + exchange.body_sent;
             let window = granted.saturating_sub(sent) as usize;
             if window == 0 {
-                if !lane.body_waiters.contains(&key) {
-                    lane.body_waiters.push(key);
-                }
+                lane.list_waiter(slot);
                 // The client's clock runs only while we want its bytes.
                 conn.wants_body = false;
                 return self.watch_for_hang_up(key);
@@ -399,9 +397,7 @@ impl Loop {
             }
             let part = window.min(BODY_PART);
             if !lane.room_for(part.min(unread)) {
-                if !lane.body_waiters.contains(&key) {
-                    lane.body_waiters.push(key);
-                }
+                lane.list_waiter(slot);
                 conn.wants_body = false;
                 return self.watch_for_hang_up(key);
             }

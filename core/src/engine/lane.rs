@@ -108,8 +108,8 @@ pub(super) struct LaneEnd {
     pub(super) slots: Vec<Held>,
     /// Sent and not known to have started, oldest first.
     pub(super) unstarted: VecDeque<Unstarted>,
-    /// Connections whose request body waits for a grant or for room in the ring.
-    pub(super) body_waiters: Vec<u64>,
+    /// Slots of exchanges whose body waits for a grant or for room in the ring, each once.
+    body_waiters: Vec<u16>,
     /// Exchanges whose head waits for room in the ring.
     pub(super) head_waiters: VecDeque<Waiting>,
     /// A head or a body found no room in the ring and waits for it.
@@ -148,6 +148,8 @@ pub(super) struct Held {
     pub(super) ended: bool,
     /// It was called back, too late as it seemed then.
     pub(super) recalled: bool,
+    /// It stands in `body_waiters`, perhaps since an earlier use of the slot.
+    pub(super) listed: bool,
     /// The connection, or `NOBODY`.
     pub(super) conn: u64,
 }
@@ -177,6 +179,7 @@ impl LaneEnd {
             started: false,
             ended: false,
             recalled: false,
+            listed: false,
             conn: NOBODY,
         };
         Self {
@@ -232,6 +235,27 @@ impl LaneEnd {
             },
         );
         started
+    }
+
+    /// The body of the exchange in `slot` waits for a grant or for room in the ring.
+    pub(super) fn list_waiter(&mut self, slot: u16) {
+        let listed = &mut self.slots[usize::from(slot)].listed;
+        if !std::mem::replace(listed, true) {
+            self.body_waiters.push(slot);
+        }
+    }
+
+    /// The connections whose bodies wait, and no longer do.
+    pub(super) fn take_waiters(&mut self) -> Vec<u64> {
+        let slots = std::mem::take(&mut self.body_waiters);
+        let held = slots.into_iter().map(|slot| {
+            let held = &mut self.slots[usize::from(slot)];
+            held.listed = false;
+            *held
+        });
+        held.filter(|held| held.in_use && held.conn != NOBODY)
+            .map(|held| held.conn)
+            .collect()
     }
 
     /// Whether there is anything to read or to go on with: the second look before sleep.
@@ -316,6 +340,31 @@ mod tests {
     use crate::dispatch::PoolLimits;
 
     use super::*;
+
+    #[test]
+    fn whose_body_waits_is_listed_once_and_as_long_as_its_slot_is_held() {
+        let page = StatusPage::create(1, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 2,
+            concurrency: 2,
+            window: 2,
+        };
+        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        for held in &mut lane.slots {
+            held.in_use = true;
+            held.conn = 7;
+        }
+        for _ in 0..3 {
+            lane.list_waiter(1);
+        }
+        lane.list_waiter(0);
+        lane.slots[0].conn = NOBODY;
+        assert_eq!(lane.take_waiters(), [7]);
+        assert_eq!(lane.take_waiters(), []);
+        lane.list_waiter(1);
+        assert_eq!(lane.take_waiters(), [7]);
+    }
 
     #[test]
     fn room_that_nobody_waits_for_is_no_news() {

@@ -133,6 +133,7 @@ impl Loop {
             started: false,
             ended: false,
             recalled: false,
+            listed: lane.slots[usize::from(slot)].listed,
             conn: key,
         };
         lane.held += 1;
@@ -208,7 +209,7 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;
         };
-        for key in std::mem::take(&mut lane.body_waiters) {
+        for key in lane.take_waiters() {
             self.mark_ready(key);
         }
     }
