@@ -26,6 +26,16 @@ impl Conn {
         }
     }
 
+    /// Drops the line end that some clients send after a body: it begins no request. True: that was
+    /// all there was, so the connection is as idle as before.
+    pub(super) fn drop_line_end(&mut self) -> bool {
+        let is_extra = self.served && self.unread().starts_with(b"\r\n");
+        if is_extra {
+            self.consumed += 2;
+        }
+        is_extra && self.unread().is_empty()
+    }
+
     /// Gives the loop its buffer back, and keeps what has not been used in one that fits it.
     pub(super) fn stow(&mut self, lent: &mut Vec<u8>) {
         if self.input.capacity() == 0 {

@@ -137,7 +137,7 @@ impl Loop {
                 // A short read has emptied the socket: the next byte will be a new edge. Behind a
                 // hang-up there is no next edge, so its end of stream must be read for.
                 conn.can_read = count == room || conn.hung_up;
-                if conn.phase == Phase::Head && conn.input.len() == count {
+                if conn.phase == Phase::Head && conn.input.len() == count && !conn.drop_line_end() {
                     conn.since = self.now;
                 }
                 conn.moved = self.now;
@@ -184,6 +184,7 @@ impl Loop {
             // A client that asks and does not read: sending its answers goes on with it.
             return false;
         }
+        conn.drop_line_end();
         if !conn.unread().is_empty() {
             let unread = &conn.input[conn.consumed..];
             match self.head.parse(unread, &self.shared.config.limits) {
