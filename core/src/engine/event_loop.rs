@@ -4,7 +4,6 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::bus::{self, Sleeper};
@@ -354,10 +353,12 @@ impl Loop {
 
     /// Publishes what this turn wrote for consumers and wakes those that sleep.
     pub(super) fn flush_lanes(&mut self) {
-        let wants_starts = self.want_starts();
+        let wants_starts = self.shared.wants_starts(self.index);
         for lane in self.lanes.iter_mut().flatten() {
             if lane.wants_starts != wants_starts {
                 lane.wants_starts = wants_starts;
+                // Of those from before there is no notice.
+                lane.look_for_starts |= wants_starts;
                 lane.ends.requests.want_starts(wants_starts);
             }
             lane.touched |= lane.ends.requests.publish();
@@ -370,18 +371,6 @@ impl Loop {
                 let _ = lane.ends.waker.kick();
             }
         }
-    }
-
-    /// Whether consumers are to tell of starts, which give the queue room.
-    fn want_starts(&self) -> bool {
-        let waiting = self.shared.pool.waiting() > 0;
-        if waiting || !self.shared.wants_starts.load(Ordering::Relaxed) {
-            return waiting;
-        }
-        self.shared.wants_starts.store(false, Ordering::Relaxed);
-        // Whoever queued a request meanwhile saw the flag set and told nobody.
-        bus::fence();
-        self.shared.pool.waiting() > 0
     }
 
     pub(super) fn mailbox(&self) -> &super::mailbox::Mailbox {

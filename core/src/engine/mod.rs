@@ -13,6 +13,7 @@ mod event_loop;
 mod file_desk;
 mod files;
 mod inline;
+mod input;
 mod intake;
 mod lane;
 mod listen;
@@ -119,7 +120,6 @@ impl Engine {
             stats: (0..loops).map(|_| LoopStats::default()).collect(),
             access: config.access_log.then(AccessLog::start),
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
-            wants_starts: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
             busy_loops: AtomicUsize::new(loops),
