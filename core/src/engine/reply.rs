@@ -34,7 +34,9 @@ impl Loop {
                 self.poison(index, violation.to_string());
                 continue;
             }
-            if lane.ends.notice.changed() || lane.has_room_for_waiters() {
+            let noticed = lane.ends.notice.changed();
+            lane.look_for_starts |= noticed;
+            if noticed || lane.has_room_for_waiters() {
                 self.wake_waiters(index);
             }
             self.drain_lane(index);
@@ -44,25 +46,8 @@ impl Loop {
 
     /// Whether any lane has something to read or to go on with, after `arm`.
     pub(super) fn lanes_have_news(&mut self) -> bool {
-        for lane in self.lanes.iter_mut().flatten() {
-            if lane.poisoned {
-                continue;
-            }
-            // A violation is news too: the next drain deals with it.
-            if lane.ends.responses.refresh().unwrap_or(true) || lane.ends.notice.is_pending() {
-                return true;
-            }
-            if lane.wants_starts
-                && let Some(oldest) = lane.unstarted.front()
-                && lane.has_started(oldest.slot, oldest.generation)
-            {
-                return true;
-            }
-            if lane.has_room_for_waiters() {
-                return true;
-            }
-        }
-        false
+        let mut lanes = self.lanes.iter_mut().flatten();
+        lanes.any(|lane| !lane.poisoned && lane.has_news())
     }
 
     /// Reads the records of one lane. True: the budget ended it, there is more.
@@ -229,7 +214,7 @@ impl Loop {
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
         match untouched {
-            true => self.readmit(key),
+            true => self.try_again(key),
             // What was sent of its body since cannot be sent again.
             false => self.respond_abort(key),
         }
@@ -389,7 +374,8 @@ impl Loop {
             self.abandon_file(answer);
         } else if let Place::Token(outbox) = &place {
             // Its holder has ended it, so there is nobody to be told.
-            outbox.cancel();
+            let callbacks = outbox.cancel();
+            self.context().let_go(callbacks);
         } else if let Place::Lane {
             lane,
             slot,

@@ -48,8 +48,6 @@ pub(super) struct Shared {
     pub(super) access: Option<AccessLog>,
     /// What a request learns of the address it came to, by address.
     pub(super) servers: Vec<(String, u16)>,
-    /// The queue is waiting for window, so consumers are asked to tell of starts.
-    pub(super) wants_starts: AtomicBool,
     pub(super) draining: AtomicBool,
     /// Raw connections that consumers hold or wait for.
     pub(super) open_streams: AtomicUsize,
@@ -67,6 +65,23 @@ impl Shared {
                 mailbox.post(letter());
             }
         }
+    }
+
+    /// A request of loop `own` waits for room, which may come free on rings of loops that sleep: lets
+    /// them ask to be told of starts.
+    pub(super) fn ask_for_starts(&self, own: u16) {
+        self.pool.ask_for_starts(|| self.call_others(own));
+    }
+
+    /// Whether the consumers are to tell loop `own` of starts.
+    #[inline]
+    pub(super) fn wants_starts(&self, own: u16) -> bool {
+        self.pool.wants_starts(|| self.call_others(own))
+    }
+
+    /// Makes the other loops turn, and so ask `wants_starts` before they sleep again.
+    fn call_others(&self, own: u16) {
+        self.broadcast(Some(own), || Letter::Pump);
     }
 
     /// Tells the supervisor.

@@ -10,6 +10,7 @@ mod heads;
 #[path = "../hostile/mod.rs"]
 mod hostile;
 mod records;
+mod starts;
 #[path = "../support/mod.rs"]
 mod support;
 
