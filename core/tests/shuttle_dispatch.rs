@@ -15,7 +15,7 @@ use shuttle::{
     scheduler::{PctScheduler, RandomScheduler},
     thread,
 };
-use toolb_core::dispatch::{Admission, LaneLimits, Pool, PoolLimits, Reservation, Ticket};
+use toolb_core::dispatch::{Admission, LaneLimits, Pool, PoolLimits, Reservation, Ticket, Work};
 
 const ITERATIONS: usize = 40_000;
 const ANY: u16 = u16::MAX;
@@ -81,7 +81,7 @@ impl World {
     }
 
     fn admit(&self, exchange: u64) -> Option<Arc<Ticket>> {
-        let admission = self.pool.admit(0, exchange);
+        let admission = self.pool.admit(Work::Request, 0, exchange);
         if matches!(admission, Admission::Granted(_) | Admission::Queued(_)) {
             let mut books = self.books();
             books.admitted.push(exchange);
@@ -98,7 +98,7 @@ impl World {
     /// Dispatches an exchange that holds a slot again, and gives the slot back afterwards.
     fn recall(&self, held: Held) {
         self.books().admitted.push(held.exchange);
-        let admission = self.pool.readmit(0, held.exchange);
+        let admission = self.pool.readmit(Work::Request, 0, held.exchange);
         assert!(matches!(
             admission,
             Admission::Granted(_) | Admission::Queued(_)
@@ -283,11 +283,12 @@ impl World {
             slots,
             concurrency,
             window,
+            ..
         } = self.lane;
         let room = usize::from(slots.min(concurrency).min(window) * lanes);
         let expected = self.limit.map_or(room, |limit| limit.min(room));
         let granted = (0..=room)
-            .filter(|_| matches!(self.pool.admit(0, 0), Admission::Granted(_)))
+            .filter(|_| matches!(self.pool.admit(Work::Request, 0, 0), Admission::Granted(_)))
             .count();
         assert_eq!(granted, expected, "a counter leaked");
     }
@@ -312,6 +313,7 @@ fn narrow(slots: u16, concurrency: u16, window: u16) -> LaneLimits {
         slots,
         concurrency,
         window,
+        streams: 0,
     }
 }
 
@@ -321,7 +323,7 @@ fn lone_waiter(pumps: bool) {
     assert!(world.admit(0).is_none());
     let newcomer = thread::spawn({
         let world = Arc::clone(&world);
-        move || match world.pool.admit(0, 1) {
+        move || match world.pool.admit(Work::Request, 0, 1) {
             Admission::Queued(_) if pumps => world.pump(),
             Admission::Queued(_) => {}
             Admission::Granted(reservation) => world.hold(reservation, 1),

@@ -252,6 +252,7 @@ mod tests {
             slots: 1,
             concurrency: 1,
             window: 1,
+            streams: 0,
         };
         let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
         let mut lane = LaneEnd::new(Arc::new(handle), 0);
