@@ -51,7 +51,7 @@ static toolb_consumer *consumer;
 typedef struct {
     size_t len;
     int ended;
-    char bytes[256 * 1024];
+    char bytes[64 * 1024];
 } held;
 
 static void end_stream(uint64_t stream, held *h)
