@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::{Echo, Handle, Server, read_response};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, Request, Sent};
-use toolb_core::engine::{Engine, Listen, Routes};
+use toolb_core::engine::{Engine, Listen, Routes, StartError};
 
 #[test]
 fn a_client_that_reads_by_fits_and_starts_gets_everything() {
@@ -303,6 +303,54 @@ fn a_connection_is_idle_once_the_rest_of_a_body_has_come() {
 }
 
 #[test]
+fn a_line_end_after_a_body_begins_no_request() {
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            keep_alive: Duration::from_millis(50),
+            request_header: Duration::from_millis(50),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    let post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab\r\n";
+    for pieces in [[&post[..], b""], post.split_at(post.len() - 2).into()] {
+        let mut stream = server.connect();
+        for _ in 0..2 {
+            stream.write_all(pieces[0]).unwrap();
+            assert_eq!(read_response(&mut stream).1, b"POST /? ab");
+            stream.write_all(pieces[1]).unwrap();
+        }
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert_eq!(String::from_utf8(rest).unwrap(), "");
+    }
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn line_ends_keep_no_connection_alive() {
+    let server = Server::start(EngineConfig {
+        timeouts: Timeouts {
+            keep_alive: Duration::from_millis(50),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    read_response(&mut stream);
+    while stream.write_all(b"\r\n").is_ok() {
+        // not-sync: the client is slow on purpose.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    worker.kill(&server.engine);
+}
+
+#[test]
 fn the_rest_of_a_body_is_held_to_the_pace_of_bodies() {
     const LENGTH: usize = 20_000;
     let server = Server::start(EngineConfig {
@@ -351,6 +399,37 @@ fn a_refusal_reaches_a_client_that_has_said_all_it_had_to_say() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[test]
+fn a_unix_socket_is_its_successors_once_an_engine_drains() {
+    let path = std::env::temp_dir().join(format!("toolb-successor-{}", std::process::id()));
+    let start = || {
+        let listen = Listen::Uds {
+            path: path.clone(),
+            permissions: None,
+        };
+        let config = EngineConfig::default();
+        let mut engine = Engine::bind(config, Routes::default(), &[listen])?;
+        engine.start().unwrap();
+        Ok::<_, StartError>(engine)
+    };
+    let mut first = start().unwrap();
+    let _client = UnixStream::connect(&path).unwrap();
+    assert!(start().is_err());
+    first.drain();
+    while UnixStream::connect(&path).is_ok() {}
+    let mut second = start().unwrap();
+    first.stop();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    second.stop();
+    assert!(!path.exists());
 }
 
 /// Begins its answer, and ends it when it is told to.

@@ -143,6 +143,64 @@ fn what_has_answered_without_a_start_is_not_called_back() {
 // The end.
 
 #[test]
+fn a_start_out_of_order_gives_its_window_back() {
+    let server = Server::start(EngineConfig::default());
+    let mut peer = Peer::with_window(&server, 2);
+    let mut clients = [(); 4].map(|()| connect(&server.address));
+    for (number, client) in (1..).zip(&mut clients) {
+        ask(client, CLIENTS_PATH);
+        while server.engine.stats().requests < number {
+            std::thread::yield_now();
+        }
+    }
+    peer.request();
+    // The first one stays where it is; each of the others lets the next one in.
+    for _ in 1..3 {
+        let it = peer.request();
+        assert!(peer.start(it));
+        peer.lane.ring(0).notice.bump();
+        peer.publish();
+    }
+    peer.request();
+}
+
+#[test]
+fn what_found_no_room_in_a_ring_has_not_been_sent() {
+    const LANES: usize = 3;
+    let server = Server::start(EngineConfig::default());
+    let body = "x".repeat(16 * 1024);
+    let length = body.len();
+    let request = format!("POST /c HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{body}");
+    let mut peer = Peer::attach(&server);
+    // As many as the lane has slots for, and one more than its ring has room for.
+    let mut clients: Vec<_> = (0..16).map(|_| connect(&server.address)).collect();
+    for (number, client) in (1..).zip(&mut clients) {
+        client.get_mut().write_all(request.as_bytes()).unwrap();
+        while server.engine.stats().requests < number {
+            std::thread::yield_now();
+        }
+    }
+    for lane in 1..=LANES {
+        // All that finds room is shown at once.
+        while !peer.lane.ring(0).requests.refresh().unwrap() {
+            std::thread::yield_now();
+        }
+        server.engine.lane_down(&peer.handle);
+        if lane < LANES {
+            peer = Peer::attach(&server);
+        }
+    }
+    let mut last = server.attach(ConsumerOptions::default(), support::Echo::default());
+    let answers: Vec<_> = clients
+        .iter_mut()
+        .map(|it| receive(it).unwrap().status)
+        .collect();
+    let died = answers.iter().filter(|status| **status == 502).count();
+    assert_eq!(died, 15, "{answers:?}");
+    last.kill(&server.engine);
+}
+
+#[test]
 fn done_without_an_end() {
     let got = act(Lane::Kept, |peer, it| {
         assert!(peer.start(it));
@@ -598,7 +656,8 @@ fn babble(engine: &Engine, peer: &mut Peer, seed: u64, mut held: Vec<RecordHeade
         };
         if kind == Kind::ResponseFile && random.below(3) > 0 {
             let file = memory::create(c"test", 2900).unwrap();
-            engine.lane_file(
+            // There may be no such loop.
+            let _ = engine.lane_file(
                 &peer.handle,
                 random.below(9) as u16 / 8,
                 it.slot,

@@ -10,18 +10,23 @@ export RUST_BACKTRACE=0
 
 RUSTFLAGS='--cfg shuttle' cargo test -q -p toolb-core --test shuttle_dispatch
 
-for mutant in no_push_recheck no_release_recheck; do
-    if out=$(RUSTFLAGS="--cfg shuttle --cfg mutant=\"$mutant\"" \
-        cargo test -q -p toolb-core --test shuttle_dispatch a_lone_waiter 2>&1); then
-        echo "mutant $mutant survived" >&2
+# mutant NAME TEST MESSAGE: the test must fail with the message.
+mutant() {
+    if out=$(RUSTFLAGS="--cfg shuttle --cfg mutant=\"$1\"" \
+        cargo test -q -p toolb-core --test shuttle_dispatch "$2" 2>&1); then
+        echo "mutant $1 survived" >&2
         exit 1
     fi
     case $out in
-    *'stranded: a ticket waits while a lane has room'*) echo "mutant $mutant: found" ;;
+    *"$3"*) echo "mutant $1: found" ;;
     *)
         printf '%s\n' "$out" >&2
-        echo "mutant $mutant failed for another reason" >&2
+        echo "mutant $1 failed for another reason" >&2
         exit 1
         ;;
     esac
-done
+}
+
+mutant no_push_recheck a_lone_waiter 'stranded: a ticket waits while a lane has room'
+mutant no_release_recheck a_lone_waiter 'stranded: a ticket waits while a lane has room'
+mutant no_second_call a_start_is_heard_of 'stranded: a loop sleeps and does not hear of starts'

@@ -9,7 +9,6 @@ use toolb_core::engine::Listen;
 
 use crate::consumer::consumer_options;
 use crate::guard::{entry, object, place, put_text, text, text_bytes};
-use crate::last_error::fail;
 use crate::{toolb_consumer, toolb_consumer_options, toolb_engine, toolb_status};
 
 /// Has the engine send requests that no route matches to consumers, in place of answering 404. They
@@ -40,11 +39,6 @@ pub unsafe extern "C" fn toolb_engine_pool(
                 (!path.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(path)))
             }
         };
-        if path.as_ref().is_some_and(|path| !path.is_absolute()) {
-            let text =
-                "the path of a bus begins with a slash: consumers look for it from elsewhere";
-            return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
-        }
         engine.open_pool(path)
     })
 }
@@ -88,14 +82,7 @@ pub unsafe extern "C" fn toolb_engine_stream_pool_unix(
     entry(|| {
         // SAFETY: the caller's promise.
         let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
-        if path.is_empty() || mode > 0o7777 {
-            let text = "give toolb_engine_stream_pool_unix a path, and a mode such as 0660";
-            return Err(engine.refuse(text));
-        }
-        engine.pass_streams(Listen::Uds {
-            path: OsStr::from_bytes(path).into(),
-            permissions: (mode != 0).then_some(mode),
-        })
+        engine.pass_streams(engine.unix(path, mode)?)
     })
 }
 

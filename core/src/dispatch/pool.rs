@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use super::{
     lane::{Gate, Lane, LaneLimits, Work},
     line::WaitingLine,
-    sync::{AtomicU64, AtomicUsize, Line, Mutex, Ordering, fence},
+    sync::{AtomicBool, AtomicU64, AtomicUsize, Line, Mutex, Ordering, fence},
     ticket::Ticket,
 };
 
@@ -60,6 +60,8 @@ pub struct Pool {
     registry: Mutex<()>,
     /// Exchanges in the pool; counted only under a limit.
     admitted: Line<AtomicUsize>,
+    /// Every loop has been told to ask for starts, and none has found since that nobody waits.
+    asked: AtomicBool,
 }
 
 impl Pool {
@@ -74,6 +76,7 @@ impl Pool {
             lanes: (0..MAX_LANES).map(|_| OnceLock::new()).collect(),
             registry: Mutex::new(()),
             admitted: Line(AtomicUsize::new(0)),
+            asked: AtomicBool::new(false),
         }
     }
 
@@ -232,6 +235,35 @@ impl Pool {
         if let Some(lane) = self.lane(lane) {
             lane.stall(stalled);
         }
+    }
+
+    /// For whoever has just joined the line: a start makes room in a window, also on rings of loops
+    /// that sleep. `tell_others` is called unless every loop knows; it makes each of the others call
+    /// [`Pool::wants_starts`] once more.
+    pub fn ask_for_starts(&self, tell_others: impl FnOnce()) {
+        if !self.asked.swap(true, Ordering::SeqCst) {
+            tell_others();
+        }
+    }
+
+    /// Whether a loop is to hear of starts, as somebody waits. It asks before it sleeps.
+    pub fn wants_starts(&self, tell_others: impl FnOnce()) -> bool {
+        if self.waiting() > 0 {
+            return true;
+        }
+        if !self.asked.load(Ordering::SeqCst) {
+            return false;
+        }
+        self.asked.store(false, Ordering::SeqCst);
+        // Whoever joined the line before that found the loops asked already and told nobody; and
+        // others may have seen since that they are not, and be about to sleep.
+        if self.waiting() == 0 {
+            return false;
+        }
+        if !cfg!(mutant = "no_second_call") {
+            self.ask_for_starts(tell_others);
+        }
+        true
     }
 
     /// Exchanges that wait for room.

@@ -245,3 +245,22 @@ impl Conn {
             .is_some_and(|exchange| exchange.writer.is_some())
     }
 }
+
+#[cfg(test)]
+impl Conn {
+    /// One whose client is gone.
+    pub(super) fn of_test() -> Self {
+        use std::net::{SocketAddr, TcpStream};
+
+        use crate::sys::socket::Listener;
+
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
+        let _client = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
+        loop {
+            if let Some((socket, _)) = listener.accept().unwrap() {
+                return Self::new(socket, None, 0, 0);
+            }
+        }
+    }
+}

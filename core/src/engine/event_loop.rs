@@ -4,7 +4,6 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::bus::{self, Sleeper};
@@ -16,7 +15,7 @@ use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
 use super::conn::{Conn, Exchange};
-use super::context::Calls;
+use super::context::{Calls, LetGo};
 use super::inline::Response;
 use super::lane::LaneEnd;
 use super::mailbox::Letter;
@@ -145,6 +144,7 @@ impl Loop {
         listeners: Vec<Listener>,
         services: Services,
         epoll: Epoll,
+        let_go: LetGo,
     ) -> Self {
         Self {
             index,
@@ -166,7 +166,7 @@ impl Loop {
             conns: Slab::new(),
             lanes: Vec::new(),
             deadlines: Deadlines::new(),
-            calls: Calls::new(Streams::new(index, services.options)),
+            calls: Calls::new(Streams::new(index, services.options), let_go),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             head: Head::default(),
@@ -188,6 +188,7 @@ impl Loop {
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
+        self.look_at_the_clock();
         let shared = self.shared.clone();
         self.states = shared.routes.inline.make_states(&mut self.context());
         drop(shared);
@@ -229,8 +230,11 @@ impl Loop {
         // Callbacks may point into the states, and connections lead to neither.
         self.stats().closed.add(self.conns.len() as u64);
         self.conns = Slab::new();
-        self.calls = Calls::new(Streams::new(self.index, Vec::new()));
-        self.states = Vec::new();
+        let none = Calls::new(Streams::new(self.index, Vec::new()), self.calls.let_go);
+        let calls = std::mem::replace(&mut self.calls, none);
+        self.context().let_go(calls);
+        let states = std::mem::take(&mut self.states);
+        self.context().let_go(states);
     }
 
     /// Decides how long to sleep, and announces sleep if it is for longer than a moment.
@@ -349,10 +353,12 @@ impl Loop {
 
     /// Publishes what this turn wrote for consumers and wakes those that sleep.
     pub(super) fn flush_lanes(&mut self) {
-        let wants_starts = self.want_starts();
+        let wants_starts = self.shared.wants_starts(self.index);
         for lane in self.lanes.iter_mut().flatten() {
             if lane.wants_starts != wants_starts {
                 lane.wants_starts = wants_starts;
+                // Of those from before there is no notice.
+                lane.look_for_starts |= wants_starts;
                 lane.ends.requests.want_starts(wants_starts);
             }
             lane.touched |= lane.ends.requests.publish();
@@ -365,18 +371,6 @@ impl Loop {
                 let _ = lane.ends.waker.kick();
             }
         }
-    }
-
-    /// Whether consumers are to tell of starts, which give the queue room.
-    fn want_starts(&self) -> bool {
-        let waiting = self.shared.pool.waiting() > 0;
-        if waiting || !self.shared.wants_starts.load(Ordering::Relaxed) {
-            return waiting;
-        }
-        self.shared.wants_starts.store(false, Ordering::Relaxed);
-        // Whoever queued a request meanwhile saw the flag set and told nobody.
-        bus::fence();
-        self.shared.pool.waiting() > 0
     }
 
     pub(super) fn mailbox(&self) -> &super::mailbox::Mailbox {

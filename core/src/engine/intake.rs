@@ -8,7 +8,7 @@ use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
-use super::event_loop::{Loop, Purpose, READ_BUFFER, TURN_BUDGET};
+use super::event_loop::{Loop, Purpose, TURN_BUDGET};
 
 /// Accept at most this many connections before others have had their turn.
 const ACCEPT_BATCH: usize = 64;
@@ -101,7 +101,9 @@ impl Loop {
             }
         }
         self.at = u64::MAX;
-        self.stow_input(key);
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.stow(&mut self.read_buffer);
+        }
         self.set_timer(key);
     }
 
@@ -124,16 +126,7 @@ impl Loop {
         if !conn.can_read {
             return false;
         }
-        if conn.input.capacity() == 0 {
-            conn.input = std::mem::take(&mut self.read_buffer);
-        }
-        if conn.consumed > 0 {
-            conn.input.drain(..conn.consumed);
-            conn.consumed = 0;
-        }
-        if conn.input.capacity() - conn.input.len() < 4096 {
-            conn.input.reserve(READ_BUFFER - 4096);
-        }
+        conn.make_room(&mut self.read_buffer);
         let room = conn.input.capacity() - conn.input.len();
         match conn.socket.recv(&mut conn.input) {
             Ok(0) => {
@@ -144,7 +137,7 @@ impl Loop {
                 // A short read has emptied the socket: the next byte will be a new edge. Behind a
                 // hang-up there is no next edge, so its end of stream must be read for.
                 conn.can_read = count == room || conn.hung_up;
-                if conn.phase == Phase::Head && conn.input.len() == count {
+                if conn.phase == Phase::Head && conn.input.len() == count && !conn.drop_line_end() {
                     conn.since = self.now;
                 }
                 conn.moved = self.now;
@@ -183,27 +176,6 @@ impl Loop {
         }
     }
 
-    /// Gives the loop its buffer back, so that a connection that waits holds only what it must.
-    fn stow_input(&mut self, key: u64) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        if conn.input.capacity() == 0 {
-            return;
-        }
-        let rest = match conn.unread() {
-            [] => Vec::new(),
-            _ if conn.consumed == 0 && self.read_buffer.capacity() >= READ_BUFFER => return,
-            rest => rest.to_vec(),
-        };
-        let mut buffer = std::mem::replace(&mut conn.input, rest);
-        conn.consumed = 0;
-        if self.read_buffer.capacity() == 0 {
-            buffer.clear();
-            self.read_buffer = buffer;
-        }
-    }
-
     fn advance_head(&mut self, key: u64, budget: &mut usize) -> bool {
         let Some(conn) = self.conns.get_mut(key) else {
             return false;
@@ -212,6 +184,7 @@ impl Loop {
             // A client that asks and does not read: sending its answers goes on with it.
             return false;
         }
+        conn.drop_line_end();
         if !conn.unread().is_empty() {
             let unread = &conn.input[conn.consumed..];
             match self.head.parse(unread, &self.shared.config.limits) {
@@ -404,9 +377,7 @@ impl Loop {
             let sent = exchange.body_inline + exchange.body_sent;
             let window = granted.saturating_sub(sent) as usize;
             if window == 0 {
-                if !lane.body_waiters.contains(&key) {
-                    lane.body_waiters.push(key);
-                }
+                lane.list_waiter(slot);
                 // The client's clock runs only while we want its bytes.
                 conn.wants_body = false;
                 return self.watch_for_hang_up(key);
@@ -427,9 +398,7 @@ impl Loop {
             }
             let part = window.min(BODY_PART);
             if !lane.room_for(part.min(unread)) {
-                if !lane.body_waiters.contains(&key) {
-                    lane.body_waiters.push(key);
-                }
+                lane.list_waiter(slot);
                 conn.wants_body = false;
                 return self.watch_for_hang_up(key);
             }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
+use super::file_desk::FileDesk;
 use super::files::Meeting;
 
 /// No connection: the client has left, or has its answer, and only the slot is still held.
@@ -30,8 +31,12 @@ pub struct LaneHandle {
     /// Loops that have yet to let go of it.
     pub(super) leaving: AtomicUsize,
     pub(super) poisoned: AtomicBool,
+    /// The files that it hands over.
+    pub(super) files: FileDesk,
     /// It gets no work any more, even if it has not come up on every loop yet.
     closed: Mutex<bool>,
+    /// Loops that take its consumer for stalled.
+    stalled_on: AtomicUsize,
 }
 
 impl LaneHandle {
@@ -55,7 +60,9 @@ impl LaneHandle {
             arriving: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
+            files: FileDesk::default(),
             closed: Mutex::new(false),
+            stalled_on: AtomicUsize::new(0),
         })
     }
 
@@ -105,8 +112,8 @@ pub(super) struct LaneEnd {
     pub(super) slots: Vec<Held>,
     /// Sent and not known to have started, oldest first.
     pub(super) unstarted: VecDeque<Unstarted>,
-    /// Connections whose request body waits for a grant or for room in the ring.
-    pub(super) body_waiters: Vec<u64>,
+    /// Slots of exchanges whose body waits for a grant or for room in the ring, each once.
+    body_waiters: Vec<u16>,
     /// Exchanges whose head waits for room in the ring.
     pub(super) head_waiters: VecDeque<Waiting>,
     /// A head or a body found no room in the ring and waits for it.
@@ -117,11 +124,13 @@ pub(super) struct LaneEnd {
     pub(super) touched: bool,
     /// A record violated the contract: nothing more is read.
     pub(super) poisoned: bool,
-    /// It is known to the pool as stalled.
-    pub(super) stalled: bool,
+    /// This loop takes the consumer for stalled.
+    stalled: bool,
     /// Since then the consumer has started or said something.
     pub(super) moved: bool,
     pub(super) wants_starts: bool,
+    /// Any of the unstarted records may have started, not the oldest alone.
+    pub(super) look_for_starts: bool,
     /// Slots in use here.
     pub(super) held: usize,
     /// Where files and the records that speak of them wait for each other.
@@ -135,12 +144,18 @@ pub(super) struct LaneEnd {
 pub(super) struct Held {
     pub(super) generation: u32,
     pub(super) in_use: bool,
+    /// Its head is in the ring: the consumer may have seen it.
+    pub(super) sent: bool,
     /// Known to have started; its record need not be kept.
     pub(super) started: bool,
     /// The message has ended; only DONE is missing.
     pub(super) ended: bool,
+    /// The consumer is done with it, but its file is still awaited.
+    pub(super) done: bool,
     /// It was called back, too late as it seemed then.
     pub(super) recalled: bool,
+    /// It stands in `body_waiters`, perhaps since an earlier use of the slot.
+    pub(super) listed: bool,
     /// The connection, or `NOBODY`.
     pub(super) conn: u64,
 }
@@ -166,9 +181,12 @@ impl LaneEnd {
         let empty = Held {
             generation: 0,
             in_use: false,
+            sent: false,
             started: false,
             ended: false,
+            done: false,
             recalled: false,
+            listed: false,
             conn: NOBODY,
         };
         Self {
@@ -185,6 +203,7 @@ impl LaneEnd {
             stalled: false,
             moved: false,
             wants_starts: false,
+            look_for_starts: false,
             held: 0,
             meeting: Meeting::default(),
             suspicion: None,
@@ -199,10 +218,66 @@ impl LaneEnd {
             .filter(|held| held.in_use && held.generation == generation)
     }
 
+    /// The use of a slot is over.
+    pub(super) fn free(&mut self, slot: u16, generation: u32, pool: &Pool) {
+        if let Some(held) = self.held(slot, generation) {
+            held.in_use = false;
+            self.held -= 1;
+            self.meeting.forget(slot, generation);
+            pool.finished(self.handle.index, slot, generation);
+        }
+    }
+
     /// Whether the consumer has begun the exchange; if not, and it has been cancelled and a fence
     /// stands between, it never will.
     pub(super) fn has_started(&self, slot: u16, generation: u32) -> bool {
         self.ends.slots.started(slot) == generation
+    }
+
+    /// Takes out of the unstarted records, on a notice, those that need no watching any more, wherever
+    /// they stand, and names the slots of those that have started.
+    pub(super) fn take_started(&mut self) -> Vec<u16> {
+        let mut started = Vec::new();
+        self.unstarted.retain(
+            |&Unstarted {
+                 slot, generation, ..
+             }| {
+                let held = self.slots[usize::from(slot)];
+                let waits = held.in_use && held.generation == generation && !held.started;
+                let has_started = self.ends.slots.started(slot) == generation;
+                if waits && has_started {
+                    started.push(slot);
+                }
+                waits && !has_started
+            },
+        );
+        started
+    }
+
+    /// The body of the exchange in `slot` waits for a grant or for room in the ring.
+    pub(super) fn list_waiter(&mut self, slot: u16) {
+        let listed = &mut self.slots[usize::from(slot)].listed;
+        if !std::mem::replace(listed, true) {
+            self.body_waiters.push(slot);
+        }
+    }
+
+    /// The connections whose bodies wait, and no longer do.
+    pub(super) fn take_waiters(&mut self) -> Vec<u64> {
+        let slots = std::mem::take(&mut self.body_waiters);
+        let held = slots.into_iter().map(|slot| {
+            let held = &mut self.slots[usize::from(slot)];
+            held.listed = false;
+            *held
+        });
+        held.filter(|held| held.in_use && held.conn != NOBODY)
+            .map(|held| held.conn)
+            .collect()
+    }
+
+    /// Whether there is anything to read or to go on with: the second look before sleep.
+    pub(super) fn has_news(&mut self) -> bool {
+        self.ends.has_news() || self.try_again || (self.look_for_starts && self.has_starts())
     }
 
     /// Tells the consumer that nobody wants this exchange any more.
@@ -210,6 +285,27 @@ impl LaneEnd {
         self.ends.slots.cancel(slot, generation);
         self.ends.notice.bump();
         self.touched = true;
+    }
+
+    /// What this loop sent waits too long in front of the consumer. The pool is told each time: another
+    /// loop may have taken it back in the instant when this one came in.
+    pub(super) fn stall(&mut self, pool: &Pool) {
+        self.moved = false;
+        if !std::mem::replace(&mut self.stalled, true) {
+            self.handle.stalled_on.fetch_add(1, Ordering::AcqRel);
+        }
+        pool.mark_stalled(self.handle.index, true);
+    }
+
+    /// Nothing of this loop waits in front of the consumer. It is trusted again once it has moved, and
+    /// no other loop finds it stalled: what was called back is no sign of life.
+    pub(super) fn caught_up(&mut self, pool: &Pool) {
+        if self.stalled && self.moved {
+            self.stalled = false;
+            if self.handle.stalled_on.fetch_sub(1, Ordering::AcqRel) == 1 {
+                pool.mark_stalled(self.handle.index, false);
+            }
+        }
     }
 
     /// Whether the ring has room for a record with `len` bytes; if not, the consumer is asked to
@@ -235,6 +331,20 @@ impl LaneEnd {
         }
     }
 
+    fn has_starts(&self) -> bool {
+        let mut unstarted = self.unstarted.iter();
+        unstarted.any(|one| self.has_started(one.slot, one.generation))
+    }
+
+    /// Forgets that somebody waits for the ring: whoever still does and finds no room says so again.
+    /// If nobody does any more, the room that came must not keep the loop awake.
+    pub(super) fn stop_waiting(&mut self) {
+        self.try_again = false;
+        if std::mem::take(&mut self.ring_is_full) && !self.ends.requests.has_room(0) {
+            self.ring_is_full = true;
+        }
+    }
+
     /// Whether the ring has moved on and a head or a body waits for that.
     pub(super) fn has_room_for_waiters(&self) -> bool {
         self.try_again || (self.ring_is_full && self.ends.requests.space_came())
@@ -243,7 +353,115 @@ impl LaneEnd {
 
 #[cfg(test)]
 mod tests {
+    use crate::bus::{ConsumerLane, Kind, RecordHeader};
+    use crate::dispatch::{PoolLimits, Work};
+
     use super::*;
+
+    #[test]
+    fn whose_body_waits_is_listed_once_and_as_long_as_its_slot_is_held() {
+        let page = StatusPage::create(1, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 2,
+            concurrency: 2,
+            window: 2,
+            streams: 0,
+        };
+        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        for held in &mut lane.slots {
+            held.in_use = true;
+            held.conn = 7;
+        }
+        for _ in 0..3 {
+            lane.list_waiter(1);
+        }
+        lane.list_waiter(0);
+        lane.slots[0].conn = NOBODY;
+        assert_eq!(lane.take_waiters(), [7]);
+        assert_eq!(lane.take_waiters(), []);
+        lane.list_waiter(1);
+        assert_eq!(lane.take_waiters(), [7]);
+    }
+
+    #[test]
+    fn room_that_nobody_waits_for_is_no_news() {
+        let page = StatusPage::create(1, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 1,
+            concurrency: 1,
+            window: 1,
+            streams: 0,
+        };
+        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+        let mut consumer =
+            ConsumerLane::open(handle.fds().into_iter().map(copy).collect()).unwrap();
+        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        let header = RecordHeader {
+            kind: Kind::RequestBody as u8,
+            flags: 0,
+            aux: 0,
+            owner: 0,
+            slot: 0,
+            generation: 1,
+            len: 0,
+        };
+        let part = [0; 32 * 1024];
+        while lane.room_for(part.len()) {
+            assert!(lane.ends.requests.push(header, &[&part]));
+        }
+        lane.ends.requests.publish();
+        let requests = &mut consumer.ring(0).requests;
+        requests.refresh().unwrap();
+        while requests.peek().unwrap().is_some() {
+            requests.skip();
+        }
+        requests.release();
+        assert!(lane.has_room_for_waiters() && lane.has_news());
+        lane.stop_waiting();
+        assert!(!lane.has_room_for_waiters() && !lane.has_news());
+    }
+
+    #[test]
+    fn a_consumer_is_stalled_as_long_as_one_loop_finds_it_so() {
+        let page = StatusPage::create(2, 1).unwrap();
+        let limits = LaneLimits {
+            slots: 9,
+            concurrency: 9,
+            window: 9,
+            streams: 0,
+        };
+        let pool = Pool::new(PoolLimits {
+            queue_size: 1,
+            limit_concurrency: None,
+        });
+        let index = pool.add_lane(limits).unwrap();
+        let handle = Arc::new(LaneHandle::new(1, index, &limits, 2, &page).unwrap());
+        handle.open(&pool);
+        let is_trusted = || {
+            let room = pool.reserve_elsewhere(Work::Request, u16::MAX);
+            room.inspect(|room| pool.release(*room)).is_some()
+        };
+        let mut ends = [0, 1].map(|index| LaneEnd::new(handle.clone(), index));
+        for end in &mut ends {
+            end.stall(&pool);
+        }
+        assert!(!is_trusted());
+        ends[0].moved = true;
+        ends[0].caught_up(&pool);
+        assert!(!is_trusted(), "the other loop's record still waits");
+        ends[1].caught_up(&pool);
+        assert!(!is_trusted(), "it was called back: no sign of life");
+        ends[1].moved = true;
+        ends[1].caught_up(&pool);
+        assert!(is_trusted());
+        ends[0].stall(&pool);
+        // As if the other loop had taken it back late.
+        pool.mark_stalled(index, false);
+        ends[0].stall(&pool);
+        assert!(!is_trusted());
+    }
 
     #[test]
     fn what_is_overdue_and_finds_no_room_is_not_looked_at_all_the_time() {

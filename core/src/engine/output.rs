@@ -445,23 +445,11 @@ fn after(base: u64, timeout: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{SocketAddr, TcpStream};
-
-    use crate::sys::socket::Listener;
-
     use super::*;
 
     #[test]
     fn a_long_response_is_moved_once_for_each_time_it_halves() {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
-        let _client = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
-        let (socket, _) = loop {
-            if let Some(accepted) = listener.accept().unwrap() {
-                break accepted;
-            }
-        };
-        let mut conn = Conn::new(socket, None, 0, 0);
+        let mut conn = Conn::of_test();
         conn.output = vec![0; 64 << 20];
         let (mut moves, mut before) = (0, conn.unsent());
         while conn.unsent() > 64 * 1024 {

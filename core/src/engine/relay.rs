@@ -10,7 +10,6 @@ use crate::dispatch::{Admission, Reservation, Ticket, Work};
 use super::conn::Place;
 use super::event_loop::{Loop, Timer};
 use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
-use super::mailbox::Letter;
 use super::shared::ControlEvent;
 
 /// A request that no consumer started is sent at most this often.
@@ -35,21 +34,25 @@ impl Loop {
         }
     }
 
-    /// Sends again what no consumer has started, ahead of what waits.
-    pub(super) fn readmit(&mut self, key: u64) {
-        let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        else {
+    /// Sends again what a consumer was sent and has not started, unless it was so too often.
+    pub(super) fn try_again(&mut self, key: u64) {
+        let Some(exchange) = self.exchange(key) else {
+            return;
+        };
+        exchange.attempts += 1;
+        if exchange.attempts >= ATTEMPTS {
+            self.detach(key);
+            return self.answer_simply(key, 502, "the application's worker died\n", &[]);
+        }
+        self.readmit(key);
+    }
+
+    /// Finds another lane for what has not been sent, ahead of what waits.
+    fn readmit(&mut self, key: u64) {
+        let Some(exchange) = self.exchange(key) else {
             return;
         };
         exchange.place = Place::Here;
-        exchange.attempts += 1;
-        if exchange.attempts >= ATTEMPTS {
-            self.shared.pool.leave();
-            return self.answer_simply(key, 502, "the application's worker died\n", &[]);
-        }
         self.stats().redispatched.add(1);
         let work = self.work(key);
         match self.shared.pool.readmit(work, self.index, key) {
@@ -78,10 +81,7 @@ impl Loop {
             exchange.place = Place::Queued(ticket, until);
         }
         self.set_timer(key);
-        // Room may come free on rings of loops that sleep: let them ask to be told.
-        if !self.shared.wants_starts.swap(true, Ordering::Relaxed) {
-            self.shared.broadcast(Some(self.index), || Letter::Pump);
-        }
+        self.shared.ask_for_starts(self.index);
     }
 
     /// A ticket of this loop has got room.
@@ -139,9 +139,12 @@ impl Loop {
         lane.slots[usize::from(slot)] = Held {
             generation,
             in_use: true,
+            sent: false,
             started: false,
             ended: false,
+            done: false,
             recalled: false,
+            listed: lane.slots[usize::from(slot)].listed,
             conn: key,
         };
         lane.held += 1;
@@ -197,11 +200,10 @@ impl Loop {
                 let pushed = lane.ends.requests.push(header, &[&exchange.record]);
                 debug_assert!(pushed, "the ring had room for the head");
                 lane.touched = true;
-            } else if let Some(held) = lane.held(slot, generation) {
+                lane.slots[usize::from(slot)].sent = true;
+            } else {
                 // The consumer has never heard of it, so it will not say that it is done.
-                held.in_use = false;
-                lane.held -= 1;
-                self.shared.pool.finished(index, slot, generation);
+                lane.free(slot, generation, &self.shared.pool);
             }
             lane.head_waiters.pop_front();
         }
@@ -210,19 +212,27 @@ impl Loop {
     /// Goes on with bodies and heads that waited for a grant or for room on this lane.
     pub(super) fn wake_waiters(&mut self, index: u16) {
         if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
-            lane.try_again = false;
+            lane.stop_waiting();
         }
         self.send_heads(index);
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;
         };
-        for key in std::mem::take(&mut lane.body_waiters) {
+        for key in lane.take_waiters() {
             self.mark_ready(key);
         }
     }
 
     /// Takes note of which records have started: their window is free, their copies can go.
     pub(super) fn note_starts(&mut self, index: u16) {
+        if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut()
+            && std::mem::take(&mut lane.look_for_starts)
+        {
+            for slot in lane.take_started() {
+                self.note_start(index, slot);
+            }
+        }
+        // Most start in the order in which they were sent.
         loop {
             let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
                 return;
@@ -231,12 +241,7 @@ impl Loop {
                 slot, generation, ..
             }) = lane.unstarted.front()
             else {
-                // What was called back is no sign of life.
-                if lane.stalled && lane.moved {
-                    lane.stalled = false;
-                    self.shared.pool.mark_stalled(index, false);
-                }
-                return;
+                return lane.caught_up(&self.shared.pool);
             };
             let held = lane.slots[usize::from(slot)];
             let waits = held.in_use && held.generation == generation && !held.started;
@@ -300,10 +305,7 @@ impl Loop {
         if self.now < oldest.sent_at + RECALL_AFTER {
             return None;
         }
-        lane.moved = false;
-        if !std::mem::replace(&mut lane.stalled, true) {
-            self.shared.pool.mark_stalled(index, true);
-        }
+        lane.stall(&self.shared.pool);
         Some((oldest.slot, oldest.generation))
     }
 
@@ -402,6 +404,8 @@ impl Loop {
                 self.detach(key);
                 self.stats().worker_died.add(1);
                 self.answer_simply(key, 502, "the application's worker died\n", &[]);
+            } else if held.sent {
+                self.try_again(key);
             } else {
                 self.readmit(key);
             }

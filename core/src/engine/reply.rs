@@ -34,7 +34,9 @@ impl Loop {
                 self.poison(index, violation.to_string());
                 continue;
             }
-            if lane.ends.notice.changed() || lane.has_room_for_waiters() {
+            let noticed = lane.ends.notice.changed();
+            lane.look_for_starts |= noticed;
+            if noticed || lane.has_room_for_waiters() {
                 self.wake_waiters(index);
             }
             self.drain_lane(index);
@@ -44,25 +46,8 @@ impl Loop {
 
     /// Whether any lane has something to read or to go on with, after `arm`.
     pub(super) fn lanes_have_news(&mut self) -> bool {
-        for lane in self.lanes.iter_mut().flatten() {
-            if lane.poisoned {
-                continue;
-            }
-            // A violation is news too: the next drain deals with it.
-            if lane.ends.responses.refresh().unwrap_or(true) || lane.ends.notice.is_pending() {
-                return true;
-            }
-            if lane.wants_starts
-                && let Some(oldest) = lane.unstarted.front()
-                && lane.has_started(oldest.slot, oldest.generation)
-            {
-                return true;
-            }
-            if lane.has_room_for_waiters() {
-                return true;
-            }
-        }
-        false
+        let mut lanes = self.lanes.iter_mut().flatten();
+        lanes.any(|lane| !lane.poisoned && lane.has_news())
     }
 
     /// Reads the records of one lane. True: the budget ended it, there is more.
@@ -123,7 +108,7 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return Ok(());
         };
-        let Some(&mut held) = lane.held(slot, generation) else {
+        let Some(held) = lane.held(slot, generation).filter(|held| !held.done) else {
             return match record.flags & flags::MUST_UNDERSTAND {
                 0 => Err(Offence::Borrowed(
                     "a record speaks of an exchange that is not in flight",
@@ -131,6 +116,7 @@ impl Loop {
                 _ => Err(Offence::Borrowed("a record must be understood and is not")),
             };
         };
+        let held = *held;
         let body = [Kind::ResponseBody as u8, Kind::Data as u8].contains(&record.kind);
         if held.ended && !body {
             return Err(Offence::Borrowed("a message goes on after its end"));
@@ -185,16 +171,19 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return Ok(());
         };
+        let awaits_file = lane.meeting.awaits(slot, generation);
         let Some(held) = lane.held(slot, generation) else {
             return Ok(());
         };
         held.ended |= end;
         if record.flags & flags::DONE != 0 || record.kind == Kind::Cancelled as u8 {
             let unanswered = held.conn;
-            held.in_use = false;
-            lane.held -= 1;
-            lane.meeting.forget(slot);
-            self.shared.pool.finished(index, slot, generation);
+            if awaits_file {
+                // Else a consumer could leave behind as many clients without a file as it likes.
+                held.done = true;
+                return Ok(());
+            }
+            lane.free(slot, generation, &self.shared.pool);
             if unanswered != NOBODY {
                 // DONE without END: the consumer let go of an exchange that it never answered.
                 self.respond_abort(unanswered);
@@ -225,7 +214,7 @@ impl Loop {
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
         match untouched {
-            true => self.readmit(key),
+            true => self.try_again(key),
             // What was sent of its body since cannot be sent again.
             false => self.respond_abort(key),
         }
@@ -381,9 +370,12 @@ impl Loop {
             return;
         }
         let place = std::mem::replace(&mut exchange.place, Place::Here);
-        if let Place::Token(outbox) = &place {
+        if let Place::File(answer) = &place {
+            self.abandon_file(answer);
+        } else if let Place::Token(outbox) = &place {
             // Its holder has ended it, so there is nobody to be told.
-            outbox.cancel();
+            let callbacks = outbox.cancel();
+            self.context().let_go(callbacks);
         } else if let Place::Lane {
             lane,
             slot,

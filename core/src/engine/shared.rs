@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use crate::bus::StatusPage;
 use crate::config::EngineConfig;
@@ -12,7 +11,6 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::eventfd::EventFd;
 
-use super::files::ReadOrder;
 use super::mailbox::{Letter, Mailbox};
 use super::routes::Routes;
 
@@ -48,13 +46,8 @@ pub(super) struct Shared {
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) stats: Vec<LoopStats>,
     pub(super) access: Option<AccessLog>,
-    /// How to ask the file thread, once there was something to ask it for; `None`: it cannot be
-    /// started.
-    pub(super) files: OnceLock<Option<Sender<ReadOrder>>>,
     /// What a request learns of the address it came to, by address.
     pub(super) servers: Vec<(String, u16)>,
-    /// The queue is waiting for window, so consumers are asked to tell of starts.
-    pub(super) wants_starts: AtomicBool,
     pub(super) draining: AtomicBool,
     /// Raw connections that consumers hold or wait for.
     pub(super) open_streams: AtomicUsize,
@@ -72,6 +65,23 @@ impl Shared {
                 mailbox.post(letter());
             }
         }
+    }
+
+    /// A request of loop `own` waits for room, which may come free on rings of loops that sleep: lets
+    /// them ask to be told of starts.
+    pub(super) fn ask_for_starts(&self, own: u16) {
+        self.pool.ask_for_starts(|| self.call_others(own));
+    }
+
+    /// Whether the consumers are to tell loop `own` of starts.
+    #[inline]
+    pub(super) fn wants_starts(&self, own: u16) -> bool {
+        self.pool.wants_starts(|| self.call_others(own))
+    }
+
+    /// Makes the other loops turn, and so ask `wants_starts` before they sleep again.
+    fn call_others(&self, own: u16) {
+        self.broadcast(Some(own), || Letter::Pump);
     }
 
     /// Tells the supervisor.

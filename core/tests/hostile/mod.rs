@@ -28,7 +28,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn attach(server: &Server) -> Self {
-        let handle = server.engine.new_lane(16, 16, 16, 16).unwrap();
+        Self::with_window(server, 16)
+    }
+
+    pub(crate) fn with_window(server: &Server, window: u16) -> Self {
+        let handle = server.engine.new_lane(16, 16, window, 16).unwrap();
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let fds = handle.fds().into_iter().map(copy).collect();
         let lane = ConsumerLane::open(fds).unwrap();

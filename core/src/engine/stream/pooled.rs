@@ -98,9 +98,7 @@ impl Loop {
                 }
             }
             if !may || !lane.room_for(part) {
-                if !lane.body_waiters.contains(&key) {
-                    lane.body_waiters.push(key);
-                }
+                lane.list_waiter(slot);
                 return false;
             }
             let header = RecordHeader {
