@@ -57,12 +57,13 @@
 
 /*
  The client has gone, the deadline has passed, or the engine has: nothing can be answered any more.
+ Of a stream: its connection broke, or its client took nothing for too long.
  The exchange still is the program's until toolb_exchange_done or _abort.
  */
 #define TOOLB_EVENT_CANCELLED 3
 
 /*
- An exchange that was told TOOLB_FULL has room again.
+ An exchange or stream that was told TOOLB_FULL has room again.
  */
 #define TOOLB_EVENT_WRITABLE 4
 
@@ -84,7 +85,22 @@
 #define TOOLB_EVENT_HANG_UP 7
 
 /*
- A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete.
+ A client has connected to an address of toolb_engine_stream_pool. The stream is an exchange without
+ a request: `exchange` is its number, toolb_exchange_write sends, toolb_exchange_end and then _done
+ close it, toolb_exchange_abort resets it. It lasts until the program has let go of it.
+ */
+#define TOOLB_EVENT_STREAM_OPEN 8
+
+/*
+ Bytes of a stream: `data`, until the next call of toolb_consumer_next, _poll, _arm or _wait. With
+ TOOLB_EVENT_END the client has ended its side: it sends no more, but still reads. Then `data` may
+ be empty.
+ */
+#define TOOLB_EVENT_STREAM_DATA 9
+
+/*
+ A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
+ TOOLB_EVENT_STREAM_DATA: the last one of its stream.
  */
 #define TOOLB_EVENT_END 1
 
@@ -321,6 +337,11 @@ typedef struct {
      Milliseconds to wait for an engine that is not there yet; by default it must be there.
      */
     uint32_t attach_patience_ms;
+    /*
+     Raw connections that it takes at once, among its exchanges, at most 65535; by default it takes
+     none. They come as TOOLB_EVENT_STREAM_OPEN from engines with a toolb_engine_stream_pool.
+     */
+    uint32_t streams;
 } toolb_consumer_options;
 
 /*
@@ -358,8 +379,8 @@ typedef struct {
      */
     uint64_t exchange;
     /*
-     Bytes of the request's body. Borrowed: those of a REQUEST until its exchange is over, those of
-     a BODY until the next call of toolb_consumer_next, _poll, _arm or _wait.
+     Bytes of the request's body, or of a stream. Borrowed: those of a REQUEST until its exchange is
+     over, others until the next call of toolb_consumer_next, _poll, _arm or _wait.
      */
     toolb_slice data;
     /*
@@ -488,6 +509,11 @@ typedef struct {
      The Server field of responses; NULL for "toolb", "" for none. Copied.
      */
     const char *server;
+    /*
+     Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
+     default.
+     */
+    uint32_t limit_streams;
 } toolb_options;
 
 /*
@@ -741,6 +767,28 @@ const char *toolb_version(void);
 toolb_status toolb_engine_pool(toolb_engine *engine, const char *bus_path);
 
 /*
+ Passes raw connections on to consumers: who connects to `host` and `port` (0: a free one is picked,
+ see toolb_engine_address) is told of by TOOLB_EVENT_STREAM_OPEN to one that takes streams, and
+ waits while there is none. Each takes one of that consumer's slots as long as it lasts. One that
+ finds no room for `queue_timeout_ms` is reset, and so is one beyond `limit_streams`. Any number of
+ addresses, before the engine starts, which needs toolb_engine_pool, too. The text is copied.
+
+ # Safety
+ `engine` is a live engine; `host` is NUL-terminated. Each may be NULL, which is answered by
+ TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_engine_stream_pool(toolb_engine *engine, const char *host, uint16_t port);
+
+/*
+ The same at a Unix socket; `path` and `mode` are as for toolb_engine_listen_unix.
+
+ # Safety
+ `engine` is a live engine; `path` is NUL-terminated. Each may be NULL, which is answered by
+ TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_engine_stream_pool_unix(toolb_engine *engine, const char *path, uint32_t mode);
+
+/*
  Copies the path at which consumers of a running engine attach to `buffer`; TOOLB_NOT_FOUND if
  there is none. `needed`, if not NULL, gets the size it takes. Any thread.
 
@@ -874,7 +922,8 @@ toolb_status toolb_consumer_flush(toolb_consumer *consumer);
  is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
  handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
  a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
- toolb_consumer_ready. For several threads, run a consumer on each.
+ toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
+ TOOLB_BAD_STATE if the consumer was attached with `streams`.
 
  # Safety
  `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
@@ -914,6 +963,9 @@ toolb_status toolb_consumer_free(toolb_consumer *consumer);
 /*
  Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
  answer a 500. TOOLB_BAD_STATE after the first write.
+
+ A stream (TOOLB_EVENT_STREAM_OPEN) has neither head nor request: this function, _field, _answer and
+ _file answer TOOLB_BAD_STATE for it.
 
  Of all functions of exchanges: `exchange` is the number that TOOLB_EVENT_REQUEST came with;
  TOOLB_NOT_FOUND if the consumer holds no such exchange, or no longer; TOOLB_GONE if its client has
@@ -973,7 +1025,7 @@ toolb_status toolb_exchange_file(toolb_consumer *consumer,
 
 /*
  Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
- head alone. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
+ head alone. On a stream it sends the bytes as they are. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
  used the window up; then TOOLB_EVENT_WRITABLE tells when to try again.
 
  # Safety
@@ -985,13 +1037,15 @@ toolb_status toolb_exchange_write(toolb_consumer *consumer,
                                   size_t len);
 
 /*
- Ends the response; one of which nothing was written has an empty body. The exchange goes on, for
+ Ends the response; one of which nothing was written has an empty body. Of a stream, what was written
+ goes out, and then the connection ends. The exchange goes on, for
  work after the response, until toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
 
  # Safety
  `consumer` is a live consumer or NULL.
  */
-toolb_status toolb_exchange_end(toolb_consumer *consumer, uint64_t exchange);
+toolb_status toolb_exchange_end(toolb_consumer *consumer,
+                                uint64_t exchange);
 
 /*
  Lets go of an exchange whose response was ended or whose client has gone: the request and its
@@ -1004,7 +1058,7 @@ toolb_status toolb_exchange_done(toolb_consumer *consumer, uint64_t exchange);
 
 /*
  Gives an exchange up and lets go of it: the engine answers 500, or breaks the response off if its
- head was sent. One that was ended stays so.
+ head was sent. A stream is reset. One that was ended stays so.
 
  # Safety
  `consumer` is a live consumer or NULL.
@@ -1012,14 +1066,15 @@ toolb_status toolb_exchange_done(toolb_consumer *consumer, uint64_t exchange);
 toolb_status toolb_exchange_abort(toolb_consumer *consumer, uint64_t exchange);
 
 /*
- Asks for no more of the request's body until toolb_exchange_resume; at most a window of it (64 KiB
+ Asks for no more of the request's body, or of a stream, until toolb_exchange_resume; at most a window of it (64 KiB
  by default) is on its way and still comes. Called right after TOOLB_EVENT_REQUEST it also keeps a
  client that waits for "100 Continue" from sending its body.
 
  # Safety
  `consumer` is a live consumer or NULL.
  */
-toolb_status toolb_exchange_pause(toolb_consumer *consumer, uint64_t exchange);
+toolb_status toolb_exchange_pause(toolb_consumer *consumer,
+                                  uint64_t exchange);
 
 /*
  Goes on with a request's body after toolb_exchange_pause. TOOLB_OK if it was not paused.
@@ -1028,6 +1083,22 @@ toolb_status toolb_exchange_pause(toolb_consumer *consumer, uint64_t exchange);
  `consumer` is a live consumer or NULL.
  */
 toolb_status toolb_exchange_resume(toolb_consumer *consumer, uint64_t exchange);
+
+/*
+ Copies the address of the exchange's client, such as "127.0.0.1", to `buffer` and its port to
+ `port`, which may be NULL; an empty text and 0 for clients of a Unix socket. `needed`, if not NULL,
+ gets the size that the text takes.
+
+ # Safety
+ `consumer` is a live consumer or NULL; `buffer` has room for `capacity` bytes; `port` and `needed`
+ may be written or are NULL.
+ */
+toolb_status toolb_exchange_peer(toolb_consumer *consumer,
+                                 uint64_t exchange,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *needed,
+                                 uint16_t *port);
 
 /*
  Keeps a pointer with the exchange; every further event of it carries it.

@@ -12,7 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 pub(crate) use engine::{EngineArgs, Grace, Log, switch};
 pub(crate) use values::workers;
 
-use values::{bus, folder, io_threads, target};
+use values::{bus, folder, io_threads, port, positive, target};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -114,6 +114,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) bus: Bus,
     #[command(flatten)]
+    pub(crate) streams: StreamPool,
+    #[command(flatten)]
     pub(crate) consumers: Consumers,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
@@ -173,6 +175,34 @@ pub(crate) struct Bus {
     /// The socket at which engine and consumers meet [default: $XDG_RUNTIME_DIR/toolb/bus]
     #[arg(long, env = "TOOLB_BUS", value_name = "FILE", value_parser = bus)]
     pub(crate) bus: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Raw connections")]
+pub(crate) struct StreamPool {
+    /// A port whose connections go to consumers as they are; 0 picks a free one [default: none]
+    #[arg(long, env = "TOOLB_STREAM_PORT", value_name = "PORT", value_parser = port)]
+    pub(crate) stream_port: Option<u16>,
+    /// The address of that port
+    #[arg(
+        long,
+        env = "TOOLB_STREAM_HOST",
+        value_name = "HOST",
+        default_value = "127.0.0.1"
+    )]
+    pub(crate) stream_host: String,
+    /// A Unix socket whose connections go to consumers as they are [default: none]
+    #[arg(long, env = "TOOLB_STREAM_UDS", value_name = "FILE")]
+    pub(crate) stream_uds: Option<PathBuf>,
+    /// Raw connections at once; more are reset
+    #[arg(
+        long,
+        env = "TOOLB_LIMIT_STREAMS",
+        value_name = "N",
+        default_value = "512",
+        value_parser = positive
+    )]
+    pub(crate) limit_streams: usize,
 }
 
 #[derive(Args, Debug)]

@@ -6,17 +6,20 @@ use std::path::Path;
 use std::process;
 
 use clap::ArgMatches;
+use clap::parser::ValueSource;
 use toolb_core::config::default_bus_path;
+use toolb_core::engine::Listen;
 use toolb_core::log::{self, Level};
 use toolb_core::server::{self, Event, GateOptions, ServeOptions};
 
-use crate::args::Serve;
+use crate::args::{Serve, StreamPool};
 use crate::engine::{engine_config, listener};
 
 /// Serves until a signal ends it; `Err` is what is wrong with the usage.
 pub(crate) fn serve(args: &Serve, matches: &ArgMatches) -> Result<i32, String> {
     let loops = args.consumers.io_threads;
-    let engine = engine_config(&args.engine, loops, io::stdout().is_terminal());
+    let mut engine = engine_config(&args.engine, loops, io::stdout().is_terminal());
+    engine.limit_streams = args.streams.limit_streams;
     engine.validate().map_err(|error| format!("--{error}"))?;
     let listeners = vec![listener(&args.engine, matches)?];
     let bus = args.bus.bus.clone().unwrap_or_else(default_bus_path);
@@ -26,9 +29,27 @@ pub(crate) fn serve(args: &Serve, matches: &ArgMatches) -> Result<i32, String> {
     let options = ServeOptions {
         engine,
         listeners,
+        streams: stream_listeners(&args.streams, matches)?,
         gate,
     };
     Ok(server::serve(options, |event| tell(&event)).exit_code())
+}
+
+/// Where raw connections come; `Err` is what is wrong with the usage.
+fn stream_listeners(args: &StreamPool, matches: &ArgMatches) -> Result<Vec<Listen>, String> {
+    let is_written = matches.value_source("stream_host") == Some(ValueSource::CommandLine);
+    if is_written && args.stream_port.is_none() {
+        return Err("--stream-host: needs --stream-port".to_owned());
+    }
+    let tcp = args.stream_port.map(|port| Listen::Tcp {
+        host: args.stream_host.clone(),
+        port,
+    });
+    let uds = args.stream_uds.clone().map(|path| Listen::Uds {
+        path,
+        permissions: None,
+    });
+    Ok(tcp.into_iter().chain(uds).collect())
 }
 
 fn tell(event: &Event) {

@@ -174,7 +174,7 @@ fn a_port_that_is_taken_ends_it_with_one_line() {
 
 #[test]
 fn wrong_usage_names_option_value_and_what_is_allowed() {
-    let cases: [(&[&str], &str); 15] = [
+    let cases: [(&[&str], &str); 17] = [
         (
             &["run", "main:app", "--port", "-1"],
             "toolb: --port: \"-1\": expected 0 to 65535 (0 picks a free port)\n",
@@ -190,6 +190,14 @@ fn wrong_usage_names_option_value_and_what_is_allowed() {
         (
             &["serve", "main:app"],
             "toolb: main:app: toolb serve takes no application; toolb work main:app brings it along\n",
+        ),
+        (
+            &["serve", "--stream-host", "::1"],
+            "toolb: --stream-host: needs --stream-port\n",
+        ),
+        (
+            &["serve", "--limit-streams", "0"],
+            "toolb: --limit-streams: \"0\": expected a number from 1 to 2147483647\n",
         ),
         (
             &["serve", "--workers", "2"],

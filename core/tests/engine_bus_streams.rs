@@ -128,7 +128,7 @@ fn start(config: EngineConfig) -> (Server, String) {
 fn attach(server: &Server) -> (Worker, Receiver<String>) {
     let (handler, told) = Streams::new();
     let options = ConsumerOptions {
-        streams: true,
+        streams: 100,
         ..ConsumerOptions::default()
     };
     (server.attach(options, handler), told)
@@ -265,6 +265,52 @@ fn streams_beyond_the_limit_and_those_of_a_dead_consumer_are_reset() {
     ping(&mut stream).unwrap();
     assert_eq!(told.recv().unwrap(), "open");
     other.kill(&server.engine);
+}
+
+#[test]
+fn streams_go_to_consumers_that_take_them_and_requests_to_all() {
+    let (server, raw) = start(EngineConfig {
+        loops: Some(1),
+        ..config()
+    });
+    // Only this one is there, and takes no streams: one that comes has to wait.
+    let (handler, plain) = Streams::new();
+    let mut first = server.attach(ConsumerOptions::default(), handler);
+    let mut stream = dial(&raw);
+    stream.write_all(b"ping").unwrap();
+    let mut web = server.connect();
+    let mut ask = |path: &str| {
+        write!(web, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+        assert_eq!(read_response(&mut web).0, 200);
+    };
+    ask("/while-it-waits");
+    let (handler, told) = Streams::new();
+    let options = ConsumerOptions {
+        streams: 2,
+        ..ConsumerOptions::default()
+    };
+    let mut second = server.attach(options, handler);
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).unwrap();
+    let mut another = dial(&raw);
+    ping(&mut another).unwrap();
+    // It takes no more, though it has slots; requests go on, and the next stream when one ends.
+    let mut third = dial(&raw);
+    third.write_all(b"ping").unwrap();
+    (0..50).for_each(|_| ask("/full"));
+    third.set_nonblocking(true).unwrap();
+    let early = third.read(&mut answer).unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::WouldBlock);
+    third.set_nonblocking(false).unwrap();
+    drop(stream);
+    third.read_exact(&mut answer).unwrap();
+    assert_eq!(
+        told.iter().take(4).filter(|event| event == "open").count(),
+        3
+    );
+    assert_eq!(plain.try_iter().count(), 0);
+    first.kill(&server.engine);
+    second.kill(&server.engine);
 }
 
 #[test]

@@ -164,7 +164,7 @@ fn a_consumer_that_leaves_before_it_came_up_gets_no_requests() {
         queue_timeout: Duration::from_millis(50),
         ..EngineConfig::default()
     });
-    let leaves = server.engine.new_lane(8, 8, 8).unwrap();
+    let leaves = server.engine.new_lane(8, 8, 8, 0).unwrap();
     let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
     let seen = ConsumerLane::open(leaves.fds().into_iter().map(copy).collect()).unwrap();
     server.engine.lane_up(&leaves);

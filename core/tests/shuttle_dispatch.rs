@@ -17,7 +17,7 @@ use shuttle::{
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
-use toolb_core::dispatch::{Admission, LaneLimits, Pool, PoolLimits, Reservation, Ticket};
+use toolb_core::dispatch::{Admission, LaneLimits, Pool, PoolLimits, Reservation, Ticket, Work};
 
 const ITERATIONS: usize = 40_000;
 const ANY: u16 = u16::MAX;
@@ -83,7 +83,7 @@ impl World {
     }
 
     fn admit(&self, exchange: u64) -> Option<Arc<Ticket>> {
-        let admission = self.pool.admit(0, exchange);
+        let admission = self.pool.admit(Work::Request, 0, exchange);
         if matches!(admission, Admission::Granted(_) | Admission::Queued(_)) {
             let mut books = self.books();
             books.admitted.push(exchange);
@@ -100,7 +100,7 @@ impl World {
     /// Dispatches an exchange that holds a slot again, and gives the slot back afterwards.
     fn recall(&self, held: Held) {
         self.books().admitted.push(held.exchange);
-        let admission = self.pool.readmit(0, held.exchange);
+        let admission = self.pool.readmit(Work::Request, 0, held.exchange);
         assert!(matches!(
             admission,
             Admission::Granted(_) | Admission::Queued(_)
@@ -285,11 +285,12 @@ impl World {
             slots,
             concurrency,
             window,
+            ..
         } = self.lane;
         let room = usize::from(slots.min(concurrency).min(window) * lanes);
         let expected = self.limit.map_or(room, |limit| limit.min(room));
         let granted = (0..=room)
-            .filter(|_| matches!(self.pool.admit(0, 0), Admission::Granted(_)))
+            .filter(|_| matches!(self.pool.admit(Work::Request, 0, 0), Admission::Granted(_)))
             .count();
         assert_eq!(granted, expected, "a counter leaked");
     }
@@ -314,6 +315,7 @@ fn narrow(slots: u16, concurrency: u16, window: u16) -> LaneLimits {
         slots,
         concurrency,
         window,
+        streams: 0,
     }
 }
 
@@ -323,7 +325,7 @@ fn lone_waiter(pumps: bool) {
     assert!(world.admit(0).is_none());
     let newcomer = thread::spawn({
         let world = Arc::clone(&world);
-        move || match world.pool.admit(0, 1) {
+        move || match world.pool.admit(Work::Request, 0, 1) {
             Admission::Queued(_) if pumps => world.pump(),
             Admission::Queued(_) => {}
             Admission::Granted(reservation) => world.hold(reservation, 1),
@@ -517,7 +519,10 @@ fn a_start_is_heard_of_by_every_loop_while_somebody_waits() {
                 thread::spawn(move || (own, ears.look(own)))
             })
             .collect();
-        assert!(matches!(ears.pool.admit(0, 0), Admission::Queued(_)));
+        assert!(matches!(
+            ears.pool.admit(Work::Request, 0, 0),
+            Admission::Queued(_)
+        ));
         ears.pool.ask_for_starts(|| ears.call_others(0));
         // Letters are on their way until all have looked.
         let looked: Vec<_> = others.into_iter().map(|one| one.join().unwrap()).collect();

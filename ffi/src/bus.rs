@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use toolb_core::config::default_bus_path;
+use toolb_core::engine::Listen;
 
 use crate::consumer::consumer_options;
-use crate::guard::{entry, object, place, put_text, text_bytes};
+use crate::guard::{entry, object, place, put_text, text, text_bytes};
 use crate::{toolb_consumer, toolb_consumer_options, toolb_engine, toolb_status};
 
 /// Has the engine send requests that no route matches to consumers, in place of answering 404. They
@@ -39,6 +40,49 @@ pub unsafe extern "C" fn toolb_engine_pool(
             }
         };
         engine.open_pool(path)
+    })
+}
+
+/// Passes raw connections on to consumers: who connects to `host` and `port` (0: a free one is picked,
+/// see toolb_engine_address) is told of by TOOLB_EVENT_STREAM_OPEN to one that takes streams, and
+/// waits while there is none. Each takes one of that consumer's slots as long as it lasts. One that
+/// finds no room for `queue_timeout_ms` is reset, and so is one beyond `limit_streams`. Any number of
+/// addresses, before the engine starts, which needs toolb_engine_pool, too. The text is copied.
+///
+/// # Safety
+/// `engine` is a live engine; `host` is NUL-terminated. Each may be NULL, which is answered by
+/// TOOLB_NULL_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_engine_stream_pool(
+    engine: *mut toolb_engine,
+    host: *const c_char,
+    port: u16,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let (engine, host) = unsafe { (object(engine)?, text(host)?) };
+        engine.pass_streams(Listen::Tcp {
+            host: host.to_owned(),
+            port,
+        })
+    })
+}
+
+/// The same at a Unix socket; `path` and `mode` are as for toolb_engine_listen_unix.
+///
+/// # Safety
+/// `engine` is a live engine; `path` is NUL-terminated. Each may be NULL, which is answered by
+/// TOOLB_NULL_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_engine_stream_pool_unix(
+    engine: *mut toolb_engine,
+    path: *const c_char,
+    mode: u32,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
+        engine.pass_streams(engine.unix(path, mode)?)
     })
 }
 

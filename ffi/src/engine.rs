@@ -31,6 +31,8 @@ struct State {
     config: EngineConfig,
     listeners: Vec<Listen>,
     services: Vec<(Option<Listen>, Arc<CService>)>,
+    /// Where raw connections for consumers come.
+    streams: Vec<Listen>,
     routes: Routes,
     /// How consumers come.
     gate: GateOptions,
@@ -102,6 +104,14 @@ impl toolb_engine {
         Ok(())
     }
 
+    /// Passes the raw connections of an address on to consumers.
+    pub(crate) fn pass_streams(&self, listen: Listen) -> Result<(), toolb_status> {
+        let mut state = self.state();
+        state.configurable()?;
+        state.streams.push(listen);
+        Ok(())
+    }
+
     /// Makes the consumer of this process.
     pub(crate) fn attach(&self, options: &ConsumerOptions) -> Result<Consumer, toolb_status> {
         let state = self.state();
@@ -170,6 +180,7 @@ pub unsafe extern "C" fn toolb_engine_new(
                 config,
                 listeners: Vec::new(),
                 services: Vec::new(),
+                streams: Vec::new(),
                 routes: Routes::default(),
                 gate: GateOptions::new(None),
                 engine: None,
@@ -293,7 +304,11 @@ pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let mut state = handle.state();
     state.configurable()?;
-    if state.listeners.is_empty() && state.services.is_empty() {
+    if !state.streams.is_empty() && !state.routes.pool {
+        let text = "nobody would serve its streams: call toolb_engine_pool, where consumers attach";
+        return Err(state.fail(toolb_status::TOOLB_BAD_STATE, text));
+    }
+    if state.listeners.is_empty() && state.services.is_empty() && state.streams.is_empty() {
         let text =
             "there is no address to listen on and no service; call toolb_engine_listen first";
         return Err(state.fail(toolb_status::TOOLB_BAD_STATE, text));
@@ -301,13 +316,16 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let routes = std::mem::take(&mut state.routes);
     state.phase = Phase::Ended;
     let services = std::mem::take(&mut state.services);
+    let streams = std::mem::take(&mut state.streams);
     let prepare = |engine: &mut Engine| {
         engine.let_go_by(|context, drop| context::enter(context, drop));
         for (listen, service) in services {
             let options = service.options();
             engine.add_service(listen.as_ref(), service, options)?;
         }
-        Ok(())
+        streams
+            .iter()
+            .try_for_each(|listen| engine.add_stream_pool(listen))
     };
     let config = state.config.clone();
     let started = Embedded::start_prepared(config, routes, &state.listeners, &state.gate, prepare);

@@ -71,6 +71,9 @@ pub struct toolb_options {
     pub callback_budget_ms: u32,
     /// The Server field of responses; NULL for "toolb", "" for none. Copied.
     pub server: *const c_char,
+    /// Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
+    /// default.
+    pub limit_streams: u32,
 }
 
 /// The settings that `options` stands for.
@@ -122,6 +125,7 @@ fn apply(options: &toolb_options, config: &mut EngineConfig) {
         (options.limit_request_line, &mut limits.request_line),
         (options.limit_request_head, &mut limits.head),
         (options.limit_request_fields, &mut limits.fields),
+        (options.limit_streams, &mut config.limit_streams),
     ];
     for (value, setting) in sizes {
         if value != 0 {

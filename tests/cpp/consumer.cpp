@@ -80,6 +80,48 @@ void a_handler_serves()
     consuming.join();
 }
 
+// Streams are sent back as they come, until their client has ended its side.
+void streams_are_served()
+{
+    toolb::Engine refused;
+    EXPECT(refused.stream_pool("127.0.0.1", 0).start().code() == TOOLB_BAD_STATE);
+    toolb::Engine engine;
+    engine.pool("").stream_pool("127.0.0.1", 0);
+    EXPECT(engine.start());
+    std::thread serving([&] { EXPECT(engine.run()); });
+    toolb::ConsumerOptions options;
+    options.streams = 8;
+    auto consumer = engine.consumer(options);
+    EXPECT(consumer);
+    EXPECT(consumer->run([](const Request &, Response &) {}).code() == TOOLB_BAD_STATE);
+    std::thread consuming([&] {
+        EXPECT(consumer->run_events([](const Event &event) {
+            const toolb::Exchange stream = event.exchange();
+            std::uint16_t port = 0;
+            if (event.kind() == Event::Kind::StreamOpen)
+                EXPECT(stream.peer(&port) == "127.0.0.1" && port != 0);
+            if (event.kind() != Event::Kind::StreamData)
+                return;
+            EXPECT(stream.write(event.data()));
+            if (event.is_end())
+                EXPECT(stream.end() && stream.done());
+        }));
+    });
+    Client first(engine.address()), second(engine.address());
+    first.send("one");
+    second.send("two");
+    EXPECT(second.receive(3) == "two");
+    EXPECT(first.receive(3) == "one");
+    first.finish();
+    second.send("last");
+    second.finish();
+    EXPECT(second.receive() == "last");
+    EXPECT(first.receive().empty());
+    engine.stop();
+    serving.join();
+    consuming.join();
+}
+
 // Collects bodies that come in pieces and sends them back in pieces.
 class Reverse {
 public:
@@ -240,6 +282,7 @@ void a_loop_of_ones_own_waits_for_a_descriptor()
 int main()
 {
     a_handler_serves();
+    streams_are_served();
     events_are_taken();
     a_loop_of_ones_own_waits_for_a_descriptor();
 }

@@ -17,7 +17,7 @@ struct ConsumerOptions : toolb_consumer_options {
     }
 };
 
-/// A request and its response, by its number. Copies name the same exchange; it is the consumer that
+/// A request and its response, or a stream, by its number. Copies name the same exchange; it is the consumer that
 /// holds it, until answer, done or abort, and a call after that answers TOOLB_NOT_FOUND.
 class Exchange {
 public:
@@ -52,24 +52,32 @@ public:
         return Status(toolb_exchange_file(consumer_, id_, descriptor, offset, length));
     }
 
-    /// Sends bytes of the body, all or none: TOOLB_FULL until Event::Kind::Writable.
+    /// Sends bytes of the body or of the stream, all or none: TOOLB_FULL until Event::Kind::Writable.
     Status write(std::string_view bytes) const noexcept
     {
         return Status(toolb_exchange_write(consumer_, id_, bytes.data(), bytes.size()));
     }
 
-    /// Ends the response; the exchange goes on until done().
+    /// Ends the response, or the stream when all is sent; the exchange goes on until done().
     Status end() const noexcept { return Status(toolb_exchange_end(consumer_, id_)); }
 
     /// Lets go of an exchange that was ended or whose client has gone.
     Status done() const noexcept { return Status(toolb_exchange_done(consumer_, id_)); }
 
-    /// Gives it up: 500, or a response that breaks off.
+    /// Gives it up: 500, or a response that breaks off; a stream is reset.
     Status abort() const noexcept { return Status(toolb_exchange_abort(consumer_, id_)); }
 
-    /// Asks for no more of the request's body until resume().
+    /// Asks for no more of the request's body or of the stream until resume().
     Status pause() const noexcept { return Status(toolb_exchange_pause(consumer_, id_)); }
     Status resume() const noexcept { return Status(toolb_exchange_resume(consumer_, id_)); }
+
+    /// The client's address, and its port if it is asked for; empty for clients of a Unix socket.
+    std::string peer(std::uint16_t *port = nullptr) const
+    {
+        return detail::fetch([&](char *buffer, std::size_t capacity, std::size_t *needed) {
+            return toolb_exchange_peer(consumer_, id_, buffer, capacity, needed, port);
+        });
+    }
 
     /// Keeps a pointer; every further event of this exchange carries it.
     Status user_data(void *pointer) const noexcept
@@ -94,6 +102,8 @@ public:
         BodyAborted = TOOLB_EVENT_BODY_ABORTED,
         Drain = TOOLB_EVENT_DRAIN,
         HangUp = TOOLB_EVENT_HANG_UP,
+        StreamOpen = TOOLB_EVENT_STREAM_OPEN,
+        StreamData = TOOLB_EVENT_STREAM_DATA,
     };
 
     Event(toolb_consumer *consumer, const toolb_event &event) noexcept
@@ -110,10 +120,11 @@ public:
     /// The head of a Request; its views live as long as the exchange.
     toolb::Request request() const noexcept { return toolb::Request(event_.request); }
 
-    /// Body bytes of a Request (until its exchange is over) or a Body (until the next event).
+    /// Body bytes of a Request (until its exchange is over) or a Body, or what a StreamData brings
+    /// (both until the next event).
     std::string_view data() const noexcept { return {event_.data.data, event_.data.len}; }
 
-    /// Whether the request's body is complete with this event.
+    /// Whether the request's body, or what the client of a stream sends, is complete with this event.
     bool is_end() const noexcept { return (event_.flags & TOOLB_EVENT_END) != 0; }
 
     /// What Exchange::user_data was given; null before.

@@ -156,6 +156,18 @@ public:
     /// they attach: null is the usual place, and with "" there is only the one that consumer() makes.
     Engine &pool(const char *bus = nullptr) { return keep(toolb_engine_pool(handle(), bus)); }
 
+    /// Passes raw connections at this address on to consumers that take streams; needs pool(), too.
+    Engine &stream_pool(const char *host, std::uint16_t port)
+    {
+        return keep(toolb_engine_stream_pool(handle(), host, port));
+    }
+
+    /// The same at a Unix socket.
+    Engine &stream_pool_unix(const char *path, std::uint32_t mode = 0)
+    {
+        return keep(toolb_engine_stream_pool_unix(handle(), path, mode));
+    }
+
     /// route("GET", ...), which answers HEAD, too.
     template <class Handler>
     Engine &get(const char *pattern, Handler handler)

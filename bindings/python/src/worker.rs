@@ -395,7 +395,7 @@ impl PyWorker {
             generation,
             token,
             kick_at_once: false,
-            streams: false,
+            streams: 0,
             timeout: Duration::try_from_secs_f64(timeout)
                 .map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
         };

@@ -46,9 +46,9 @@ pub struct ConsumerOptions {
     pub token: u64,
     /// Wake the engine for every response. For workers that block in the application.
     pub kick_at_once: bool,
-    /// Whether it takes raw connections, which come as requests that say
-    /// [`is_stream`](crate::message::Request::is_stream).
-    pub streams: bool,
+    /// Raw connections that it takes at once, among its exchanges. They come as requests that say
+    /// [`is_stream`](crate::message::Request::is_stream). 0: it takes none.
+    pub streams: u16,
     /// How long the engine may take to answer.
     pub timeout: Duration,
 }
@@ -65,7 +65,7 @@ impl Default for ConsumerOptions {
             generation: 0,
             token: 0,
             kick_at_once: false,
-            streams: false,
+            streams: 0,
             timeout: Duration::from_secs(10),
         }
     }
@@ -270,10 +270,14 @@ impl Consumer {
 
     /// Attaches to the engine at the other end of `socket`.
     pub fn attach_to(socket: Seqpacket, options: &ConsumerOptions) -> Result<Self, AttachError> {
+        let streams = match options.streams {
+            0 => 0,
+            _ => FEATURE_STREAMS,
+        };
         let hello = Control::Hello(Hello {
             abi_min: ABI.0,
             abi_max: ABI.0,
-            features: FEATURE_FILES | if options.streams { FEATURE_STREAMS } else { 0 },
+            features: FEATURE_FILES | streams,
             language: options.language.clone(),
             name: options.name.clone(),
             pool: options.pool.clone(),
@@ -283,6 +287,7 @@ impl Consumer {
             concurrency: options.concurrency,
             window: options.window,
             pid: std::process::id(),
+            streams: options.streams,
         });
         match socket.send(&hello.encode(), &[]) {
             Ok(()) => {}
@@ -316,7 +321,7 @@ impl Consumer {
         }
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
         let mut consumer = Self::new(lane, socket, options.kick_at_once);
-        consumer.streams = options.streams;
+        consumer.streams = options.streams > 0;
         consumer.takes_files = welcome.features & FEATURE_FILES != 0;
         Ok(consumer)
     }

@@ -289,6 +289,11 @@ impl Consumer {
         self.in_flight
     }
 
+    /// Whether it attached as one that takes raw connections.
+    pub fn takes_streams(&self) -> bool {
+        self.streams
+    }
+
     /// How many slots the lane has: each [`ExchangeId::slot`] is below.
     pub fn slots(&self) -> u16 {
         self.lane.geometry().slots

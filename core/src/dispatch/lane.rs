@@ -3,8 +3,8 @@
 
 use super::sync::{AtomicU64, Ordering};
 
-/// What a consumer can take, announced when it attaches. Dispatch needs room in all three; a zero
-/// is taken for a one.
+/// What a consumer can take, announced when it attaches. Dispatch needs room in all of it; a zero
+/// is taken for a one, but for streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneLimits {
     /// Exchanges that may have an id on the lane.
@@ -13,13 +13,24 @@ pub struct LaneLimits {
     pub concurrency: u16,
     /// Records sent but not yet started.
     pub window: u16,
+    /// Raw connections among the exchanges; 0: it takes none.
+    pub streams: u16,
+}
+
+/// What asks for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A request, which every consumer takes.
+    Request,
+    /// A raw connection, for consumers that take those.
+    Stream,
 }
 
 /// A lane's gate as it was read: three counters, each below 2^16, and what the lane is up to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gate(u64);
 
-const SLOT: u64 = 1;
+const STREAM: u64 = 1;
 const IN_FLIGHT: u64 = 1 << 16;
 const UNSTARTED: u64 = 1 << 32;
 const COUNTERS: u64 = (1 << 48) - 1;
@@ -44,9 +55,10 @@ impl Gate {
         self.0 & STALLED != 0
     }
 
-    fn has_room(self, limits: u64) -> bool {
+    fn has_room(self, limits: u64, work: Work) -> bool {
         let below = |shift: u32| ((self.0 >> shift) as u16) < (limits >> shift) as u16;
-        self.0 & OPEN != 0 && below(0) && below(16) && below(32)
+        let room = self.0 & OPEN != 0 && below(16) && below(32);
+        room && (work == Work::Request || below(0))
     }
 }
 
@@ -54,6 +66,8 @@ impl Gate {
 const FREE: u64 = 0;
 const SENT: u64 = 1;
 const STARTED: u64 = 2;
+/// Beside them: it is a stream.
+const OF_STREAM: u64 = 4;
 
 /// Aligned so that lanes do not share a cache line.
 #[repr(align(128))]
@@ -84,26 +98,30 @@ impl Lane {
     }
 
     /// The gate, if the lane can take one more.
-    pub(super) fn gate_with_room(&self) -> Option<Gate> {
+    pub(super) fn gate_with_room(&self, work: Work) -> Option<Gate> {
         let gate = self.gate();
         // Relaxed: the gate's load orders it, the gate's incarnation vouches for it.
-        gate.has_room(self.limits.load(Ordering::Relaxed))
+        gate.has_room(self.limits.load(Ordering::Relaxed), work)
             .then_some(gate)
     }
 
     /// Takes a slot. `None` if the gate is no longer the one seen, which had room, or if the lane was
     /// vacated meanwhile.
-    pub(super) fn take(&self, seen: Gate) -> Option<(u16, u32)> {
+    pub(super) fn take(&self, seen: Gate, work: Work) -> Option<(u16, u32)> {
+        let (stream, kind) = match work {
+            Work::Request => (0, 0),
+            Work::Stream => (STREAM, OF_STREAM),
+        };
         self.gate
             .compare_exchange(
                 seen.0,
-                seen.0 + SLOT + IN_FLIGHT + UNSTARTED,
+                seen.0 + stream + IN_FLIGHT + UNSTARTED,
                 Ordering::SeqCst,
                 Ordering::Relaxed,
             )
             .ok()?;
         let slot = self.take_lowest_bit();
-        let generation = self.begin(slot);
+        let generation = self.begin(slot, SENT | kind);
         if self.gate().0 & VACANT != 0 {
             self.finish(slot, generation);
             return None;
@@ -124,15 +142,16 @@ impl Lane {
         let Some(state) = self.states.get(usize::from(slot)) else {
             return;
         };
-        let sent = pack(generation, SENT);
         // Looking first spares the exchange when records of an exchange keep coming.
-        if state.load(Ordering::Acquire) != sent {
+        let sent = state.load(Ordering::Acquire);
+        let kind = phase_of(sent) & OF_STREAM;
+        if sent != pack(generation, SENT | kind) {
             return;
         }
         if state
             .compare_exchange(
                 sent,
-                pack(generation, STARTED),
+                pack(generation, STARTED | kind),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             )
@@ -174,9 +193,11 @@ impl Lane {
             return false;
         }
         let one_or_more = |limit: u16| u64::from(limit.max(1));
+        // An exchange in flight has a slot: one counter serves both limits.
+        let in_flight = one_or_more(limits.slots).min(one_or_more(limits.concurrency));
         self.limits.store(
-            one_or_more(limits.slots) * SLOT
-                + one_or_more(limits.concurrency) * IN_FLIGHT
+            u64::from(limits.streams) * STREAM
+                + in_flight * IN_FLIGHT
                 + one_or_more(limits.window) * UNSTARTED,
             Ordering::Relaxed,
         );
@@ -269,8 +290,8 @@ impl Lane {
         }
     }
 
-    /// Marks a slot, whose bit the caller took, as sent under its next generation.
-    fn begin(&self, slot: u16) -> u32 {
+    /// Marks a slot, whose bit the caller took, as used under its next generation.
+    fn begin(&self, slot: u16, phase: u64) -> u32 {
         let state = &self.states[usize::from(slot)];
         let mut now = state.load(Ordering::Relaxed);
         loop {
@@ -278,7 +299,7 @@ impl Lane {
             // Fails only when the lane is being vacated.
             match state.compare_exchange(
                 now,
-                pack(generation, SENT),
+                pack(generation, phase),
                 Ordering::AcqRel,
                 Ordering::Relaxed,
             ) {
@@ -290,9 +311,10 @@ impl Lane {
 
     fn give_back(&self, slot: u16, phase: u64) {
         self.free[usize::from(slot / 64)].fetch_or(1 << (slot % 64), Ordering::Release);
-        let unstarted = if phase == SENT { UNSTARTED } else { 0 };
+        let stream = if phase & OF_STREAM != 0 { STREAM } else { 0 };
+        let unstarted = if phase & SENT != 0 { UNSTARTED } else { 0 };
         self.gate
-            .fetch_sub(SLOT + IN_FLIGHT + unstarted, Ordering::SeqCst);
+            .fetch_sub(stream + IN_FLIGHT + unstarted, Ordering::SeqCst);
     }
 }
 
@@ -323,13 +345,14 @@ mod tests {
             slots,
             concurrency,
             window,
+            streams: 0,
         }));
         lane.open(true);
         lane
     }
 
     fn take(lane: &Lane) -> Option<(u16, u32)> {
-        lane.take(lane.gate_with_room()?)
+        lane.take(lane.gate_with_room(Work::Request)?, Work::Request)
     }
 
     fn counters(lane: &Lane) -> u64 {
@@ -375,6 +398,30 @@ mod tests {
     }
 
     #[test]
+    fn streams_have_a_limit_of_their_own_among_the_others() {
+        let lane = Lane::new(4);
+        assert!(lane.occupy(LaneLimits {
+            slots: 4,
+            concurrency: 3,
+            window: 4,
+            streams: 2,
+        }));
+        lane.open(true);
+        let stream = || lane.take(lane.gate_with_room(Work::Stream)?, Work::Stream);
+        let (first, _) = (stream().unwrap(), stream().unwrap());
+        assert_eq!(stream(), None);
+        let request = take(&lane).unwrap();
+        assert_eq!(take(&lane), None, "streams count among all");
+        lane.finish(request.0, request.1);
+        assert_eq!(stream(), None);
+        lane.start(first.0, first.1);
+        lane.finish(first.0, first.1);
+        assert!(stream().is_some());
+        lane.vacate();
+        assert_eq!(counters(&lane), 0);
+    }
+
+    #[test]
     fn starting_and_finishing_count_once() {
         let lane = lane(4, 4, 1);
         let (slot, generation) = take(&lane).unwrap();
@@ -407,31 +454,36 @@ mod tests {
             assert!(!lane.holds(slot, generation));
         }
         assert!(lane.holds(slot, generation));
-        assert_eq!(counters(&lane), SLOT + IN_FLIGHT + UNSTARTED);
+        assert_eq!(counters(&lane), IN_FLIGHT + UNSTARTED);
     }
 
     #[test]
     fn an_earlier_incarnation_has_no_say() {
         let lane = lane(2, 2, 2);
-        let seen = lane.gate_with_room().unwrap();
+        let seen = lane.gate_with_room(Work::Request).unwrap();
         let old = take(&lane).unwrap();
         lane.vacate();
         assert!(!lane.holds(old.0, old.1));
-        assert!(lane.gate_with_room().is_none());
+        assert!(lane.gate_with_room(Work::Request).is_none());
         assert!(lane.occupy(LaneLimits {
             slots: 1,
             concurrency: 1,
-            window: 1
+            window: 1,
+            streams: 0,
         }));
         lane.open(true);
         assert_eq!(counters(&lane), 0);
-        assert_eq!(lane.take(seen), None, "the same counters, another lane");
+        assert_eq!(
+            lane.take(seen, Work::Request),
+            None,
+            "the same counters, another lane"
+        );
         let new = take(&lane).unwrap();
         assert_eq!(new.0, old.0);
         assert_ne!(new.1, old.1);
         lane.start(old.0, old.1);
         lane.finish(old.0, old.1);
-        assert_eq!(counters(&lane), SLOT + IN_FLIGHT + UNSTARTED);
+        assert_eq!(counters(&lane), IN_FLIGHT + UNSTARTED);
         assert_eq!(take(&lane), None, "the new limits count");
     }
 
@@ -442,6 +494,7 @@ mod tests {
             slots,
             concurrency: 1,
             window: 1,
+            streams: 0,
         };
         assert!(!lane.occupy(limits(129)));
         assert!(lane.occupy(limits(128)));

@@ -1,10 +1,12 @@
 //! Floor 4: which consumer gets which request; pure decisions, no I/O.
 //!
-//! A [`Pool`] knows the lanes of the consumers that run one application. Each lane announces three
+//! A [`Pool`] knows the lanes of the consumers that run one application. Each lane announces
 //! numbers ([`LaneLimits`]) and dispatch needs room in all three: ids (slots), exchanges the
-//! application may hold at once (concurrency), and records sent but not yet started (window).
+//! application may hold at once (concurrency), and records sent but not yet started (window); for a
+//! raw connection also in a fourth, the streams that it takes.
 //! Work goes to the lane with the fewest exchanges in flight; what finds no room waits in one
-//! first-in first-out line.
+//! first-in first-out line, one for
+//! requests and one for streams.
 //!
 //! # Nothing strands
 //!
@@ -23,6 +25,6 @@ mod pool;
 mod sync;
 mod ticket;
 
-pub use lane::LaneLimits;
+pub use lane::{LaneLimits, Work};
 pub use pool::{Admission, MAX_LANES, Pool, PoolLimits, Reservation};
 pub use ticket::Ticket;

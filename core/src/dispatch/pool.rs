@@ -4,7 +4,7 @@
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use super::{
-    lane::{Gate, Lane, LaneLimits},
+    lane::{Gate, Lane, LaneLimits, Work},
     line::WaitingLine,
     sync::{AtomicBool, AtomicU64, AtomicUsize, Line, Mutex, Ordering, fence},
     ticket::Ticket,
@@ -49,7 +49,9 @@ pub enum Admission {
 /// The consumers of one application, and the line of exchanges that wait for them.
 pub struct Pool {
     limit_concurrency: Option<usize>,
+    /// Who waits: requests, and streams apart from them, as room for one may be none for the other.
     line: WaitingLine,
+    streams: WaitingLine,
     /// Indices of open lanes, and how many words of them are ever used.
     open: Line<[AtomicU64; MAX_LANES as usize / 64]>,
     open_words: AtomicUsize,
@@ -68,6 +70,7 @@ impl Pool {
         Self {
             limit_concurrency: limits.limit_concurrency,
             line: WaitingLine::new(limits.queue_size),
+            streams: WaitingLine::new(limits.queue_size),
             open: Line(std::array::from_fn(|_| AtomicU64::new(0))),
             open_words: AtomicUsize::new(0),
             lanes: (0..MAX_LANES).map(|_| OnceLock::new()).collect(),
@@ -78,18 +81,19 @@ impl Pool {
     }
 
     /// Asks for room for a new exchange. Until [`Pool::leave`] it counts towards the limit, unless it
-    /// was refused. Newcomers do not overtake those who wait.
-    pub fn admit(&self, owner: u16, exchange: u64) -> Admission {
+    /// was refused. Newcomers do not overtake those who wait for the same.
+    pub fn admit(&self, work: Work, owner: u16, exchange: u64) -> Admission {
         if !self.enter() {
             return Admission::Limit;
         }
-        if self.line.live() == 0
-            && let Some(reservation) = self.reserve()
+        let line = self.line_of(work);
+        if line.live() == 0
+            && let Some(reservation) = self.reserve(work)
         {
             return Admission::Granted(reservation);
         }
-        match self.line.push_back(owner, exchange) {
-            Some(ticket) => self.look_again(ticket),
+        match line.push_back(owner, exchange) {
+            Some(ticket) => self.look_again(work, ticket),
             None => {
                 self.leave();
                 Admission::Full
@@ -99,13 +103,14 @@ impl Pool {
 
     /// Asks for room for an exchange that has to be dispatched again: ahead of the line, never
     /// refused, not counted again.
-    pub fn readmit(&self, owner: u16, exchange: u64) -> Admission {
-        if self.line.is_front_empty()
-            && let Some(reservation) = self.reserve()
+    pub fn readmit(&self, work: Work, owner: u16, exchange: u64) -> Admission {
+        let line = self.line_of(work);
+        if line.is_front_empty()
+            && let Some(reservation) = self.reserve(work)
         {
             return Admission::Granted(reservation);
         }
-        self.look_again(self.line.push_front(owner, exchange))
+        self.look_again(work, line.push_front(owner, exchange))
     }
 
     /// An admitted exchange was answered or dropped. Once for each one granted or queued.
@@ -120,22 +125,32 @@ impl Pool {
     pub fn pump(&self) -> Option<(Arc<Ticket>, Reservation)> {
         // The room was made by a SeqCst operation and tickets are counted by another before they
         // are pushed: if this load misses one, its pusher's second look finds the room.
-        while self.line.live() != 0 {
-            let reservation = self.reserve()?;
-            if let Some(ticket) = self.line.grant_first() {
-                return Some((ticket, reservation));
+        // Streams first: how many there are is bounded, so that they cannot starve requests.
+        loop {
+            let mut held_in_vain = false;
+            for work in [Work::Stream, Work::Request] {
+                let line = self.line_of(work);
+                if line.live() == 0 {
+                    continue;
+                }
+                let Some(reservation) = self.reserve(work) else {
+                    continue;
+                };
+                if let Some(ticket) = line.grant_first() {
+                    return Some((ticket, reservation));
+                }
+                self.release(reservation);
+                held_in_vain = true;
             }
-            self.release(reservation);
             // Whoever looked for room while this was holding it found none: look for him.
-            if cfg!(mutant = "no_release_recheck") {
+            if !held_in_vain || cfg!(mutant = "no_release_recheck") {
                 return None;
             }
             fence(Ordering::SeqCst);
-            if self.line.is_empty() {
+            if self.line.is_empty() && self.streams.is_empty() {
                 return None;
             }
         }
-        None
     }
 
     /// The consumer started the exchange: gives its part of the window back. Does nothing the second
@@ -161,8 +176,8 @@ impl Pool {
 
     /// Room on any lane but `except` that is not stalled, for an exchange that is to be called back
     /// from there. It is in the pool already and is not counted again.
-    pub fn reserve_elsewhere(&self, except: u16) -> Option<Reservation> {
-        self.reserve_among(|index, gate| index != except && !gate.is_stalled())
+    pub fn reserve_elsewhere(&self, work: Work, except: u16) -> Option<Reservation> {
+        self.reserve_among(work, |index, gate| index != except && !gate.is_stalled())
     }
 
     /// Whether the reservation is still good. Its owner asks before it uses one that was posted to
@@ -253,7 +268,7 @@ impl Pool {
 
     /// Exchanges that wait for room.
     pub fn waiting(&self) -> usize {
-        self.line.live()
+        self.line.live() + self.streams.live()
     }
 
     /// Exchanges sent or about to be sent to a lane, and not finished.
@@ -265,7 +280,7 @@ impl Pool {
     /// Whether a lane other than this one has room, which is when recalling from it makes sense.
     pub fn has_room_beside(&self, lane: u16) -> bool {
         self.open_lanes()
-            .any(|(index, other)| index != lane && other.gate_with_room().is_some())
+            .any(|(index, other)| index != lane && other.gate_with_room(Work::Request).is_some())
     }
 
     /// Counts an exchange towards the limit, exactly: never above it, never refused below it.
@@ -292,11 +307,11 @@ impl Pool {
 
     /// The second look of whoever joined the line. Takes the room it finds only if nobody else
     /// waits; else the caller's pump gives it to whoever is first.
-    fn look_again(&self, ticket: Arc<Ticket>) -> Admission {
+    fn look_again(&self, work: Work, ticket: Arc<Ticket>) -> Admission {
         fence(Ordering::SeqCst);
         if !cfg!(mutant = "no_push_recheck")
-            && self.line.live() == 1
-            && let Some(reservation) = self.reserve()
+            && self.line_of(work).live() == 1
+            && let Some(reservation) = self.reserve(work)
         {
             if ticket.cancel() {
                 return Admission::Granted(reservation);
@@ -307,14 +322,14 @@ impl Pool {
     }
 
     /// Takes room on the lane with the fewest in flight, the lowest index among equals.
-    fn reserve(&self) -> Option<Reservation> {
-        self.reserve_among(|_, _| true)
+    fn reserve(&self, work: Work) -> Option<Reservation> {
+        self.reserve_among(work, |_, _| true)
     }
 
-    fn reserve_among(&self, fits: impl Fn(u16, Gate) -> bool) -> Option<Reservation> {
+    fn reserve_among(&self, work: Work, fits: impl Fn(u16, Gate) -> bool) -> Option<Reservation> {
         loop {
-            let (index, lane, seen) = self.best(&fits)?;
-            if let Some((slot, generation)) = lane.take(seen) {
+            let (index, lane, seen) = self.best(work, &fits)?;
+            if let Some((slot, generation)) = lane.take(seen, work) {
                 return Some(Reservation {
                     lane: index,
                     slot,
@@ -324,10 +339,10 @@ impl Pool {
         }
     }
 
-    fn best(&self, fits: &impl Fn(u16, Gate) -> bool) -> Option<(u16, &Lane, Gate)> {
+    fn best(&self, work: Work, fits: &impl Fn(u16, Gate) -> bool) -> Option<(u16, &Lane, Gate)> {
         let mut best: Option<(u16, &Lane, Gate)> = None;
         for (index, lane) in self.open_lanes() {
-            let Some(gate) = lane.gate_with_room().filter(|gate| fits(index, *gate)) else {
+            let Some(gate) = lane.gate_with_room(work).filter(|gate| fits(index, *gate)) else {
                 continue;
             };
             if gate.load() == 0 {
@@ -353,6 +368,13 @@ impl Pool {
                 })
             })
             .filter_map(|index| Some((index, self.lane(index)?)))
+    }
+
+    fn line_of(&self, work: Work) -> &WaitingLine {
+        match work {
+            Work::Request => &self.line,
+            Work::Stream => &self.streams,
+        }
     }
 
     fn lane(&self, index: u16) -> Option<&Lane> {
@@ -391,6 +413,7 @@ mod tests {
                 slots: room,
                 concurrency: room,
                 window: room,
+                streams: 0,
             })
             .unwrap();
         pool.open_lane(lane);
@@ -418,12 +441,12 @@ mod tests {
             add(&pool, 2);
         }
         let lanes: Vec<_> = (0..6)
-            .map(|exchange| granted(pool.admit(0, exchange)))
+            .map(|exchange| granted(pool.admit(Work::Request, 0, exchange)))
             .collect();
         let order: Vec<_> = lanes.iter().map(|reservation| reservation.lane).collect();
         assert_eq!(order, [0, 1, 2, 0, 1, 2]);
         pool.release(lanes[4]);
-        assert_eq!(granted(pool.admit(0, 9)).lane, 1);
+        assert_eq!(granted(pool.admit(Work::Request, 0, 9)).lane, 1);
     }
 
     #[test]
@@ -432,10 +455,10 @@ mod tests {
         add(&pool, 2);
         add(&pool, 1);
         pool.mark_stalled(0, true);
-        assert_eq!(granted(pool.admit(0, 0)).lane, 1);
-        assert_eq!(granted(pool.admit(0, 1)).lane, 0);
+        assert_eq!(granted(pool.admit(Work::Request, 0, 0)).lane, 1);
+        assert_eq!(granted(pool.admit(Work::Request, 0, 1)).lane, 0);
         pool.mark_stalled(0, false);
-        assert_eq!(granted(pool.admit(0, 2)).lane, 0);
+        assert_eq!(granted(pool.admit(Work::Request, 0, 2)).lane, 0);
     }
 
     #[test]
@@ -443,10 +466,10 @@ mod tests {
         let pool = pool(2);
         assert!(pool.pump().is_none());
         let lane = add(&pool, 1);
-        let first = granted(pool.admit(0, 0));
-        queued(pool.admit(7, 1));
-        queued(pool.admit(8, 2));
-        assert!(matches!(pool.admit(0, 3), Admission::Full));
+        let first = granted(pool.admit(Work::Request, 0, 0));
+        queued(pool.admit(Work::Request, 7, 1));
+        queued(pool.admit(Work::Request, 8, 2));
+        assert!(matches!(pool.admit(Work::Request, 0, 3), Admission::Full));
         assert_eq!(pool.waiting(), 2);
         assert!(pool.pump().is_none());
         pool.finished(first.lane, first.slot, first.generation);
@@ -460,6 +483,36 @@ mod tests {
     }
 
     #[test]
+    fn streams_go_where_they_are_taken_and_wait_for_nobody_else() {
+        let pool = pool(4);
+        let plain = add(&pool, 1);
+        queued(pool.admit(Work::Stream, 0, 0));
+        assert!(pool.pump().is_none());
+        let request = granted(pool.admit(Work::Request, 0, 1));
+        assert_eq!(request.lane, plain);
+        queued(pool.admit(Work::Request, 0, 2));
+        let both = pool
+            .add_lane(LaneLimits {
+                slots: 3,
+                concurrency: 3,
+                window: 3,
+                streams: 1,
+            })
+            .unwrap();
+        pool.open_lane(both);
+        let (ticket, stream) = pool.pump().unwrap();
+        assert_eq!((ticket.exchange(), stream.lane), (0, both));
+        assert_eq!(pool.pump().unwrap().0.exchange(), 2);
+        queued(pool.admit(Work::Stream, 0, 3));
+        pool.release(request);
+        assert!(pool.pump().is_none());
+        assert_eq!(granted(pool.admit(Work::Request, 0, 4)).lane, plain);
+        assert!(pool.reserve_elsewhere(Work::Stream, plain).is_none());
+        pool.release(stream);
+        assert_eq!(pool.pump().unwrap().0.exchange(), 3);
+    }
+
+    #[test]
     fn a_start_makes_room_in_the_window() {
         let pool = pool(1);
         let lane = pool
@@ -467,11 +520,12 @@ mod tests {
                 slots: 8,
                 concurrency: 8,
                 window: 1,
+                streams: 0,
             })
             .unwrap();
         pool.open_lane(lane);
-        let first = granted(pool.admit(0, 0));
-        queued(pool.admit(0, 1));
+        let first = granted(pool.admit(Work::Request, 0, 0));
+        queued(pool.admit(Work::Request, 0, 1));
         pool.started(first.lane, first.slot, first.generation);
         assert!(pool.pump().is_some());
         assert_eq!(pool.in_flight(lane), 2);
@@ -481,10 +535,10 @@ mod tests {
     fn a_newcomer_does_not_overtake() {
         let pool = pool(2);
         let lane = add(&pool, 1);
-        let first = granted(pool.admit(0, 0));
-        queued(pool.admit(0, 1));
+        let first = granted(pool.admit(Work::Request, 0, 0));
+        queued(pool.admit(Work::Request, 0, 1));
         pool.finished(lane, first.slot, first.generation);
-        queued(pool.admit(0, 2));
+        queued(pool.admit(Work::Request, 0, 2));
         assert_eq!(pool.pump().unwrap().0.exchange(), 1);
     }
 
@@ -492,9 +546,9 @@ mod tests {
     fn a_cancelled_ticket_is_passed_over_and_strands_nobody() {
         let pool = pool(4);
         let lane = add(&pool, 1);
-        let first = granted(pool.admit(0, 0));
-        assert!(queued(pool.admit(0, 1)).cancel());
-        queued(pool.admit(0, 2));
+        let first = granted(pool.admit(Work::Request, 0, 0));
+        assert!(queued(pool.admit(Work::Request, 0, 1)).cancel());
+        queued(pool.admit(Work::Request, 0, 2));
         pool.finished(lane, first.slot, first.generation);
         assert_eq!(pool.pump().unwrap().0.exchange(), 2);
         assert_eq!(pool.waiting(), 0);
@@ -504,10 +558,10 @@ mod tests {
     fn what_is_dispatched_again_goes_first_and_is_never_refused() {
         let pool = pool(1);
         let lane = add(&pool, 1);
-        let first = granted(pool.admit(0, 0));
-        queued(pool.admit(0, 1));
-        queued(pool.readmit(0, 2));
-        queued(pool.readmit(0, 3));
+        let first = granted(pool.admit(Work::Request, 0, 0));
+        queued(pool.admit(Work::Request, 0, 1));
+        queued(pool.readmit(Work::Request, 0, 2));
+        queued(pool.readmit(Work::Request, 0, 3));
         let mut held = first;
         for expected in [2, 3, 1] {
             pool.finished(lane, held.slot, held.generation);
@@ -524,13 +578,13 @@ mod tests {
             limit_concurrency: Some(2),
         });
         add(&pool, 1);
-        granted(pool.admit(0, 0));
-        queued(pool.admit(0, 1));
-        assert!(matches!(pool.admit(0, 2), Admission::Limit));
-        queued(pool.readmit(0, 3));
+        granted(pool.admit(Work::Request, 0, 0));
+        queued(pool.admit(Work::Request, 0, 1));
+        assert!(matches!(pool.admit(Work::Request, 0, 2), Admission::Limit));
+        queued(pool.readmit(Work::Request, 0, 3));
         pool.leave();
-        queued(pool.admit(0, 4));
-        assert!(matches!(pool.admit(0, 5), Admission::Limit));
+        queued(pool.admit(Work::Request, 0, 4));
+        assert!(matches!(pool.admit(Work::Request, 0, 5), Admission::Limit));
     }
 
     #[test]
@@ -539,18 +593,18 @@ mod tests {
             queue_size: 0,
             limit_concurrency: Some(2),
         });
-        assert!(matches!(pool.admit(0, 0), Admission::Full));
-        assert!(matches!(pool.admit(0, 0), Admission::Full));
-        assert!(matches!(pool.admit(0, 0), Admission::Full));
+        assert!(matches!(pool.admit(Work::Request, 0, 0), Admission::Full));
+        assert!(matches!(pool.admit(Work::Request, 0, 0), Admission::Full));
+        assert!(matches!(pool.admit(Work::Request, 0, 0), Admission::Full));
     }
 
     #[test]
     fn a_closed_lane_takes_nothing_and_goes_on_with_what_it_has() {
         let pool = pool(4);
         let lane = add(&pool, 2);
-        let first = granted(pool.admit(0, 0));
+        let first = granted(pool.admit(Work::Request, 0, 0));
         pool.close_lane(lane);
-        queued(pool.admit(0, 1));
+        queued(pool.admit(Work::Request, 0, 1));
         pool.started(lane, first.slot, first.generation);
         assert!(pool.holds(first));
         pool.finished(lane, first.slot, first.generation);
@@ -565,15 +619,15 @@ mod tests {
         let pool = pool(4);
         let gone = add(&pool, 2);
         let other = add(&pool, 2);
-        let old = granted(pool.admit(0, 0));
+        let old = granted(pool.admit(Work::Request, 0, 0));
         assert_eq!(old.lane, gone);
         pool.remove_lane(gone);
         assert!(!pool.holds(old));
         assert_eq!(pool.in_flight(gone), 0);
         pool.open_lane(gone);
-        assert_eq!(granted(pool.admit(0, 1)).lane, other);
+        assert_eq!(granted(pool.admit(Work::Request, 0, 1)).lane, other);
         assert_eq!(add(&pool, 2), gone);
-        let new = granted(pool.admit(0, 2));
+        let new = granted(pool.admit(Work::Request, 0, 2));
         assert_eq!((new.lane, new.slot), (old.lane, old.slot));
         pool.release(old);
         assert!(pool.holds(new));
@@ -589,14 +643,15 @@ mod tests {
             slots: 1,
             concurrency: 1,
             window: 1,
+            streams: 0,
         };
         assert_eq!(pool.add_lane(limits), None);
         let mut lanes: Vec<_> = (0..1024)
-            .map(|exchange| granted(pool.admit(0, exchange)).lane)
+            .map(|exchange| granted(pool.admit(Work::Request, 0, exchange)).lane)
             .collect();
         lanes.dedup();
         assert_eq!(lanes.len(), 1024);
-        queued(pool.admit(0, 0));
+        queued(pool.admit(Work::Request, 0, 0));
         pool.remove_lane(700);
         assert_eq!(pool.add_lane(limits), Some(700));
         for lane in [MAX_LANES, u16::MAX] {

@@ -354,7 +354,7 @@ impl LaneEnd {
 #[cfg(test)]
 mod tests {
     use crate::bus::{ConsumerLane, Kind, RecordHeader};
-    use crate::dispatch::PoolLimits;
+    use crate::dispatch::{PoolLimits, Work};
 
     use super::*;
 
@@ -365,6 +365,7 @@ mod tests {
             slots: 2,
             concurrency: 2,
             window: 2,
+            streams: 0,
         };
         let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
         let mut lane = LaneEnd::new(Arc::new(handle), 0);
@@ -390,6 +391,7 @@ mod tests {
             slots: 1,
             concurrency: 1,
             window: 1,
+            streams: 0,
         };
         let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
@@ -428,6 +430,7 @@ mod tests {
             slots: 9,
             concurrency: 9,
             window: 9,
+            streams: 0,
         };
         let pool = Pool::new(PoolLimits {
             queue_size: 1,
@@ -437,7 +440,7 @@ mod tests {
         let handle = Arc::new(LaneHandle::new(1, index, &limits, 2, &page).unwrap());
         handle.open(&pool);
         let is_trusted = || {
-            let room = pool.reserve_elsewhere(u16::MAX);
+            let room = pool.reserve_elsewhere(Work::Request, u16::MAX);
             room.inspect(|room| pool.release(*room)).is_some()
         };
         let mut ends = [0, 1].map(|index| LaneEnd::new(handle.clone(), index));
@@ -467,6 +470,7 @@ mod tests {
             slots: 1,
             concurrency: 1,
             window: 1,
+            streams: 0,
         };
         let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
         let mut lane = LaneEnd::new(Arc::new(handle), 0);

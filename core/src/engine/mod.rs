@@ -170,17 +170,11 @@ impl Engine {
         Ok(id)
     }
 
-    /// Passes the raw connections of an address on to the pool's consumers, before `start`. Each
-    /// takes one of a consumer's slots as long as it lasts.
+    /// Passes the raw connections of an address on to those of the pool's consumers that take them,
+    /// before `start`. Each takes one of a consumer's slots as long as it lasts.
     pub fn add_stream_pool(&mut self, listen: &Listen) -> Result<(), StartError> {
         self.add_raw(listen, |bound| Purpose::Streams(bound.name.clone()))?;
         Ok(())
-    }
-
-    /// Whether consumers have to take raw connections.
-    pub fn passes_streams(&self) -> bool {
-        let streams = |one: &Purpose| matches!(one, Purpose::Streams(_));
-        self.purposes.iter().any(streams)
     }
 
     /// Binds an address that does not speak HTTP and tells how a person writes it.
@@ -259,11 +253,13 @@ impl Engine {
         slots: u16,
         concurrency: u16,
         window: u16,
+        streams: u16,
     ) -> io::Result<Arc<LaneHandle>> {
         let limits = LaneLimits {
             slots,
             concurrency,
             window,
+            streams,
         };
         let full = || io::Error::other("the pool has no room for another consumer");
         let index = self.shared.pool.add_lane(limits).ok_or_else(full)?;

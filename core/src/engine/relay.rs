@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::bus::{self, Kind, RecordHeader};
-use crate::dispatch::{Admission, Reservation, Ticket};
+use crate::dispatch::{Admission, Reservation, Ticket, Work};
 
 use super::conn::Place;
 use super::event_loop::{Loop, Timer};
@@ -18,7 +18,8 @@ const ATTEMPTS: u8 = 3;
 impl Loop {
     /// Asks the pool for room for an encoded request.
     pub(super) fn admit(&mut self, key: u64) {
-        match self.shared.pool.admit(self.index, key) {
+        let work = self.work(key);
+        match self.shared.pool.admit(work, self.index, key) {
             Admission::Granted(reservation) => self.send(key, reservation),
             Admission::Queued(ticket) => self.enqueue(key, ticket),
             Admission::Full | Admission::Limit => {
@@ -53,10 +54,19 @@ impl Loop {
         };
         exchange.place = Place::Here;
         self.stats().redispatched.add(1);
-        match self.shared.pool.readmit(self.index, key) {
+        let work = self.work(key);
+        match self.shared.pool.readmit(work, self.index, key) {
             Admission::Granted(reservation) => self.send(key, reservation),
             Admission::Queued(ticket) => self.enqueue(key, ticket),
             Admission::Full | Admission::Limit => unreachable!("a return is always taken in"),
+        }
+    }
+
+    /// What a connection asks consumers for.
+    fn work(&mut self, key: u64) -> Work {
+        match self.conns.get_mut(key) {
+            Some(conn) if conn.raw => Work::Stream,
+            _ => Work::Request,
         }
     }
 
@@ -275,7 +285,12 @@ impl Loop {
         for index in 0..self.lanes.len() as u16 {
             self.note_starts(index);
             while let Some((slot, generation)) = self.overdue(index) {
-                let Some(reservation) = self.shared.pool.reserve_elsewhere(index) else {
+                let Some(lane) = self.lanes[usize::from(index)].as_deref() else {
+                    break;
+                };
+                let key = lane.slots[usize::from(slot)].conn;
+                let work = self.work(key);
+                let Some(reservation) = self.shared.pool.reserve_elsewhere(work, index) else {
                     break;
                 };
                 self.recall(index, slot, generation, reservation);

@@ -49,19 +49,18 @@ impl Terms {
                 hello.generation, self.generation
             ));
         }
-        if engine.passes_streams() && hello.features & FEATURE_STREAMS == 0 {
-            return Err(String::from(
-                "this engine passes raw connections on, and it takes none: attach with streams on",
-            ));
-        }
         let (slots, concurrency, window) = (hello.slots, hello.concurrency, hello.window);
         if slots == 0 || concurrency == 0 || window == 0 {
             return Err(format!(
                 "slots, concurrency and window must be more than 0 (they are {slots}, {concurrency} and {window})"
             ));
         }
+        let streams = match hello.features & FEATURE_STREAMS {
+            0 => 0,
+            _ => hello.streams,
+        };
         let lane = engine
-            .new_lane(slots, concurrency, window)
+            .new_lane(slots, concurrency, window, streams)
             .map_err(|error| format!("its lane cannot be made: {error}"))?;
         let geometry = lane.geometry();
         let welcome = Control::Welcome(Welcome {

@@ -22,6 +22,8 @@ pub struct ServeOptions {
     pub engine: EngineConfig,
     /// Where to listen.
     pub listeners: Vec<Listen>,
+    /// Where raw connections for consumers come.
+    pub streams: Vec<Listen>,
     /// How consumers come.
     pub gate: GateOptions,
 }
@@ -52,6 +54,10 @@ fn try_serve(options: ServeOptions, tell: &mut dyn FnMut(Event)) -> Result<Outco
     let gate = Gate::open(&options.gate)?;
     let mut engine = Engine::bind(options.engine, routes, &options.listeners)
         .map_err(|error| error.to_string())?;
+    for listen in &options.streams {
+        let added = engine.add_stream_pool(listen);
+        added.map_err(|error| error.to_string())?;
+    }
     engine
         .start()
         .map_err(|error| format!("a loop cannot be started: {error}; lower --io-threads"))?;

@@ -209,7 +209,7 @@ impl<'a> Fleet<'a> {
             Control::Hello(hello) => {
                 let lane = self
                     .engine
-                    .new_lane(hello.slots, hello.concurrency, hello.window)
+                    .new_lane(hello.slots, hello.concurrency, hello.window, 0)
                     .unwrap();
                 let geometry = lane.geometry();
                 let welcome = Control::Welcome(Welcome {

@@ -32,7 +32,7 @@ impl Peer {
     }
 
     pub(crate) fn with_window(server: &Server, window: u16) -> Self {
-        let handle = server.engine.new_lane(16, 16, window).unwrap();
+        let handle = server.engine.new_lane(16, 16, window, 16).unwrap();
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let fds = handle.fds().into_iter().map(copy).collect();
         let lane = ConsumerLane::open(fds).unwrap();

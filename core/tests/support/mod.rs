@@ -60,6 +60,7 @@ impl Server {
     pub(crate) fn attach<H: Handle>(&self, options: ConsumerOptions, handler: H) -> Worker {
         let (ours, theirs) = Seqpacket::pair().unwrap();
         let (slots, concurrency, window) = (options.slots, options.concurrency, options.window);
+        let streams = options.streams;
         let thread = std::thread::spawn(move || {
             let consumer = Consumer::attach_to(theirs, &options).unwrap();
             serve(consumer, handler);
@@ -69,7 +70,10 @@ impl Server {
         let size = ours.recv(&mut packet, &mut Vec::new()).unwrap();
         let hello = Control::decode(&packet[..size]).unwrap();
         assert!(matches!(hello, Control::Hello(_)));
-        let lane = self.engine.new_lane(slots, concurrency, window).unwrap();
+        let lane = self
+            .engine
+            .new_lane(slots, concurrency, window, streams)
+            .unwrap();
         let geometry = lane.geometry();
         let welcome = Control::Welcome(Welcome {
             abi: toolb_core::bus::ABI,

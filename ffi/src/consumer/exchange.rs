@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::turn::Inner;
 use super::{toolb_consumer, with};
-use crate::guard::{bytes, entry, text};
+use crate::guard::{bytes, entry, put_text, text};
 use crate::last_error::fail;
 use crate::toolb_status;
 
@@ -14,6 +14,9 @@ pub const TOOLB_REST: u64 = u64::MAX;
 
 /// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the
 /// answer a 500. TOOLB_BAD_STATE after the first write.
+///
+/// A stream (TOOLB_EVENT_STREAM_OPEN) has neither head nor request: this function, _field, _answer and
+/// _file answer TOOLB_BAD_STATE for it.
 ///
 /// Of all functions of exchanges: `exchange` is the number that TOOLB_EVENT_REQUEST came with;
 /// TOOLB_NOT_FOUND if the consumer holds no such exchange, or no longer; TOOLB_GONE if its client has
@@ -122,7 +125,7 @@ pub unsafe extern "C" fn toolb_exchange_file(
 }
 
 /// Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
-/// head alone. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
+/// head alone. On a stream it sends the bytes as they are. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
 /// used the window up; then TOOLB_EVENT_WRITABLE tells when to try again.
 ///
 /// # Safety
@@ -142,7 +145,8 @@ pub unsafe extern "C" fn toolb_exchange_write(
     })
 }
 
-/// Ends the response; one of which nothing was written has an empty body. The exchange goes on, for
+/// Ends the response; one of which nothing was written has an empty body. Of a stream, what was written
+/// goes out, and then the connection ends. The exchange goes on, for
 /// work after the response, until toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
 ///
 /// # Safety
@@ -171,7 +175,7 @@ pub unsafe extern "C" fn toolb_exchange_done(
 }
 
 /// Gives an exchange up and lets go of it: the engine answers 500, or breaks the response off if its
-/// head was sent. One that was ended stays so.
+/// head was sent. A stream is reset. One that was ended stays so.
 ///
 /// # Safety
 /// `consumer` is a live consumer or NULL.
@@ -184,7 +188,7 @@ pub unsafe extern "C" fn toolb_exchange_abort(
     entry(|| unsafe { with(consumer, |inner| inner.abort(exchange)) })
 }
 
-/// Asks for no more of the request's body until toolb_exchange_resume; at most a window of it (64 KiB
+/// Asks for no more of the request's body, or of a stream, until toolb_exchange_resume; at most a window of it (64 KiB
 /// by default) is on its way and still comes. Called right after TOOLB_EVENT_REQUEST it also keeps a
 /// client that waits for "100 Continue" from sending its body.
 ///
@@ -210,6 +214,34 @@ pub unsafe extern "C" fn toolb_exchange_resume(
 ) -> toolb_status {
     // SAFETY: the caller's promise.
     entry(|| unsafe { with(consumer, |inner| inner.resume(exchange)) })
+}
+
+/// Copies the address of the exchange's client, such as "127.0.0.1", to `buffer` and its port to
+/// `port`, which may be NULL; an empty text and 0 for clients of a Unix socket. `needed`, if not NULL,
+/// gets the size that the text takes.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL; `buffer` has room for `capacity` bytes; `port` and `needed`
+/// may be written or are NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_exchange_peer(
+    consumer: *mut toolb_consumer,
+    exchange: u64,
+    buffer: *mut c_char,
+    capacity: usize,
+    needed: *mut usize,
+    port: *mut u16,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let (host, number) = unsafe { with(consumer, |inner| inner.peer(exchange))? };
+        // SAFETY: the caller's promise.
+        if let Some(port) = unsafe { port.as_mut() } {
+            *port = number;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { put_text(&host, buffer, capacity, needed) }
+    })
 }
 
 /// Keeps a pointer with the exchange; every further event of it carries it.

@@ -13,6 +13,8 @@ pub(super) struct Live {
     pub(super) generation: u32,
     pub(super) request: AnyRequest<'static>,
     pub(super) head: Head,
+    /// It is a raw connection.
+    pub(super) is_stream: bool,
     /// The head of the response has been handed over.
     pub(super) head_sent: bool,
     /// The program has ended the response.
@@ -38,6 +40,7 @@ impl Live {
             generation: 0,
             request: AnyRequest::Over,
             head: Head::default(),
+            is_stream: false,
             head_sent: false,
             ended: false,
             gone: false,
@@ -54,8 +57,12 @@ impl Live {
     pub(super) fn begin(&mut self, generation: u32, request: BusRequest, more_body: bool) {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
+        let is_stream = request.head.is_stream();
         *self = Self {
             generation,
+            is_stream,
+            // A stream has none.
+            head_sent: is_stream,
             request: AnyRequest::Bus(request),
             head,
             more_body,

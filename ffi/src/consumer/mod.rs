@@ -16,7 +16,7 @@ use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
 use crate::exchange::{toolb_request, toolb_slice};
-use crate::guard::{entry, object, place, text};
+use crate::guard::{entry, object, place, sized, text};
 use crate::handler::toolb_handler;
 use crate::last_error::fail;
 use crate::toolb_status;
@@ -48,6 +48,9 @@ pub struct toolb_consumer_options {
     pub attach_timeout_ms: u32,
     /// Milliseconds to wait for an engine that is not there yet; by default it must be there.
     pub attach_patience_ms: u32,
+    /// Raw connections that it takes at once, among its exchanges, at most 65535; by default it takes
+    /// none. They come as TOOLB_EVENT_STREAM_OPEN from engines with a toolb_engine_stream_pool.
+    pub streams: u32,
 }
 
 /// A consumer: one end of the bus to an engine. Made by toolb_consumer_attach, freed by
@@ -71,9 +74,10 @@ pub const TOOLB_EVENT_REQUEST: u32 = 1;
 /// _wait.
 pub const TOOLB_EVENT_BODY: u32 = 2;
 /// The client has gone, the deadline has passed, or the engine has: nothing can be answered any more.
+/// Of a stream: its connection broke, or its client took nothing for too long.
 /// The exchange still is the program's until toolb_exchange_done or _abort.
 pub const TOOLB_EVENT_CANCELLED: u32 = 3;
-/// An exchange that was told TOOLB_FULL has room again.
+/// An exchange or stream that was told TOOLB_FULL has room again.
 pub const TOOLB_EVENT_WRITABLE: u32 = 4;
 /// The request's body will not be completed; a response is still welcome.
 pub const TOOLB_EVENT_BODY_ABORTED: u32 = 5;
@@ -83,8 +87,17 @@ pub const TOOLB_EVENT_DRAIN: u32 = 6;
 /// Nothing will come any more: the engine has gone, or it drains and the last exchange is done. Free
 /// the consumer.
 pub const TOOLB_EVENT_HANG_UP: u32 = 7;
+/// A client has connected to an address of toolb_engine_stream_pool. The stream is an exchange without
+/// a request: `exchange` is its number, toolb_exchange_write sends, toolb_exchange_end and then _done
+/// close it, toolb_exchange_abort resets it. It lasts until the program has let go of it.
+pub const TOOLB_EVENT_STREAM_OPEN: u32 = 8;
+/// Bytes of a stream: `data`, until the next call of toolb_consumer_next, _poll, _arm or _wait. With
+/// TOOLB_EVENT_END the client has ended its side: it sends no more, but still reads. Then `data` may
+/// be empty.
+pub const TOOLB_EVENT_STREAM_DATA: u32 = 9;
 
-/// A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete.
+/// A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
+/// TOOLB_EVENT_STREAM_DATA: the last one of its stream.
 pub const TOOLB_EVENT_END: u32 = 1;
 
 /// What toolb_consumer_next found. Set `struct_size` first; the rest is written.
@@ -99,8 +112,8 @@ pub struct toolb_event {
     pub flags: u32,
     /// The exchange, never 0; 0 if the event concerns none.
     pub exchange: u64,
-    /// Bytes of the request's body. Borrowed: those of a REQUEST until its exchange is over, those of
-    /// a BODY until the next call of toolb_consumer_next, _poll, _arm or _wait.
+    /// Bytes of the request's body, or of a stream. Borrowed: those of a REQUEST until its exchange is
+    /// over, others until the next call of toolb_consumer_next, _poll, _arm or _wait.
     pub data: toolb_slice,
     /// The request of a REQUEST, until its exchange is over; else NULL.
     pub request: *const toolb_request,
@@ -306,7 +319,8 @@ pub unsafe extern "C" fn toolb_consumer_flush(consumer: *mut toolb_consumer) -> 
 /// is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
 /// handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
 /// a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
-/// toolb_consumer_ready. For several threads, run a consumer on each.
+/// toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
+/// TOOLB_BAD_STATE if the consumer was attached with `streams`.
 ///
 /// # Safety
 /// `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
@@ -410,16 +424,10 @@ pub(crate) unsafe fn consumer_options(
         name: String::from("c"),
         ..ConsumerOptions::default()
     };
-    if options.is_null() {
+    // SAFETY: the caller's promise.
+    let Some(options) = (unsafe { sized(options, OPTIONS_FIRST_VERSION)? }) else {
         return Ok(taken);
-    }
-    // SAFETY: the caller's promise; only the size is read before it is known.
-    let size = unsafe { (&raw const (*options).struct_size).read() };
-    if size < offset_of!(toolb_consumer_options, attach_patience_ms) + 4 {
-        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-    }
-    // SAFETY: the struct has at least the fields of the first version.
-    let options = unsafe { &*options };
+    };
     for (given, taken) in [
         (options.name, &mut taken.name),
         (options.pool, &mut taken.pool),
@@ -439,6 +447,7 @@ pub(crate) unsafe fn consumer_options(
     taken.slots = number("slots", options.slots, taken.slots)?;
     taken.concurrency = number("concurrency", options.concurrency, taken.slots)?;
     taken.window = number("window", options.window, taken.window)?;
+    taken.streams = number("streams", options.streams, taken.streams)?;
     if options.attach_timeout_ms != 0 {
         taken.timeout = Duration::from_millis(u64::from(options.attach_timeout_ms));
     }
@@ -452,18 +461,13 @@ pub(crate) unsafe fn consumer_options(
 unsafe fn attach_patience(
     options: *const toolb_consumer_options,
 ) -> Result<Duration, toolb_status> {
-    if options.is_null() {
-        return Ok(Duration::ZERO);
-    }
-    // SAFETY: the caller's promise; only the size is read before it is known.
-    let size = unsafe { (&raw const (*options).struct_size).read() };
-    if size < offset_of!(toolb_consumer_options, attach_patience_ms) + 4 {
-        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-    }
-    // SAFETY: the struct has this field.
-    let patience = unsafe { (*options).attach_patience_ms };
+    // SAFETY: the caller's promise.
+    let options = unsafe { sized(options, OPTIONS_FIRST_VERSION)? };
+    let patience = options.map_or(0, |options| options.attach_patience_ms);
     Ok(Duration::from_millis(u64::from(patience)))
 }
+
+const OPTIONS_FIRST_VERSION: usize = offset_of!(toolb_consumer_options, streams) + 4;
 
 /// Uses a consumer, alone.
 ///

@@ -8,6 +8,7 @@ use toolb_core::consumer::{ExchangeId, FileError, RespondError, Sent};
 use super::live::{Head, Live, id_of};
 use super::turn::Inner;
 use crate::last_error::fail;
+use crate::request::AnyRequest;
 use crate::toolb_status;
 
 impl Inner {
@@ -115,6 +116,17 @@ impl Inner {
         Ok(())
     }
 
+    /// The client's address, and its port; "" if it has none.
+    pub(super) fn peer(&mut self, number: u64) -> Result<(String, u16), toolb_status> {
+        let (_, live) = self.held(number)?;
+        let peer = match &live.request {
+            AnyRequest::Bus(request) => request.head.peer(),
+            _ => None,
+        };
+        let (host, port) = peer.unwrap_or_default();
+        Ok((String::from_utf8_lossy(host).into_owned(), port))
+    }
+
     pub(super) fn set_user_data(
         &mut self,
         number: u64,
@@ -172,6 +184,10 @@ impl Live {
     fn before_head(&self) -> Result<(), toolb_status> {
         match (self.gone, self.head_sent) {
             (true, _) => Err(toolb_status::TOOLB_GONE),
+            (false, true) if self.is_stream => Err(fail(
+                toolb_status::TOOLB_BAD_STATE,
+                "a stream has no response: use toolb_exchange_write, _end and _done",
+            )),
             (false, true) => Err(fail(
                 toolb_status::TOOLB_BAD_STATE,
                 "the head of the response was sent with its first write",

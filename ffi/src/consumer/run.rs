@@ -14,6 +14,7 @@ use super::{
 };
 use crate::exchange::{toolb_request, toolb_response};
 use crate::handler::{TOOLB_DONE, TOOLB_LATER};
+use crate::last_error::fail;
 use crate::request::AnyRequest;
 use crate::toolb_status;
 
@@ -31,6 +32,10 @@ impl Inner {
         handler: &Handler,
         stopping: &AtomicBool,
     ) -> Result<(), toolb_status> {
+        if self.consumer.takes_streams() {
+            let text = "streams come as events: use toolb_consumer_next, or attach without streams";
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
+        }
         let mut response = Response::default();
         self.ready()?;
         loop {

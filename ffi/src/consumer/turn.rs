@@ -10,7 +10,7 @@ use super::live::{Live, number};
 use super::{
     TOOLB_EVENT_BODY, TOOLB_EVENT_BODY_ABORTED, TOOLB_EVENT_CANCELLED, TOOLB_EVENT_DRAIN,
     TOOLB_EVENT_END, TOOLB_EVENT_HANG_UP, TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST,
-    TOOLB_EVENT_WRITABLE, toolb_event,
+    TOOLB_EVENT_STREAM_DATA, TOOLB_EVENT_STREAM_OPEN, TOOLB_EVENT_WRITABLE, toolb_event,
 };
 use crate::exchange::{EMPTY, slice};
 use crate::last_error::fail;
@@ -238,11 +238,15 @@ impl Inner {
                 };
                 let live = &mut self.live[usize::from(id.slot)];
                 live.begin(id.generation, request, more_body);
-                event.kind = TOOLB_EVENT_REQUEST;
-                event.flags = if more_body { 0 } else { TOOLB_EVENT_END };
-                event.data = slice(live.request.body());
-                event.request = live.request();
                 event.exchange = number(id);
+                if live.is_stream {
+                    event.kind = TOOLB_EVENT_STREAM_OPEN;
+                } else {
+                    event.kind = TOOLB_EVENT_REQUEST;
+                    event.flags = if more_body { 0 } else { TOOLB_EVENT_END };
+                    event.data = slice(live.request.body());
+                    event.request = live.request();
+                }
                 self.held += 1;
                 self.lent = more_body.then_some((id, len));
                 true
@@ -253,7 +257,11 @@ impl Inner {
                     return false;
                 };
                 live.more_body = !end;
-                live.tell(event, TOOLB_EVENT_BODY, id);
+                let kind = match live.is_stream {
+                    true => TOOLB_EVENT_STREAM_DATA,
+                    false => TOOLB_EVENT_BODY,
+                };
+                live.tell(event, kind, id);
                 event.flags = if end { TOOLB_EVENT_END } else { 0 };
                 event.data = slice(&data);
                 self.lent = Some((id, data.len()));
