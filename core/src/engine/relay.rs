@@ -413,30 +413,39 @@ impl Loop {
     /// The client or the clock ended an exchange: whoever works on it is told, and its slot is held
     /// until the consumer has let go of it.
     pub(super) fn abandon(&mut self, key: u64) {
-        let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        else {
+        self.leave_place(key, true);
+    }
+
+    /// Whoever worked on an exchange has said the last word. A consumer may still hold the slot, but
+    /// nobody waits for what it may say.
+    pub(super) fn abandon_place(&mut self, key: u64) {
+        self.leave_place(key, false);
+    }
+
+    fn leave_place(&mut self, key: u64, tell: bool) {
+        let Some(exchange) = self.exchange(key) else {
             return;
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
             Place::Here => return,
             Place::File(answer) => return self.abandon_file(&answer),
-            Place::Token(outbox) => return self.cancel_token(&outbox),
+            Place::Token(outbox) if tell => return self.cancel_token(&outbox),
+            Place::Token(outbox) => return drop(outbox.cancel()),
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {
                 ticket.cancel();
             }
             Place::Lane {
-                lane: index,
+                lane,
                 slot,
                 generation,
             } => {
                 // The lanes of this turn may have been flushed already.
-                self.lanes_dirty = true;
-                if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
-                    lane.cancel(slot, generation);
+                self.lanes_dirty |= tell;
+                if let Some(lane) = self.lanes[usize::from(lane)].as_deref_mut() {
+                    if tell {
+                        lane.cancel(slot, generation);
+                    }
                     if let Some(held) = lane.held(slot, generation) {
                         held.conn = NOBODY;
                     }

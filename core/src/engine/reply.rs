@@ -7,7 +7,7 @@ use crate::http::{BodyError, BodyLength, ResponseWriter};
 use crate::log;
 use crate::message::ResponseHead;
 
-use super::conn::{Exchange, Phase, Place};
+use super::conn::{Exchange, Phase};
 use super::event_loop::Loop;
 use super::lane::NOBODY;
 use super::shared::ControlEvent;
@@ -354,33 +354,6 @@ impl Loop {
         match answered {
             true => self.reset(key),
             false => self.answer_simply(key, 500, "Internal Server Error\n", &[]),
-        }
-    }
-
-    /// The consumer still holds the slot, but nobody waits for what it may say.
-    pub(super) fn abandon_place(&mut self, key: u64) {
-        let Some(exchange) = self.exchange(key) else {
-            return;
-        };
-        if matches!(exchange.place, Place::Here) {
-            return;
-        }
-        let place = std::mem::replace(&mut exchange.place, Place::Here);
-        if let Place::Token(outbox) = &place {
-            // Its holder has ended it, so there is nobody to be told.
-            outbox.cancel();
-        } else if let Place::Lane {
-            lane,
-            slot,
-            generation,
-        } = place
-        {
-            if let Some(lane) = self.lanes[usize::from(lane)].as_deref_mut()
-                && let Some(held) = lane.held(slot, generation)
-            {
-                held.conn = NOBODY;
-            }
-            self.shared.pool.leave();
         }
     }
 
