@@ -79,10 +79,7 @@ impl Loop {
     pub(super) fn advance(&mut self, key: u64) {
         let mut budget = TURN_BUDGET;
         self.at = key;
-        loop {
-            let Some(conn) = self.conns.get_mut(key) else {
-                return;
-            };
+        while let Some(conn) = self.conns.get_mut(key) {
             let more = match conn.phase {
                 Phase::Head => self.advance_head(key, &mut budget),
                 Phase::Body => self.advance_body(key, &mut budget),
