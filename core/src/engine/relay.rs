@@ -63,11 +63,7 @@ impl Loop {
     /// Waits for room.
     fn enqueue(&mut self, key: u64, ticket: Arc<Ticket>) {
         let until = self.now + self.shared.config.queue_timeout.as_nanos() as u64;
-        if let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        {
+        if let Some(exchange) = self.conns.exchange(key) {
             exchange.place = Place::Queued(ticket, until);
         }
         self.set_timer(key);
@@ -79,8 +75,7 @@ impl Loop {
         let key = ticket.exchange();
         let waits = self
             .conns
-            .get_mut(key)
-            .and_then(|conn| conn.exchange.as_deref())
+            .exchange(key)
             .is_some_and(|exchange| {
                 matches!(&exchange.place, Place::Queued(own, _) if std::ptr::eq(&**own, ticket))
             });
@@ -102,11 +97,7 @@ impl Loop {
         } = reservation;
         let now = self.now;
         let window = u64::from(self.shared.config.response_window);
-        let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        else {
+        let Some(exchange) = self.conns.exchange(key) else {
             return self.shared.pool.release(reservation);
         };
         let lane = self
@@ -258,11 +249,7 @@ impl Loop {
         }
         let (key, generation) = (held.conn, held.generation);
         self.shared.pool.started(index, slot, generation);
-        if let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        {
+        if let Some(exchange) = self.conns.exchange(key) {
             let record = std::mem::take(&mut exchange.record);
             self.spare(record);
         }
@@ -400,11 +387,7 @@ impl Loop {
 
     /// Forgets where an exchange was; its place in the pool is given back.
     fn detach(&mut self, key: u64) {
-        if let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        {
+        if let Some(exchange) = self.conns.exchange(key) {
             exchange.place = Place::Here;
             self.shared.pool.leave();
         }

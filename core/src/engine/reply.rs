@@ -418,7 +418,7 @@ impl Loop {
 
     #[inline]
     pub(super) fn exchange(&mut self, key: u64) -> Option<&mut Exchange> {
-        self.conns.get_mut(key)?.exchange.as_deref_mut()
+        self.conns.exchange(key)
     }
 
     /// A consumer broke the contract: it gets no more work, and the supervisor ends it.
