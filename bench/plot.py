@@ -42,7 +42,11 @@ def panels(data: dict[str, Any]) -> list[Panel]:
             rates.append(Panel(f"{name}: requests per second", medians(samples, "rate"), "{:,.0f}"))
             costs.append(Panel(f"{name}: CPU per request, µs", medians(samples, "cpu"), "{:.1f}"))
     rows = (data.get("trips") or {}).get("rows", [])
-    small = [r | {"server": r["way"].removesuffix(", polling")} for r in rows if r["bytes"] <= 64]
+    small = [
+        r | {"server": r["way"].removesuffix(", polling")}
+        for r in rows
+        if r["bytes"] == 64 or r["way"].startswith("bare")
+    ]
     for panel, polls in ((rates, True), (costs, False)):
         trips = medians([r for r in small if r["way"].endswith("polling") == polls], "p50")
         how = "polling" if polls else "sleeping"

@@ -118,18 +118,20 @@ def trips_table(trips: Trips) -> str:
     if not trips.rows:
         return ""
     bare = trips.value(BARE, 8, "p50")
-    head = ["way", "64 B p50 ns", "p99 ns", "1 KiB p50 ns", "p99 ns", "64 B / bare", "1 KiB / bare"]
+    sizes = {"8 B": 8, "64 B": 64, "1 KiB": 1024}
+    head = ["way", *(f"{size} {key}" for size in sizes for key in ("p50 ns", "p99", "/ bare"))]
     rows = []
     for way in trips.ways():
         row = [way]
-        for size in (8 if way == BARE else 64, 1024):
-            row += [cell(trips.value(way, size, key), ",.0f") for key in ("p50", "p99")]
-        for size in (64, 1024):
-            value = trips.value(way, size, "p50")
-            row.append(f"{value / bare:.2f} x" if value and bare else "-")
+        for size in sizes.values():
+            p50 = trips.value(way, size, "p50")
+            row += [cell(p50, ",.0f"), cell(trips.value(way, size, "p99"), ",.0f")]
+            row.append(f"{p50 / bare:.2f} x" if p50 and bare else "-")
         rows.append(row)
     text = [f"### Round trips between two processes\n\n{columns(head, rows)}\n"]
-    text.append("Each process on a core of its own. The bare cache line carries 8 bytes.\n")
+    text.append(
+        "Each process on a core of its own. The bare cache line carries a number and nothing else.\n"
+    )
     if shared := trips.rounds_on_one_core():
         rounds = sum(r["way"] == BARE for r in trips.rows)
         text.append(
@@ -143,7 +145,9 @@ def trips_table(trips: Trips) -> str:
         )
     if trips.calls:
         calls = ", ".join(f"{n:.2f} {name}" for name, n in sorted(trips.calls.items()))
-        text.append(f"System calls of both sides in one sleeping round trip: {calls}.\n")
+        text.append(
+            f"System calls of both sides in one sleeping round trip, under strace: {calls}.\n"
+        )
     return "\n".join(text)
 
 

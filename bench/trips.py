@@ -76,6 +76,9 @@ def gather(folder: Path, rounds: int, millis: int, seconds: int) -> Trips:
         rows = [json.loads(line) for line in lines]
         trips.rows = [r for r in rows if r["trips"] >= FEWEST or not r["way"].endswith("polling")]
         trips.dropped = len(rows) - len(trips.rows)
+        for row in rows:
+            if row["way"] not in trips.ways():
+                trips.absent[row["way"]] = "others had the core in every round"
         if not any(ICEORYX in row["way"] for row in rows):
             trips.absent[ICEORYX] = (
                 "toolb-bench-bus was built without it (scripts/bench.sh says why)"

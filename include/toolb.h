@@ -1115,7 +1115,11 @@ toolb_status toolb_engine_start(toolb_engine *engine);
 toolb_status toolb_engine_run(toolb_engine *engine);
 
 /*
- Makes toolb_engine_run return. Any thread, any number of times, and from signal handlers.
+ Begins the end of a running engine: nobody is accepted any more, what was accepted is finished,
+ at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
+ engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
+ left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
+ and from signal handlers.
 
  # Safety
  `engine` is a live engine or NULL.
@@ -1150,7 +1154,7 @@ toolb_status toolb_engine_error(const toolb_engine *engine,
 
 /*
  Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
- toolb_engine_run runs; from a callback on a loop it does nothing.
+ toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
 
  # Safety
  `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.

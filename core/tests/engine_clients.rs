@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::{Echo, Handle, Server, read_response};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, Request, Sent};
-use toolb_core::engine::{Engine, Listen, Routes};
+use toolb_core::engine::{Engine, Listen, Routes, StartError};
 
 #[test]
 fn a_client_that_reads_by_fits_and_starts_gets_everything() {
@@ -399,6 +399,37 @@ fn a_refusal_reaches_a_client_that_has_said_all_it_had_to_say() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+#[test]
+fn a_unix_socket_is_its_successors_once_an_engine_drains() {
+    let path = std::env::temp_dir().join(format!("toolb-successor-{}", std::process::id()));
+    let start = || {
+        let listen = Listen::Uds {
+            path: path.clone(),
+            permissions: None,
+        };
+        let config = EngineConfig::default();
+        let mut engine = Engine::bind(config, Routes::default(), &[listen])?;
+        engine.start().unwrap();
+        Ok::<_, StartError>(engine)
+    };
+    let mut first = start().unwrap();
+    let _client = UnixStream::connect(&path).unwrap();
+    assert!(start().is_err());
+    first.drain();
+    while UnixStream::connect(&path).is_ok() {}
+    let mut second = start().unwrap();
+    first.stop();
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    second.stop();
+    assert!(!path.exists());
 }
 
 /// Begins its answer, and ends it when it is told to.

@@ -5,23 +5,38 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use support::{Handle, Server, Worker, read_response};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, FileError};
 use toolb_core::message::{Control, Request};
-use toolb_core::sys::memory;
+use toolb_core::sys::{memory, socket::Listener};
 
 /// Answers `/file?OFFSET,LENGTH` with the file, `/slow` after a word, all else with its path.
 struct Files {
     file: OwnedFd,
     begun: Sender<ExchangeId>,
     go_on: Receiver<()>,
+}
+
+impl Files {
+    /// With the ends by which the test learns of slow requests and ends them.
+    fn new(file: &File) -> (Self, Receiver<ExchangeId>, Sender<()>) {
+        let (begin, begun) = channel();
+        let (go, go_on) = channel();
+        let files = Self {
+            file: file.try_clone().unwrap().into(),
+            begun: begin,
+            go_on,
+        };
+        (files, begun, go)
+    }
 }
 
 impl Handle for Files {
@@ -65,23 +80,22 @@ struct Fixture {
 
 impl Fixture {
     fn new(file: &File) -> Self {
-        let server = Server::start(EngineConfig {
+        let config = EngineConfig {
             loops: Some(1),
             ..EngineConfig::default()
-        });
-        let (begin, begun) = channel();
-        let (go, go_on) = channel();
-        let files = Files {
-            file: file.try_clone().unwrap().into(),
-            begun: begin,
-            go_on,
         };
-        let worker = server.attach(ConsumerOptions::default(), files);
+        Self::with(file, config, ConsumerOptions::default())
+    }
+
+    fn with(file: &File, config: EngineConfig, options: ConsumerOptions) -> Self {
+        let server = Server::start(config);
+        let (files, begun, go_on) = Files::new(file);
+        let worker = server.attach(options, files);
         Self {
             server,
             worker,
             begun,
-            go_on: go,
+            go_on,
         }
     }
 
@@ -214,7 +228,7 @@ fn a_record_waits_for_its_file_and_holds_nobody_up() {
     let mut client = fixture.ask("/file");
     let (packet, file) = fixture.worker.take_file();
     fixture.catch_up();
-    // Others are answered by files meanwhile, even in the same slot.
+    // Others are answered by files meanwhile.
     assert!(fixture.fetch("/file?1") == (200, content[1..].to_vec()));
     fixture
         .worker
@@ -321,6 +335,92 @@ fn a_file_that_nobody_waits_for_any_more_is_closed() {
     fixture.catch_up();
     // Nobody has its other end any more.
     assert!(closed.write_all(b"x").is_err());
+    fixture.end();
+}
+
+/// Closing such a socket waits for its peer, as any call may on a file of a file system that hangs.
+#[test]
+fn a_descriptor_that_hangs_holds_up_nobody_else() {
+    let content = content(50_000);
+    let file = file_of(&content);
+    let fixture = Fixture::new(&file);
+    let engine = &fixture.server.engine;
+    let mut slow = fixture.ask("/slow");
+    let id = fixture.begun.recv().unwrap();
+    let (hanging, peer) = hanging();
+    let for_nobody = Control::File {
+        owner: 0,
+        slot: id.slot,
+        generation: id.generation + 1,
+    };
+    fixture.worker.give_file(engine, &for_nobody, hanging);
+    // The lane that does not stand still gets what comes now.
+    let (handler, ..) = Files::new(&file);
+    let mut other = fixture.server.attach(ConsumerOptions::default(), handler);
+    for _ in 0..3 {
+        let mut client = fixture.ask("/file");
+        let (packet, taken) = other.take_file();
+        other.give_file(engine, &packet, taken);
+        assert!(read_response(&mut client) == (200, content.clone()));
+    }
+    // Its own files wait behind it, and come then.
+    fixture.go_on.send(()).unwrap();
+    let (packet, taken) = fixture.worker.take_file();
+    fixture.worker.give_file(engine, &packet, taken);
+    fixture.catch_up();
+    drop(peer);
+    assert!(read_response(&mut slow) == (200, content));
+    other.kill(engine);
+    fixture.end();
+}
+
+/// A socket whose last descriptor cannot be closed before its peer is.
+fn hanging() -> (OwnedFd, TcpStream) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
+    let peer = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
+    let (socket, _) = loop {
+        if let Some(accepted) = listener.accept().unwrap() {
+            break accepted;
+        }
+    };
+    while socket.send(&[0; 65536]).is_ok() {}
+    socket.linger_on_close(Duration::from_secs(3600));
+    (socket.into(), peer)
+}
+
+#[test]
+fn a_file_that_does_not_come_keeps_its_slot_and_its_place_in_the_pool() {
+    let config = EngineConfig {
+        loops: Some(1),
+        limit_concurrency: Some(2),
+        ..EngineConfig::default()
+    };
+    let content = content(1000);
+    let slots = ConsumerOptions {
+        slots: 2,
+        ..ConsumerOptions::default()
+    };
+    let fixture = Fixture::with(&file_of(&content), config, slots);
+    let engine = &fixture.server.engine;
+    let first = fixture.ask("/file");
+    drop(fixture.worker.take_file());
+    let mut second = fixture.ask("/file");
+    let (two, file) = fixture.worker.take_file();
+    // The consumer is done with both.
+    let refused = || read_response(&mut fixture.ask("/x")).0 == 503;
+    for _ in 0..20 {
+        assert!(refused());
+    }
+    drop(first);
+    while refused() {}
+    fixture.catch_up();
+    fixture.worker.give_file(engine, &two, file);
+    assert!(read_response(&mut second) == (200, content));
+    // All of it is free again.
+    for _ in 0..5 {
+        assert!(fixture.fetch("/file").0 == 200);
+    }
     fixture.end();
 }
 

@@ -3,16 +3,17 @@
 
 mod streams;
 
+use std::any::Any;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::engine::{
-    CloseReason, Context, ControlEvent, Engine, Listen, Request, Response, Routes, ServiceOptions,
-    Step, StreamError, StreamId, Target, Wait, WithContext,
+    CloseReason, Context, ControlEvent, Engine, Handler, Listen, Request, Response, Routes,
+    ServiceOptions, Step, StreamError, StreamId, Target, Wait, WithContext,
 };
 use toolb_core::sys::affinity;
 use toolb_core::sys::socket::{Listener, Socket};
@@ -584,6 +585,57 @@ fn a_connection_that_cannot_be_made_is_told_once() {
     assert_eq!(failures.recv().unwrap(), given_up);
     assert!(failures.try_recv().is_err());
     assert_eq!(server.engine.stats().streams_connected, 0);
+}
+
+/// A handler whose state on each loop begins with a connection to a queue that is full.
+struct Early(SocketAddr);
+
+impl Handler for Early {
+    fn handle(&self, _: &mut Context<'_>, _: &Request<'_>, _: &mut Response) -> Step {
+        Step::Done
+    }
+
+    fn make_state(&self, context: &mut Context<'_>) -> Option<Box<dyn Any>> {
+        let timeout = Duration::from_secs(60);
+        let to = Target::Tcp(self.0);
+        context.streams().connect(&to, timeout, 0).unwrap();
+        None
+    }
+}
+
+#[test]
+fn a_connection_that_the_state_of_a_route_begins_has_its_time_too() {
+    let full = &Listener::tcp(([127, 0, 0, 1], 0).into(), 1, 0).unwrap()[0];
+    let address = full.local_tcp().unwrap();
+    let waiting: Vec<_> = (0..8)
+        .map(|_| Socket::connect_tcp(address).unwrap())
+        .collect();
+    let (told, seen) = events();
+    let mut routes = Routes::default();
+    let early = Arc::new(Early(address));
+    routes.inline.insert("GET", "/", early).unwrap();
+    let mut engine = Engine::bind(one_loop(), routes, &[]).unwrap();
+    let service = Probe::new(move |_: &mut Context<'_>, what| match what {
+        What::Init => told.tell(None),
+        What::Connect(_) => told.tell(Some(None)),
+        What::ConnectFail(_, error) => told.tell(Some(Some(error))),
+        _ => {}
+    });
+    engine
+        .add_service(None, service, ServiceOptions::default())
+        .unwrap();
+    engine.start().unwrap();
+    assert_eq!(seen.recv().unwrap(), None);
+    // There is room, and the kernel tries again.
+    drop(waiting);
+    let told = loop {
+        while full.accept().unwrap().is_some() {}
+        match seen.try_recv() {
+            Ok(told) => break told,
+            Err(_) => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(told, Some(None));
 }
 
 #[test]

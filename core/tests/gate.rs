@@ -484,6 +484,29 @@ fn whoever_stays_silent_or_is_one_too_many_is_sent_away() {
 }
 
 #[test]
+fn whoever_does_not_get_ready_is_sent_away() {
+    let folder = Folder::new();
+    let path = folder.bus();
+    let gate = GateOptions {
+        start_timeout: Duration::from_millis(50),
+        ..at(&path)
+    };
+    let server = start(&gate);
+    // The program itself knows what it waits for.
+    let own = server.attach(&ConsumerOptions::default()).unwrap();
+    let text = refusal(&path, &[Control::Hello(hello()).encode()]);
+    assert!(text.contains("get ready within 0.05 s"), "{text}");
+    let own = Program::start(own, "own");
+    assert_eq!(answer(ask(&server, "/")).1, "own");
+    // Whoever is ready may be idle.
+    let text = refusal(&path, &[Control::Hello(hello()).encode()]);
+    assert!(text.contains("get ready within 0.05 s"), "{text}");
+    assert_eq!(answer(ask(&server, "/")).1, "own");
+    drop(server);
+    own.join();
+}
+
+#[test]
 fn the_name_has_one_owner_and_goes_with_it() {
     let folder = Folder::new();
     let path = folder.bus();

@@ -8,7 +8,6 @@ use toolb_core::config::default_bus_path;
 
 use crate::consumer::consumer_options;
 use crate::guard::{entry, object, place, put_text, text_bytes};
-use crate::last_error::fail;
 use crate::{toolb_consumer, toolb_consumer_options, toolb_engine, toolb_status};
 
 /// Has the engine send requests that no route matches to consumers, in place of answering 404. They
@@ -39,11 +38,6 @@ pub unsafe extern "C" fn toolb_engine_pool(
                 (!path.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(path)))
             }
         };
-        if path.as_ref().is_some_and(|path| !path.is_absolute()) {
-            let text =
-                "the path of a bus begins with a slash: consumers look for it from elsewhere";
-            return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
-        }
         engine.open_pool(path)
     })
 }

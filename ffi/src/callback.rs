@@ -2,6 +2,10 @@
 
 use std::ffi::c_void;
 
+use toolb_core::engine::Context;
+
+use crate::context;
+
 /// A function that is kept, with its `user` pointer.
 pub type toolb_callback = Option<unsafe extern "C" fn(user: *mut c_void)>;
 
@@ -14,6 +18,23 @@ pub(crate) struct User {
 impl User {
     pub(crate) fn new(pointer: *mut c_void, drop: toolb_callback) -> Self {
         Self { pointer, drop }
+    }
+
+    /// Calls a function with it on the loop of `context`, and lets go of it there: what it holds may
+    /// be timers and watches.
+    ///
+    /// # Safety
+    /// `call` is meant for this pointer.
+    pub(crate) unsafe fn last_call(
+        self,
+        context: &mut Context<'_>,
+        call: unsafe extern "C" fn(*mut c_void),
+    ) {
+        context::enter(context, || {
+            // SAFETY: the caller's promise.
+            unsafe { call(self.pointer) };
+            drop(self);
+        });
     }
 
     /// A method, so that a closure that calls it holds the whole and not a copy of the pointer.

@@ -4,13 +4,12 @@ use std::ffi::{OsStr, c_char, c_void};
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{Consumer, ConsumerOptions};
-use toolb_core::engine::{Engine, EventFd, Handler, Listen, Routes, Snapshot};
-use toolb_core::server::{Embedded, GateOptions};
+use toolb_core::engine::{Engine, Handler, Listen, Routes, Snapshot};
+use toolb_core::server::{Embedded, GateOptions, Stop};
 
 use crate::context;
 use crate::guard::{entry, object, place, put_text, sized, text, text_bytes};
@@ -24,8 +23,7 @@ use crate::{toolb_handler, toolb_route, toolb_status};
 /// it runs; toolb_engine_stop and the functions that ask may be called by any thread.
 pub struct toolb_engine {
     state: Mutex<State>,
-    stop: EventFd,
-    stopping: AtomicBool,
+    stop: Arc<Stop>,
 }
 
 struct State {
@@ -62,6 +60,18 @@ impl toolb_engine {
         Ok(())
     }
 
+    /// A Unix socket to listen on, if that can be meant.
+    pub(crate) fn unix(&self, path: &[u8], mode: u32) -> Result<Listen, toolb_status> {
+        if path.is_empty() || mode > 0o7777 {
+            let text = "a Unix socket has a path, and a mode such as 0660";
+            return Err(self.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
+        Ok(Listen::Uds {
+            path: OsStr::from_bytes(path).into(),
+            permissions: (mode != 0).then_some(mode),
+        })
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // What a panic left half done is still only configuration.
         self.state
@@ -82,6 +92,11 @@ impl toolb_engine {
     pub(crate) fn open_pool(&self, bus: Option<PathBuf>) -> Result<(), toolb_status> {
         let mut state = self.state();
         state.configurable()?;
+        if bus.as_ref().is_some_and(|path| !path.is_absolute()) {
+            let text =
+                "the path of a bus begins with a slash: consumers look for it from elsewhere";
+            return Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+        }
         state.routes.pool = true;
         state.gate.path = bus;
         Ok(())
@@ -148,7 +163,7 @@ pub unsafe extern "C" fn toolb_engine_new(
         *out = std::ptr::null_mut();
         // SAFETY: the caller's promise.
         let config = unsafe { options::config(options)? };
-        let stop = EventFd::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?;
+        let stop = Arc::new(Stop::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?);
         *out = Box::into_raw(Box::new(toolb_engine {
             state: Mutex::new(State {
                 phase: Phase::New,
@@ -162,7 +177,6 @@ pub unsafe extern "C" fn toolb_engine_new(
                 error: String::new(),
             }),
             stop,
-            stopping: AtomicBool::new(false),
         }));
         Ok(())
     })
@@ -204,14 +218,7 @@ pub unsafe extern "C" fn toolb_engine_listen_unix(
     entry(|| {
         // SAFETY: the caller's promise.
         let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
-        if path.is_empty() || mode > 0o7777 {
-            let text = "give toolb_engine_listen_unix a path, and a mode such as 0660";
-            return Err(engine.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
-        }
-        engine.listen(Listen::Uds {
-            path: OsStr::from_bytes(path).into(),
-            permissions: (mode != 0).then_some(mode),
-        })
+        engine.listen(engine.unix(path, mode)?)
     })
 }
 
@@ -294,7 +301,8 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
     let routes = std::mem::take(&mut state.routes);
     state.phase = Phase::Ended;
     let services = std::mem::take(&mut state.services);
-    let add_services = |engine: &mut Engine| {
+    let prepare = |engine: &mut Engine| {
+        engine.let_go_by(|context, drop| context::enter(context, drop));
         for (listen, service) in services {
             let options = service.options();
             engine.add_service(listen.as_ref(), service, options)?;
@@ -302,12 +310,12 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         Ok(())
     };
     let config = state.config.clone();
-    let started =
-        Embedded::start_prepared(config, routes, &state.listeners, &state.gate, add_services);
+    let started = Embedded::start_prepared(config, routes, &state.listeners, &state.gate, prepare);
     let engine = match started {
         Ok(engine) => engine,
         Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),
     };
+    engine.obey(&handle.stop, state.config.timeouts.graceful_shutdown);
     state.engine = Some(engine);
     state.phase = Phase::Running;
     Ok(())
@@ -333,10 +341,7 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
             Phase::Running => {}
             Phase::Ended => return Err(not_running(handle)),
         }
-        while !handle.stopping.load(Ordering::SeqCst) {
-            // A signal or an error of poll ends the wait early: then look again.
-            let _ = handle.stop.wait(None);
-        }
+        handle.stop.wait();
         end(handle)
     })
 }
@@ -366,7 +371,11 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
     Ok(())
 }
 
-/// Makes toolb_engine_run return. Any thread, any number of times, and from signal handlers.
+/// Begins the end of a running engine: nobody is accepted any more, what was accepted is finished,
+/// at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
+/// engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
+/// left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
+/// and from signal handlers.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL.
@@ -374,10 +383,7 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
 pub unsafe extern "C" fn toolb_engine_stop(engine: *mut toolb_engine) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
-        let handle = unsafe { object(engine)? };
-        // An atomic store and a write: both are safe in a signal handler.
-        handle.stopping.store(true, Ordering::SeqCst);
-        let _ = handle.stop.signal();
+        unsafe { object(engine)? }.stop.ask();
         Ok(())
     })
 }
@@ -428,17 +434,19 @@ pub unsafe extern "C" fn toolb_engine_error(
 }
 
 /// Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
-/// toolb_engine_run runs; from a callback on a loop it does nothing.
+/// toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
 ///
 /// # Safety
 /// `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
-    // A loop cannot wait for its own end.
-    if engine.is_null() || context::is_inside() {
-        return;
-    }
     entry(|| {
+        // SAFETY: the caller's promise.
+        let handle = unsafe { object(engine)? };
+        // A loop cannot wait for its own end.
+        if context::is_inside() && handle.state().phase != Phase::New {
+            return Err(toolb_status::TOOLB_BAD_STATE);
+        }
         // SAFETY: the caller's promise: it came from `Box::into_raw` and is freed once.
         drop(unsafe { Box::from_raw(engine) });
         Ok(())

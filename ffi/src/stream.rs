@@ -14,7 +14,7 @@ use toolb_core::engine::{
 };
 
 use crate::context;
-use crate::guard::{bytes, entry, object, place, put_text, sized, text};
+use crate::guard::{bytes, entry, object, place, put_text, sized, text, text_bytes};
 use crate::{toolb_engine, toolb_slice, toolb_status};
 
 /// The name of a raw connection: never 0 and never used again, so that a function that is given the
@@ -159,14 +159,11 @@ pub unsafe extern "C" fn toolb_engine_service_unix(
         let (engine, path, service) = unsafe {
             (
                 object(engine)?,
-                text(path)?,
+                text_bytes(path)?,
                 CService::read(service, user_data)?,
             )
         };
-        let listen = Listen::Uds {
-            path: PathBuf::from(path),
-            permissions: (mode != 0).then_some(mode),
-        };
+        let listen = engine.unix(path, mode)?;
         engine.add_service(Some(listen), service)
     })
 }

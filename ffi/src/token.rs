@@ -164,7 +164,7 @@ pub unsafe extern "C" fn toolb_token_on_cancel(
         let call = call.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
         let run = move |context: &mut Context<'_>| {
             // SAFETY: the caller's promise.
-            context::enter(context, || unsafe { call(user.pointer()) });
+            unsafe { user.last_call(context, call) };
         };
         token.0.on_cancel(run).map_err(refused)
     })

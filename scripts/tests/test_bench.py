@@ -152,7 +152,7 @@ def test_programs_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 def test_round_trips_without_the_middleware_say_so(tmp_path: Path) -> None:
     line = json.dumps(row(0, trips.POLLING, 64, 800))
-    starved = json.dumps(row(1, trips.POLLING, 64, 10**8) | {"trips": 1})
+    starved = json.dumps(row(1, trips.BARE, 8, 10**8) | {"trips": 1})
     fake = tmp_path / "toolb-bench-bus"
     fake.write_text(f"#!/bin/sh\necho '{line}'; echo '{starved}'\n")
     fake.chmod(0o755)
@@ -161,6 +161,7 @@ def test_round_trips_without_the_middleware_say_so(tmp_path: Path) -> None:
     late.chmod(0o755)
     found = trips.gather(tmp_path, 1, 1, 1)
     assert found.rows == [json.loads(line)]
+    assert "others had the core" in found.absent[trips.BARE]
     assert "1 of 2 measurements" in report.trips_table(found)
     assert "built without it" in found.absent["iceoryx2"]
     assert found.absent["lateness of stream timeouts"] == ("lateness ended with 3: no streams here")
@@ -182,6 +183,7 @@ def test_round_trips_are_held_against_the_bare_line_of_their_round() -> None:
     assert "3.20 x" in text
     assert "36.00 x" in text
     assert "in 1 of 2 rounds" in text
+    assert all(len(line.split("|")) == 12 for line in text.splitlines() if line.startswith("|"))
 
 
 def test_system_calls_are_those_of_the_trips_alone() -> None:

@@ -1,6 +1,8 @@
 /* Every entry point, used wrongly: a status comes back, nothing crashes. */
 #define _POSIX_C_SOURCE 200809L
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -77,6 +79,7 @@ static toolb_token *kept;
 /* On a loop: what does not belong there, and what makes no sense there either. */
 static int on_loop(void *data, const toolb_request *request, toolb_response *response)
 {
+    toolb_engine *other = NULL;
     toolb_token *second = NULL;
     uint64_t id = 0;
     int file = open("/proc/self/exe", O_RDONLY);
@@ -85,6 +88,9 @@ static int on_loop(void *data, const toolb_request *request, toolb_response *res
         exit(1);
     EXPECT(toolb_engine_run(running), TOOLB_BAD_STATE);
     toolb_engine_free(running);
+    /* One that has no loops needs to wait for none. */
+    EXPECT(toolb_engine_new(NULL, &other), TOOLB_OK);
+    toolb_engine_free(other);
 
     EXPECT(toolb_timer_start(0, NULL, &dropped, drop, &id), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_timer_start(3600000, nothing, &dropped, drop, &id), TOOLB_OK);
@@ -168,6 +174,37 @@ static void late(void)
     close(fd);
 }
 
+/* An engine that was told to end, with hours of time for its client, is freed at once all the same. */
+static void impatient(void)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET};
+    toolb_options options = {.struct_size = sizeof options};
+    toolb_engine *engine;
+    const char *request = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n";
+    char text[256];
+    int fd = socket(AF_INET, SOCK_STREAM, 0), other;
+    options.timeout_graceful_shutdown_ms = 3600000;
+    options.timeout_request_body_ms = 3600000;
+    options.request_body_min_rate = TOOLB_OFF;
+    EXPECT(toolb_engine_new(&options, &engine), TOOLB_OK);
+    EXPECT(toolb_engine_route(engine, "POST", "/", handler, NULL), TOOLB_OK);
+    EXPECT(toolb_engine_listen(engine, "127.0.0.1", 0), TOOLB_OK);
+    EXPECT(toolb_engine_start(engine), TOOLB_OK);
+    EXPECT(toolb_engine_address(engine, 0, text, sizeof text, NULL), TOOLB_OK);
+    to.sin_port = htons((uint16_t)atoi(strrchr(text, ':') + 1));
+    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_TRUE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    EXPECT_TRUE(write(fd, request, strlen(request)) == (ssize_t)strlen(request));
+    EXPECT(toolb_engine_stop(engine), TOOLB_OK);
+    /* It has heard of it when it lets nobody in any more. */
+    do {
+        other = socket(AF_INET, SOCK_STREAM, 0);
+    } while (connect(other, (struct sockaddr *)&to, sizeof to) == 0 && close(other) == 0);
+    close(other);
+    toolb_engine_free(engine);
+    close(fd);
+}
+
 int main(void)
 {
     toolb_engine *engine = NULL;
@@ -175,6 +212,7 @@ int main(void)
     toolb_options options;
     toolb_stats stats = {0};
     toolb_route route = {0};
+    toolb_service service = {.struct_size = sizeof service};
     toolb_slice slice;
     char text[256];
     size_t needed = 0;
@@ -209,6 +247,9 @@ int main(void)
     EXPECT(toolb_engine_listen_unix(engine, NULL, 0), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_listen_unix(engine, "", 0), TOOLB_BAD_ARGUMENT);
     EXPECT(toolb_engine_listen_unix(engine, "/x", 0x10000), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_engine_service_unix(engine, NULL, 0, &service, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_service_unix(engine, "", 0, &service, NULL), TOOLB_BAD_ARGUMENT);
+    EXPECT(toolb_engine_service_unix(engine, "/x", 0x10000, &service, NULL), TOOLB_BAD_ARGUMENT);
     EXPECT(toolb_engine_stats(NULL, &stats), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_stats(engine, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_engine_stats(engine, &stats), TOOLB_BAD_STRUCT_SIZE);
@@ -266,6 +307,7 @@ int main(void)
     toolb_engine_free(NULL);
     no_loop();
     late();
+    impatient();
 
     EXPECT(toolb_request_param(NULL, "id", &slice), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_request_field(NULL, "host", &slice), TOOLB_NULL_ARGUMENT);

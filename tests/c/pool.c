@@ -5,12 +5,13 @@
  * Usage: pool BUS          listens on a free port, answers /inline itself and the rest by consumers
  *        pool BUS attach   is such a consumer in a process of its own
  */
-#define _POSIX_C_SOURCE 200809L
+#define _XOPEN_SOURCE 700
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <toolb.h>
@@ -73,7 +74,7 @@ static int attach(const char *bus)
 static void check_misuse(const char *bus)
 {
     toolb_consumer *none = NULL;
-    char small[2], text[512];
+    char text[512];
     EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_pool(NULL, bus));
     EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_bus(NULL, text, sizeof text, NULL));
     EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_consumer(NULL, NULL, &none));
@@ -81,7 +82,29 @@ static void check_misuse(const char *bus)
     EXPECT(TOOLB_BAD_STATE, toolb_engine_consumer(engine, NULL, &none));
     EXPECT(TOOLB_BAD_STATE, toolb_engine_bus(engine, text, sizeof text, NULL));
     EXPECT(TOOLB_BAD_ARGUMENT, toolb_engine_pool(engine, "here/bus"));
-    (void)small;
+    MUST(toolb_engine_error(engine, text, sizeof text, NULL));
+    if (strstr(text, "begins with a slash") == NULL)
+        abort();
+}
+
+static void nothing(int number)
+{
+    (void)number;
+}
+
+/* A signal that the program handles is no end of the time. */
+static void check_signals(toolb_consumer *waiting)
+{
+    const struct sigaction action = {.sa_handler = nothing};
+    const struct itimerval often = {.it_interval = {.tv_usec = 2000}, .it_value = {.tv_usec = 2000}};
+    const struct itimerval never = {.it_value = {.tv_usec = 0}};
+    if (sigaction(SIGALRM, &action, NULL) != 0 || setitimer(ITIMER_REAL, &often, NULL) != 0)
+        abort();
+    for (int i = 0; i < 10; i++)
+        MUST(toolb_consumer_wait(waiting, 60000));
+    if (setitimer(ITIMER_REAL, &never, NULL) != 0)
+        abort();
+    EXPECT(TOOLB_TIMEOUT, toolb_consumer_wait(waiting, 1));
 }
 
 static void check_running(const char *bus)
@@ -116,6 +139,7 @@ static void check_running(const char *bus)
     MUST(toolb_engine_start(second));
     EXPECT(TOOLB_NOT_FOUND, toolb_engine_bus(second, text, sizeof text, NULL));
     MUST(toolb_engine_consumer(second, NULL, &none));
+    check_signals(none);
     /* The engine goes first. */
     toolb_engine_free(second);
     EXPECT(TOOLB_HANG_UP, toolb_consumer_run(none, say, "nobody"));

@@ -58,6 +58,11 @@ void a_handler_serves()
     const auto second = running.engine.consumer();
     EXPECT(second.status().code() == TOOLB_CANNOT_ATTACH);
     EXPECT(second.status().text() != std::string(toolb_status_text(TOOLB_CANNOT_ATTACH)));
+    toolb::ConsumerOptions many;
+    many.slots = 65536;
+    const auto third = running.engine.consumer(many);
+    EXPECT(third.status().code() == TOOLB_BAD_ARGUMENT);
+    EXPECT(std::string(third.status().text()).find("slots is 65536") != std::string::npos);
     std::thread consuming([&] {
         EXPECT(consumer->run([](const Request &request, Response &response) {
             if (request.path() == "/throw")

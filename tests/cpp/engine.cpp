@@ -25,6 +25,7 @@ void the_first_mistake_is_kept()
     options.loops = 100000;
     toolb::Engine impossible(options);
     EXPECT(impossible.status().code() == TOOLB_BAD_ARGUMENT);
+    EXPECT(std::string(impossible.status().text()).find("io-threads") != std::string::npos);
     EXPECT(impossible.listen("127.0.0.1", 0).get("/", nothing).start().code() == TOOLB_BAD_ARGUMENT);
     EXPECT(impossible.address().empty());
     impossible.stop();

@@ -3,6 +3,7 @@
 
 #include <toolb.hpp>
 
+#include <fcntl.h>
 #include <sys/eventfd.h>
 
 #include <atomic>
@@ -246,6 +247,84 @@ void descriptors_are_watched()
            TOOLB_WRONG_LOOP);
 }
 
+void what_a_lambda_holds_ends_with_it()
+{
+    using toolb::Timer;
+    std::weak_ptr<int> seen;
+    // A timer that is as far away as it gets, and what it keeps.
+    const auto far = [&] {
+        auto held = std::make_shared<int>();
+        seen = held;
+        auto timer = Timer::start(std::chrono::hours(1000), [held] { EXPECT(false); });
+        EXPECT(timer);
+        return std::make_shared<Timer>(std::move(*timer));
+    };
+    toolb::Engine engine;
+    engine.get("/fired", [&](const Request &, Response &response) {
+        EXPECT(toolb::after(milliseconds(0), [timer = far(), token = response.later()]() mutable {
+            (void)token.answer("called");
+        }));
+    });
+    engine.get("/cancelled", [&](const Request &, Response &) {
+        auto timer = Timer::start(std::chrono::hours(1), [timer = far()] { EXPECT(false); });
+        EXPECT(timer);
+        timer->cancel();
+    });
+    engine.get("/until", [&](const Request &, Response &response) {
+        const int event = eventfd(1, 0);
+        EXPECT(toolb::watch(event, TOOLB_WATCH_READ,
+                            [timer = far(), token = response.later()](std::uint32_t) mutable {
+                                (void)token.answer("called");
+                                return false;
+                            }));
+        ::close(event);
+    });
+    engine.get("/unwatched", [&](const Request &, Response &) {
+        const int event = eventfd(1, 0);
+        auto watch = toolb::Watch::start(event, TOOLB_WATCH_READ,
+                                         [timer = far()](std::uint32_t) { EXPECT(false); });
+        EXPECT(watch);
+        watch->end();
+        ::close(event);
+    });
+    engine.get("/refused", [&](const Request &, Response &) {
+        const int file = ::open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+        EXPECT(toolb::watch(file, TOOLB_WATCH_READ, [timer = far()](std::uint32_t) {
+                   return true;
+               }).code() == TOOLB_BAD_ARGUMENT);
+        ::close(file);
+    });
+    std::promise<toolb::Token> cancel, writable;
+    engine.get("/cancel", [&](const Request &, Response &response) {
+        toolb::Token token = response.later();
+        EXPECT(token.on_cancel([timer = far()] {}));
+        cancel.set_value(std::move(token));
+    });
+    engine.get("/writable", [&](const Request &, Response &response) {
+        toolb::Token token = response.later();
+        EXPECT(token.on_writable([timer = far()] {}));
+        writable.set_value(std::move(token));
+    });
+    const Running running(std::move(engine));
+    for (const char *path : {"/fired", "/cancelled", "/until", "/unwatched", "/refused"}) {
+        EXPECT(starts(running.get(path), "HTTP/1.1 200 "));
+        running.get("/none"); // a turn of the loop after the call
+        EXPECT(seen.expired());
+    }
+    for (auto &[path, taken] : {std::pair("/cancel", &cancel), std::pair("/writable", &writable)}) {
+        toolb::Token token;
+        {
+            Client client(running.address);
+            client.send(std::string("GET ") + path + " HTTP/1.1\r\nHost: t\r\n\r\n");
+            token = taken->get_future().get();
+        }
+        while (token.status(200))
+            std::this_thread::yield();
+        running.get("/none");
+        EXPECT(seen.expired());
+    }
+}
+
 void loops_have_states()
 {
     struct Counter {
@@ -294,5 +373,6 @@ int main()
     a_reader_that_is_slow_makes_a_writer_wait();
     timers_fire_and_are_cancelled();
     descriptors_are_watched();
+    what_a_lambda_holds_ends_with_it();
     loops_have_states();
 }

@@ -36,8 +36,8 @@ trait Asker {
 #[derive(Clone, Copy)]
 struct Way {
     name: &'static str,
-    /// Whether it carries a payload of any length, or a number only.
-    payload: bool,
+    /// Lengths of the message, in bytes.
+    sizes: &'static [usize],
     ask: fn(&Peer, usize) -> Outcome<Box<dyn Asker>>,
     answer: fn(&Peer, usize) -> Outcome<()>,
 }
@@ -45,45 +45,45 @@ struct Way {
 const WAYS: &[Way] = &[
     Way {
         name: "bare cache line, polling",
-        payload: false,
+        sizes: &[8],
         ask: word::ask,
         answer: word::answer,
     },
     Way {
         name: "rings, polling",
-        payload: true,
+        sizes: &[64, 8, 1024],
         ask: rings::ask_polling,
         answer: rings::answer_polling,
     },
     #[cfg(feature = "iceoryx2")]
     Way {
         name: "iceoryx2 publish-subscribe, polling",
-        payload: true,
+        sizes: &[64, 1024],
         ask: middleware::ask_topic,
         answer: middleware::answer_topic,
     },
     #[cfg(feature = "iceoryx2")]
     Way {
         name: "iceoryx2 request-response, polling",
-        payload: true,
+        sizes: &[64, 1024],
         ask: middleware::ask_service,
         answer: middleware::answer_service,
     },
     Way {
         name: "rings, sleeping",
-        payload: true,
+        sizes: &[64, 1024],
         ask: rings::ask_sleeping,
         answer: rings::answer_sleeping,
     },
     Way {
         name: "Unix socket pair",
-        payload: true,
+        sizes: &[64, 1024],
         ask: kernel::ask_socket,
         answer: kernel::answer_socket,
     },
     Way {
         name: "pipe",
-        payload: true,
+        sizes: &[64, 1024],
         ask: kernel::ask_pipe,
         answer: kernel::answer_pipe,
     },
@@ -110,7 +110,7 @@ fn run(arguments: Vec<String>) -> Outcome<()> {
         return (way.answer)(&Peer::inherited()?, bytes.parse()?);
     }
     let (mut rounds, mut limit) = (10, Limit::Time(Duration::from_millis(100)));
-    let (mut only, mut sizes) = (None, vec![64, 1024]);
+    let (mut only, mut size) = (None, None);
     let mut rest = arguments.into_iter();
     while let Some(option) = rest.next() {
         let value = rest.next().ok_or(USAGE)?;
@@ -119,7 +119,7 @@ fn run(arguments: Vec<String>) -> Outcome<()> {
             "--millis" => limit = Limit::Time(Duration::from_millis(value.parse()?)),
             "--trips" => limit = Limit::Trips(value.parse()?),
             "--only" => only = Some(value),
-            "--bytes" => sizes = vec![value.parse()?],
+            "--bytes" => size = Some(value.parse()?),
             _ => return Err(USAGE.into()),
         }
     }
@@ -127,7 +127,7 @@ fn run(arguments: Vec<String>) -> Outcome<()> {
         .iter()
         .filter(|way| only.as_deref().is_none_or(|only| only == way.name))
         .flat_map(|way| {
-            let sizes = if way.payload { &sizes[..] } else { &[8][..] };
+            let sizes = size.as_ref().map_or(way.sizes, std::slice::from_ref);
             sizes.iter().map(|bytes| (*way, *bytes))
         })
         .collect();

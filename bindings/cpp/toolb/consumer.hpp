@@ -248,12 +248,12 @@ private:
 
     explicit Consumer(toolb_consumer *handle) noexcept : handle_(handle) {}
 
-    /// Statuses from 400 on have a text of their own for each failure.
+    /// Of a consumer's failures these have a text of their own each time.
     static Status explained(toolb_status status)
     {
-        if (status < TOOLB_CANNOT_ATTACH)
-            return Status(status);
-        return {status, detail::fetch(&toolb_last_error)};
+        if (status == TOOLB_BAD_ARGUMENT || status == TOOLB_BAD_STATE || status >= TOOLB_CANNOT_ATTACH)
+            return {status, detail::fetch(&toolb_last_error)};
+        return Status(status);
     }
 
     std::unique_ptr<toolb_consumer, Free> handle_;

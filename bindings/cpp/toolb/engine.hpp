@@ -68,6 +68,9 @@ public:
         toolb_engine *made = nullptr;
         const toolb_status status = toolb_engine_new(&options, &made);
         handle_.reset(made);
+        // Without an engine there is none to ask for the text.
+        if (status == TOOLB_BAD_ARGUMENT)
+            failure_ = Status(status, detail::fetch(&toolb_last_error));
         (void)keep(status);
     }
 

@@ -50,7 +50,10 @@ impl Context<'_> {
 
     /// Drops a timer of this loop. False: it has fired, or was cancelled before.
     pub fn cancel_timer(&mut self, id: TimerId) -> bool {
-        self.calls.timers.cancel(id.0).is_some()
+        let cancelled = self.calls.timers.cancel(id.0);
+        let found = cancelled.is_some();
+        self.let_go(cancelled);
+        found
     }
 
     /// Runs `run` on this loop in every turn in which `fd` is ready for `interest`, until `unwatch`.
@@ -65,7 +68,13 @@ impl Context<'_> {
         interest: Interest,
         run: impl FnMut(&mut Context<'_>, Ready) + 'static,
     ) -> io::Result<WatchId> {
-        let fd = fd.try_clone_to_owned()?;
+        let fd = match fd.try_clone_to_owned() {
+            Ok(fd) => fd,
+            Err(error) => {
+                self.let_go(run);
+                return Err(error);
+            }
+        };
         let key = self.calls.watches.insert(Watch { fd, run: None });
         // The key was just handed out, so the watch is there.
         let Some(watch) = self.calls.watches.get_mut(key) else {
@@ -75,7 +84,8 @@ impl Context<'_> {
         match self.epoll.add(&watch.fd, TAG_WATCH | key, interest.flags()) {
             Ok(()) => Ok(WatchId(key)),
             Err(error) => {
-                self.calls.watches.remove(key);
+                let refused = self.calls.watches.remove(key);
+                self.let_go(refused);
                 Err(error)
             }
         }
@@ -87,6 +97,7 @@ impl Context<'_> {
             return false;
         };
         let _ = self.epoll.delete(&watch.fd);
+        self.let_go(watch);
         true
     }
 
@@ -103,6 +114,13 @@ impl Context<'_> {
     /// The time of this turn of the loop: nanoseconds of the monotonic clock.
     pub fn now(&self) -> u64 {
         self.now
+    }
+
+    /// Drops what the application gave: it may hold timers and watches, which end with it.
+    pub(super) fn let_go<T>(&mut self, kept: T) {
+        let let_go = self.calls.let_go;
+        let mut kept = Some(kept);
+        let_go(self, &mut || drop(kept.take()));
     }
 }
 
@@ -179,6 +197,10 @@ pub struct Ready {
     pub error: bool,
 }
 
+/// Calls a function that drops code of the application on the loop, which that code may use once
+/// more: for those who find the loop by other ways than through their arguments.
+pub type LetGo = fn(&mut Context<'_>, drop: &mut dyn FnMut());
+
 type OnTimer = Box<dyn FnOnce(&mut Context<'_>)>;
 type OnReady = Box<dyn FnMut(&mut Context<'_>, Ready)>;
 
@@ -187,14 +209,16 @@ pub(super) struct Calls {
     pub(super) timers: Timers<OnTimer>,
     watches: Slab<Watch>,
     pub(super) streams: Streams,
+    pub(super) let_go: LetGo,
 }
 
 impl Calls {
-    pub(super) fn new(streams: Streams) -> Self {
+    pub(super) fn new(streams: Streams, let_go: LetGo) -> Self {
         Self {
             timers: Timers::new(),
             watches: Slab::new(),
             streams,
+            let_go,
         }
     }
 }
@@ -231,8 +255,9 @@ impl Loop {
             return;
         };
         run(&mut self.context(), ready);
-        if let Some(watch) = self.calls.watches.get_mut(key) {
-            watch.run = Some(run);
+        match self.calls.watches.get_mut(key) {
+            Some(watch) => watch.run = Some(run),
+            None => self.context().let_go(run),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
 use super::conn::{Conn, Exchange};
-use super::context::Calls;
+use super::context::{Calls, LetGo};
 use super::inline::Response;
 use super::lane::LaneEnd;
 use super::mailbox::Letter;
@@ -144,6 +144,7 @@ impl Loop {
         listeners: Vec<Listener>,
         services: Services,
         epoll: Epoll,
+        let_go: LetGo,
     ) -> Self {
         Self {
             index,
@@ -165,7 +166,7 @@ impl Loop {
             conns: Slab::new(),
             lanes: Vec::new(),
             deadlines: Deadlines::new(),
-            calls: Calls::new(Streams::new(index, services.options)),
+            calls: Calls::new(Streams::new(index, services.options), let_go),
             ready: VecDeque::new(),
             dirty: Vec::new(),
             head: Head::default(),
@@ -187,6 +188,7 @@ impl Loop {
     /// Turns until it is told to stop.
     pub(super) fn run(mut self) {
         let mut events = Events::with_capacity(512);
+        self.look_at_the_clock();
         let shared = self.shared.clone();
         self.states = shared.routes.inline.make_states(&mut self.context());
         drop(shared);
@@ -228,8 +230,11 @@ impl Loop {
         // Callbacks may point into the states, and connections lead to neither.
         self.stats().closed.add(self.conns.len() as u64);
         self.conns = Slab::new();
-        self.calls = Calls::new(Streams::new(self.index, Vec::new()));
-        self.states = Vec::new();
+        let none = Calls::new(Streams::new(self.index, Vec::new()), self.calls.let_go);
+        let calls = std::mem::replace(&mut self.calls, none);
+        self.context().let_go(calls);
+        let states = std::mem::take(&mut self.states);
+        self.context().let_go(states);
     }
 
     /// Decides how long to sleep, and announces sleep if it is for longer than a moment.

@@ -1,26 +1,24 @@
 //! Responses whose body is a file that a consumer has opened.
 //!
 //! The record and the descriptor come on different ways; whichever is first waits for the other, and
-//! nothing else does. The file is read into the output as the client takes it, a part at a time: what
-//! the kernel has in memory is read on the loop, what it would have to fetch from a disk is read by
-//! the file thread, so that no other connection waits for it.
+//! nothing else does. The lane's file thread looks at the file and reads its first part; from then on
+//! it is read into the output as the client takes it, a part at a time: on the loop what the kernel
+//! has in memory, if the file system is one that can tell, and by the thread all else.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
-use std::thread;
 
 use crate::bus::RecordHeader;
 use crate::http::BodyLength;
 use crate::log;
 use crate::message::FileHead;
-use crate::sys::file::{self, Patience};
 
 use super::conn::{Phase, Place};
 use super::event_loop::Loop;
+use super::file_desk::{Handed, Part, ReadPart};
 use super::lane::{LaneEnd, LaneHandle, NOBODY};
-use super::mailbox::{Letter, Mailbox};
+use super::mailbox::Letter;
 use super::reply::Offence;
 
 /// So much of a file is read at once, and in memory for one connection.
@@ -29,7 +27,7 @@ const PART: u64 = 256 * 1024;
 /// An exchange that is answered by a file.
 #[derive(Debug)]
 pub(super) enum FileAnswer {
-    /// The record has come, the file has not.
+    /// The record has come, the file has not. The exchange still counts in the pool.
     Awaited {
         /// The lane's place in the pool, and its number.
         lane: (u16, u64),
@@ -37,85 +35,40 @@ pub(super) enum FileAnswer {
         generation: u32,
         payload: Vec<u8>,
     },
+    /// The file thread looks at the file.
+    Checked { file: Handed, payload: Vec<u8> },
     /// The file is being sent.
     Sending {
-        file: Arc<OwnedFd>,
+        file: Handed,
         at: u64,
         left: u64,
         /// The file thread reads a part.
         reading: bool,
+        /// The loop may look for itself what is in memory.
+        never_waits: bool,
     },
 }
 
 /// A file that has come before its record, or a record's connection that has come before its file.
-/// By slot, so that there are no more than slots.
+/// By use of a slot. The slot is held meanwhile, so that there are no more than slots.
 #[derive(Debug, Default)]
 pub(super) struct Meeting {
-    files: Vec<(u16, u32, OwnedFd)>,
-    waiting: Vec<(u16, u32, u64)>,
+    files: HashMap<(u16, u32), Option<Handed>>,
+    waiting: HashMap<(u16, u32), u64>,
 }
 
 impl Meeting {
-    fn leave_file(&mut self, slot: u16, generation: u32, file: OwnedFd) {
-        self.forget(slot);
-        self.files.push((slot, generation, file));
-    }
-
-    fn take_file(&mut self, slot: u16, generation: u32) -> Option<OwnedFd> {
-        let is = |(s, g, _): &(u16, u32, OwnedFd)| (*s, *g) == (slot, generation);
-        let at = self.files.iter().position(is)?;
-        Some(self.files.swap_remove(at).2)
-    }
-
-    fn take_waiting(&mut self, slot: u16, generation: u32) -> Option<u64> {
-        let is = |(s, g, _): &(u16, u32, u64)| (*s, *g) == (slot, generation);
-        let at = self.waiting.iter().position(is)?;
-        Some(self.waiting.swap_remove(at).2)
+    /// Whether a record of this use of a slot waits for its file.
+    pub(super) fn awaits(&self, slot: u16, generation: u32) -> bool {
+        self.waiting.contains_key(&(slot, generation))
     }
 
     /// The use of a slot is over: a file that came for it is not wanted.
-    pub(super) fn forget(&mut self, slot: u16) {
+    pub(super) fn forget(&mut self, slot: u16, generation: u32) {
         if !self.files.is_empty() {
-            self.files.retain(|(other, ..)| *other != slot);
+            self.files.remove(&(slot, generation));
         }
     }
-}
-
-/// A part of a file that the file thread has read.
-#[derive(Debug)]
-pub(super) struct ReadPart {
-    key: u64,
-    at: u64,
-    read: io::Result<Vec<u8>>,
-}
-
-/// What the file thread is asked for.
-pub(super) struct ReadOrder {
-    file: Arc<OwnedFd>,
-    key: u64,
-    at: u64,
-    len: usize,
-    home: Arc<Mailbox>,
-}
-
-/// Starts the thread that waits for disks. It ends when nobody can ask it any more.
-pub(super) fn start_file_thread() -> io::Result<Sender<ReadOrder>> {
-    let (orders, inbox) = channel::<ReadOrder>();
-    thread::Builder::new()
-        .name("toolb-files".to_owned())
-        .spawn(move || {
-            for order in inbox {
-                let mut bytes = Vec::new();
-                let file = order.file.as_fd();
-                let read = file::read(file, order.at, order.len, &mut bytes, Patience::Any);
-                order.home.post(Letter::FilePart(ReadPart {
-                    key: order.key,
-                    at: order.at,
-                    read: read.map(|_| bytes),
-                }));
-            }
-        })?;
-    Ok(orders)
 }
 
 impl Loop {
@@ -133,7 +86,7 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return Ok(());
         };
-        let file = lane.meeting.take_file(slot, generation);
+        let file = lane.meeting.files.remove(&(slot, generation));
         let lane_id = lane.handle.id;
         if key == NOBODY {
             return Ok(());
@@ -145,12 +98,16 @@ impl Loop {
         if answered {
             return Err(Offence::Borrowed("a second response head for one exchange"));
         }
-        // From here on the exchange is the loop's own: the consumer has said all it has to say.
-        self.abandon_place(key);
         if let Some(file) = file {
-            self.begin_file(key, file, payload);
+            // From here on the exchange is the loop's own: the consumer has said all it has to say.
+            self.abandon_place(key);
+            self.check_file(key, file, payload.to_vec());
             return Ok(());
         }
+        if let Some(held) = lane.held(slot, generation) {
+            held.conn = NOBODY;
+        }
+        lane.meeting.waiting.insert((slot, generation), key);
         let awaited = FileAnswer::Awaited {
             lane: (index, lane_id),
             slot,
@@ -158,20 +115,17 @@ impl Loop {
             payload: payload.to_vec(),
         };
         self.place_file(key, awaited);
-        if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
-            lane.meeting.waiting.push((slot, generation, key));
-        }
         self.set_timer(key);
         Ok(())
     }
 
-    /// A consumer has sent a descriptor.
+    /// A consumer has sent a descriptor; `None`: there is no thread to read it.
     pub(super) fn file_arrived(
         &mut self,
         handle: &Arc<LaneHandle>,
         slot: u16,
         generation: u32,
-        file: OwnedFd,
+        file: Option<Handed>,
     ) {
         let lane = self.lanes.get_mut(usize::from(handle.index));
         let Some(lane) = lane.and_then(|lane| lane.as_deref_mut()) else {
@@ -180,26 +134,24 @@ impl Loop {
         if !Arc::ptr_eq(&lane.handle, handle) {
             return;
         }
-        let Some(key) = lane.meeting.take_waiting(slot, generation) else {
-            // Its record may still be on its way. One that nobody waits for is closed.
-            if lane.held(slot, generation).is_some_and(|held| !held.ended) {
-                lane.meeting.leave_file(slot, generation, file);
+        if lane.meeting.awaits(slot, generation) {
+            if let Some((key, payload)) = self.end_wait(handle.index, slot, generation) {
+                self.check_file(key, file, payload);
             }
-            return;
-        };
-        let lane_id = lane.handle.id;
-        if let Some(payload) = self.take_awaited(key, lane_id, slot, generation) {
-            self.begin_file(key, file, &payload);
+        } else if lane.held(slot, generation).is_some_and(|held| !held.ended) {
+            // Its record may still be on its way. One that nobody waits for is closed.
+            lane.meeting.files.insert((slot, generation), file);
         }
     }
 
     /// The lane of a dead consumer: files that have not come will not come any more.
     pub(super) fn settle_files(&mut self, lane: &mut LaneEnd) {
-        for (slot, generation, key) in std::mem::take(&mut lane.meeting.waiting) {
+        for ((slot, generation), key) in std::mem::take(&mut lane.meeting.waiting) {
             if self
                 .take_awaited(key, lane.handle.id, slot, generation)
                 .is_some()
             {
+                self.shared.pool.leave();
                 self.stats().worker_died.add(1);
                 self.answer_simply(key, 502, "the application's worker died\n", &[]);
             }
@@ -217,12 +169,27 @@ impl Loop {
         else {
             return;
         };
-        let lane = self.lanes.get_mut(usize::from(index));
-        if let Some(lane) = lane.and_then(|lane| lane.as_deref_mut())
-            && lane.handle.id == lane_id
-        {
-            lane.meeting.take_waiting(slot, generation);
+        self.shared.pool.leave();
+        let lane = self.lanes.get(usize::from(index));
+        if lane.is_some_and(|lane| lane.as_ref().is_some_and(|lane| lane.handle.id == lane_id)) {
+            self.end_wait(index, slot, generation);
         }
+    }
+
+    /// Nothing waits for the file of this use of a slot any more. Frees the slot if the consumer has
+    /// let go of it. Who has waited, if he still does; he has left the pool then.
+    fn end_wait(&mut self, index: u16, slot: u16, generation: u32) -> Option<(u64, Vec<u8>)> {
+        let lane = self.lanes[usize::from(index)].as_deref_mut()?;
+        let key = lane.meeting.waiting.remove(&(slot, generation))?;
+        let lane_id = lane.handle.id;
+        if lane.held(slot, generation).is_some_and(|held| held.done) {
+            lane.free(slot, generation, &self.shared.pool);
+            // This may be the end of a turn: those who wait for room have theirs in the next.
+            self.mailbox().post(Letter::Pump);
+        }
+        let payload = self.take_awaited(key, lane_id, slot, generation)?;
+        self.shared.pool.leave();
+        Some((key, payload))
     }
 
     /// Puts the next part of a file into the output of a connection that has sent all it had. False:
@@ -242,6 +209,7 @@ impl Loop {
             at,
             left,
             reading: reading @ false,
+            never_waits,
         } = &mut **answer
         else {
             return false;
@@ -249,18 +217,16 @@ impl Loop {
         let len = PART.min(*left) as usize;
         conn.output.drain(..conn.sent);
         conn.sent = 0;
-        match file::read(file.as_fd(), *at, len, &mut conn.output, Patience::None) {
+        let read = match never_waits {
+            true => file.read_now(*at, len, &mut conn.output),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        match read {
             Ok(got) => self.file_advanced(key, got),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let order = ReadOrder {
-                    file: file.clone(),
-                    key,
-                    at: *at,
-                    len,
-                    home: self.shared.mailboxes[usize::from(self.index)].clone(),
-                };
                 *reading = true;
-                self.order_part(order);
+                let home = self.shared.mailboxes[usize::from(self.index)].clone();
+                file.order(*at, len, None, key, home);
                 false
             }
             Err(error) => self.break_file(key, &error.to_string()),
@@ -279,13 +245,18 @@ impl Loop {
             return;
         };
         match &mut **answer {
-            FileAnswer::Sending { at, reading, .. } if *at == part.at && *reading => {
+            FileAnswer::Checked { file, .. } if file.number() == part.number => {
+                return self.file_checked(part);
+            }
+            FileAnswer::Sending {
+                file, at, reading, ..
+            } if file.number() == part.number && *at == part.at && *reading => {
                 *reading = false;
             }
             _ => return,
         }
         match part.read {
-            Ok(bytes) => {
+            Ok(Part { bytes, .. }) => {
                 conn.output.extend_from_slice(&bytes);
                 self.file_advanced(part.key, bytes.len());
             }
@@ -295,28 +266,47 @@ impl Loop {
         }
     }
 
-    /// Record and file are here: the head goes out, and the file after it.
-    fn begin_file(&mut self, key: u64, file: OwnedFd, payload: &[u8]) {
+    /// Record and file are here: the file is looked at, and its first part read.
+    fn check_file(&mut self, key: u64, file: Option<Handed>, payload: Vec<u8>) {
+        let Some(file) = file else {
+            return self.refuse_file(key, "there is no thread to read it");
+        };
+        let Ok(FileHead { offset, length, .. }) = FileHead::decode(&payload) else {
+            // It was decoded before.
+            return;
+        };
+        let len = PART.min(length) as usize;
+        let home = self.shared.mailboxes[usize::from(self.index)].clone();
+        file.order(offset, len, Some(offset.saturating_add(length)), key, home);
+        self.place_file(key, FileAnswer::Checked { file, payload });
+        self.set_timer(key);
+    }
+
+    /// The file is what it was said to be, or not: the head goes out, and the file after it.
+    fn file_checked(&mut self, part: ReadPart) {
+        let key = part.key;
+        let Some(exchange) = self.exchange(key) else {
+            return;
+        };
+        let Place::File(answer) = std::mem::replace(&mut exchange.place, Place::Here) else {
+            return;
+        };
+        let FileAnswer::Checked { file, payload } = *answer else {
+            return;
+        };
+        let Part { bytes, never_waits } = match part.read {
+            Ok(part) => part,
+            Err(error) => return self.refuse_file(key, &error.to_string()),
+        };
         let Ok(FileHead {
             offset,
             length,
             head,
-        }) = FileHead::decode(payload)
+        }) = FileHead::decode(&payload)
         else {
             // It was decoded before.
             return;
         };
-        let why = match file::readable_length(file.as_fd()) {
-            Ok(size) if offset + length <= size => None,
-            Ok(size) => Some(format!(
-                "it has {size} bytes, and {length} from {offset} on were announced"
-            )),
-            Err(error) => Some(error.to_string()),
-        };
-        if let Some(why) = why {
-            log::error(format_args!("a file was refused as a response: {why}"));
-            return self.answer_simply(key, 500, "Internal Server Error\n", &[]);
-        }
         let known = BodyLength::Known(length);
         let begun = self.begin_response(key, head.status(), head.fields(), known, true);
         if !begun.unwrap_or(false) {
@@ -327,19 +317,30 @@ impl Loop {
         };
         // To HEAD, 204 and 304 belongs no body; a Content-Length of the application counts.
         let wanted = exchange.writer.as_ref().map_or(0, |writer| writer.left());
-        if wanted == 0 || length == 0 {
+        let left = length.min(wanted);
+        if left == 0 {
             let ended = self.respond_body(key, &[], true);
             debug_assert!(ended.is_ok(), "its head was written");
             return;
         }
         let sending = FileAnswer::Sending {
-            file: Arc::new(file),
+            file,
             at: offset,
-            left: length.min(wanted),
+            left,
             reading: false,
+            never_waits,
         };
         self.place_file(key, sending);
-        self.mark_dirty(key);
+        let first = &bytes[..bytes.len().min(left as usize)];
+        if let Some(conn) = self.conns.get_mut(key) {
+            conn.output.extend_from_slice(first);
+        }
+        self.file_advanced(key, first.len());
+    }
+
+    fn refuse_file(&mut self, key: u64, why: &str) {
+        log::error(format_args!("a file was refused as a response: {why}"));
+        self.answer_simply(key, 500, "Internal Server Error\n", &[]);
     }
 
     /// So many bytes of the file were added to the output. True: there is something to send.
@@ -374,26 +375,6 @@ impl Loop {
         log::error(format_args!("a file could not be sent to its end: {why}"));
         self.reset(key);
         false
-    }
-
-    fn order_part(&mut self, order: ReadOrder) {
-        let files = self.shared.files.get_or_init(|| start_file_thread().ok());
-        let order = match files {
-            Some(orders) => match orders.send(order) {
-                Ok(()) => return,
-                Err(unsent) => unsent.0,
-            },
-            None => order,
-        };
-        // Without a thread everybody waits for the disk, but nobody waits for ever.
-        let mut bytes = Vec::new();
-        let file = order.file.as_fd();
-        let read = file::read(file, order.at, order.len, &mut bytes, Patience::Any);
-        order.home.post(Letter::FilePart(ReadPart {
-            key: order.key,
-            at: order.at,
-            read: read.map(|_| bytes),
-        }));
     }
 
     fn place_file(&mut self, key: u64, answer: FileAnswer) {

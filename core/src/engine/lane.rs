@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
+use super::file_desk::FileDesk;
 use super::files::Meeting;
 
 /// No connection: the client has left, or has its answer, and only the slot is still held.
@@ -30,6 +31,8 @@ pub struct LaneHandle {
     /// Loops that have yet to let go of it.
     pub(super) leaving: AtomicUsize,
     pub(super) poisoned: AtomicBool,
+    /// The files that it hands over.
+    pub(super) files: FileDesk,
     /// It gets no work any more, even if it has not come up on every loop yet.
     closed: Mutex<bool>,
     /// Loops that take its consumer for stalled.
@@ -57,6 +60,7 @@ impl LaneHandle {
             arriving: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
+            files: FileDesk::default(),
             closed: Mutex::new(false),
             stalled_on: AtomicUsize::new(0),
         })
@@ -146,6 +150,8 @@ pub(super) struct Held {
     pub(super) started: bool,
     /// The message has ended; only DONE is missing.
     pub(super) ended: bool,
+    /// The consumer is done with it, but its file is still awaited.
+    pub(super) done: bool,
     /// It was called back, too late as it seemed then.
     pub(super) recalled: bool,
     /// It stands in `body_waiters`, perhaps since an earlier use of the slot.
@@ -178,6 +184,7 @@ impl LaneEnd {
             sent: false,
             started: false,
             ended: false,
+            done: false,
             recalled: false,
             listed: false,
             conn: NOBODY,
@@ -209,6 +216,16 @@ impl LaneEnd {
         self.slots
             .get_mut(usize::from(slot))
             .filter(|held| held.in_use && held.generation == generation)
+    }
+
+    /// The use of a slot is over.
+    pub(super) fn free(&mut self, slot: u16, generation: u32, pool: &Pool) {
+        if let Some(held) = self.held(slot, generation) {
+            held.in_use = false;
+            self.held -= 1;
+            self.meeting.forget(slot, generation);
+            pool.finished(self.handle.index, slot, generation);
+        }
     }
 
     /// Whether the consumer has begun the exchange; if not, and it has been cancelled and a fence

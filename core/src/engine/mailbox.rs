@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -12,7 +11,7 @@ use crate::bus;
 use crate::dispatch::{Reservation, Ticket};
 use crate::sys::eventfd::EventFd;
 
-use super::files::ReadPart;
+use super::file_desk::{Handed, ReadPart};
 use super::lane::LaneHandle;
 use super::token::Outbox;
 
@@ -26,9 +25,10 @@ pub(super) enum Letter {
     LaneDown(Arc<LaneHandle>),
     /// Something waits in the pool's queue that the receiver may have room for.
     Pump,
-    /// A consumer has sent the file of a response: slot, generation, descriptor.
-    File(Arc<LaneHandle>, u16, u32, OwnedFd),
-    /// The file thread has read a part.
+    /// A consumer has sent the file of a response: slot, generation, and the file unless there is no
+    /// thread to read it.
+    File(Arc<LaneHandle>, u16, u32, Option<Handed>),
+    /// A file thread has read a part.
     FilePart(ReadPart),
     /// The holder of a token has written something.
     Token(Arc<Outbox>),

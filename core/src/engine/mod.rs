@@ -10,6 +10,7 @@ mod conn;
 mod context;
 mod encode;
 mod event_loop;
+mod file_desk;
 mod files;
 mod inline;
 mod input;
@@ -35,7 +36,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 use crate::bus::{LaneState, MAX_LOOPS, StatusPage};
@@ -48,7 +49,7 @@ use crate::sys::affinity;
 use crate::sys::clock;
 use crate::sys::socket::Listener;
 
-pub use context::{Context, Interest, Ready, TimerId, WatchId};
+pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
 pub use inline::{Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
@@ -79,8 +80,10 @@ pub struct Engine {
     /// By address.
     purposes: Vec<Purpose>,
     threads: Vec<JoinHandle<()>>,
+    let_go: LetGo,
     next_lane: AtomicU64,
-    files: Vec<PathBuf>,
+    /// Socket files that are still to be removed.
+    files: Mutex<Vec<PathBuf>>,
     urls: Vec<String>,
 }
 
@@ -115,7 +118,6 @@ impl Engine {
                 .collect::<io::Result<_>>()
                 .map_err(cannot)?,
             stats: (0..loops).map(|_| LoopStats::default()).collect(),
-            files: OnceLock::new(),
             access: config.access_log.then(AccessLog::start),
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             draining: AtomicBool::new(false),
@@ -131,11 +133,14 @@ impl Engine {
             services: Vec::new(),
             purposes: bound.iter().map(|_| Purpose::Http).collect(),
             threads: Vec::new(),
+            let_go: |_, drop| drop(),
             next_lane: AtomicU64::new(1),
-            files: bound
-                .iter()
-                .filter_map(|bound| bound.file.clone())
-                .collect(),
+            files: Mutex::new(
+                bound
+                    .iter()
+                    .filter_map(|bound| bound.file.clone())
+                    .collect(),
+            ),
             urls: bound.iter().map(|bound| bound.url.clone()).collect(),
             bound,
         })
@@ -189,10 +194,16 @@ impl Engine {
         let url = bound.url.clone();
         let purpose = purpose(&bound);
         self.purposes.push(purpose);
-        self.files.extend(bound.file.clone());
+        self.files().extend(bound.file.clone());
         self.urls.push(url.clone());
         self.bound.push(bound);
         Ok(url)
+    }
+
+    /// Has `let_go` called around the dropping of timers, watches and what else the application gave
+    /// to a loop. Before `start`.
+    pub fn let_go_by(&mut self, let_go: LetGo) {
+        self.let_go = let_go;
     }
 
     /// The addresses it listens on, as a person writes them: `http://127.0.0.1:8000`, `unix:/x`,
@@ -221,6 +232,7 @@ impl Engine {
         for (index, listeners) in sockets.into_iter().enumerate() {
             let shared = self.shared.clone();
             let (added, purposes) = (self.services.clone(), self.purposes.clone());
+            let let_go = self.let_go;
             let cpu = cpus.get(index % cpus.len().max(1)).copied();
             let epoll = Loop::watch(index as u16, &shared, &listeners)?;
             // A loop is made on its own thread, as what it keeps for callbacks never leaves it.
@@ -231,7 +243,7 @@ impl Engine {
                     ));
                 }
                 let services = services_of(added, purposes);
-                Loop::new(index as u16, shared, listeners, services, epoll).run();
+                Loop::new(index as u16, shared, listeners, services, epoll, let_go).run();
             };
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
@@ -279,7 +291,7 @@ impl Engine {
     }
 
     /// The consumer has sent the file of a response: for the exchange of the loop `owner` that holds
-    /// this use of a slot. False: there is no such loop.
+    /// this use of a slot. An error says what is wrong with it; the consumer is to be ended.
     pub fn lane_file(
         &self,
         lane: &Arc<LaneHandle>,
@@ -287,12 +299,17 @@ impl Engine {
         slot: u16,
         generation: u32,
         file: OwnedFd,
-    ) -> bool {
+    ) -> Result<(), &'static str> {
+        // Whatever becomes of it, it is closed by the thread.
+        let file = lane.files.take(file).ok();
         let Some(mailbox) = self.shared.mailboxes.get(usize::from(owner)) else {
-            return false;
+            return Err("it sent a file for a loop that there is not");
         };
+        if lane.files.is_clogged() {
+            return Err("it sends files that cannot be closed: does their file system hang?");
+        }
         mailbox.post(Letter::File(lane.clone(), slot, generation, file));
-        true
+        Ok(())
     }
 
     /// The consumer has died or left: loops drain what it published and settle the rest, then
@@ -330,21 +347,33 @@ impl Engine {
     /// `ControlEvent::Idle` tells when none is left.
     pub fn drain(&self) {
         if !self.shared.draining.swap(true, Ordering::Relaxed) {
+            self.remove_files();
             self.shared.broadcast(None, || Letter::Drain);
         }
     }
 
     /// Ends the loops now; connections that are left are closed.
     pub fn stop(&mut self) {
+        self.remove_files();
         self.shared.broadcast(None, || Letter::Stop);
         for thread in self.threads.drain(..) {
             // A loop that panicked has ended the process already.
             let _ = thread.join();
         }
         self.bound.clear();
-        for file in self.files.drain(..) {
+    }
+
+    /// As long as the sockets listen nobody takes their paths: later the files may be those of
+    /// another engine.
+    fn remove_files(&self) {
+        for file in self.files().drain(..) {
             let _ = fs::remove_file(file);
         }
+    }
+
+    fn files(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        // A panic cannot leave the list half changed.
+        self.files.lock().unwrap_or_else(|p| p.into_inner())
     }
 }
 

@@ -123,6 +123,7 @@ impl Loop {
             sent: false,
             started: false,
             ended: false,
+            done: false,
             recalled: false,
             listed: lane.slots[usize::from(slot)].listed,
             conn: key,
@@ -181,11 +182,9 @@ impl Loop {
                 debug_assert!(pushed, "the ring had room for the head");
                 lane.touched = true;
                 lane.slots[usize::from(slot)].sent = true;
-            } else if let Some(held) = lane.held(slot, generation) {
+            } else {
                 // The consumer has never heard of it, so it will not say that it is done.
-                held.in_use = false;
-                lane.held -= 1;
-                self.shared.pool.finished(index, slot, generation);
+                lane.free(slot, generation, &self.shared.pool);
             }
             lane.head_waiters.pop_front();
         }
@@ -413,7 +412,11 @@ impl Loop {
             Place::Here => return,
             Place::File(answer) => return self.abandon_file(&answer),
             Place::Token(outbox) if tell => return self.cancel_token(&outbox),
-            Place::Token(outbox) => return drop(outbox.cancel()),
+            // Its holder has ended it, so there is nobody to be told.
+            Place::Token(outbox) => {
+                let callbacks = outbox.cancel();
+                return self.context().let_go(callbacks);
+            }
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {
                 ticket.cancel();

@@ -108,7 +108,7 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return Ok(());
         };
-        let Some(&mut held) = lane.held(slot, generation) else {
+        let Some(held) = lane.held(slot, generation).filter(|held| !held.done) else {
             return match record.flags & flags::MUST_UNDERSTAND {
                 0 => Err(Offence::Borrowed(
                     "a record speaks of an exchange that is not in flight",
@@ -116,6 +116,7 @@ impl Loop {
                 _ => Err(Offence::Borrowed("a record must be understood and is not")),
             };
         };
+        let held = *held;
         let body = [Kind::ResponseBody as u8, Kind::Data as u8].contains(&record.kind);
         if held.ended && !body {
             return Err(Offence::Borrowed("a message goes on after its end"));
@@ -170,16 +171,19 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return Ok(());
         };
+        let awaits_file = lane.meeting.awaits(slot, generation);
         let Some(held) = lane.held(slot, generation) else {
             return Ok(());
         };
         held.ended |= end;
         if record.flags & flags::DONE != 0 || record.kind == Kind::Cancelled as u8 {
             let unanswered = held.conn;
-            held.in_use = false;
-            lane.held -= 1;
-            lane.meeting.forget(slot);
-            self.shared.pool.finished(index, slot, generation);
+            if awaits_file {
+                // Else a consumer could leave behind as many clients without a file as it likes.
+                held.done = true;
+                return Ok(());
+            }
+            lane.free(slot, generation, &self.shared.pool);
             if unanswered != NOBODY {
                 // DONE without END: the consumer let go of an exchange that it never answered.
                 self.respond_abort(unanswered);

@@ -61,7 +61,9 @@ impl Loop {
         // What is unsent has framing and may have earlier responses in it: never too much is let in.
         if let Some(mut run) = outbox.sent(exchange.received.saturating_sub(unsent)) {
             run(&mut self.context());
-            outbox.keep_on_writable(run);
+            if let Some(run) = outbox.keep_on_writable(run) {
+                self.context().let_go(run);
+            }
         }
     }
 
@@ -71,7 +73,7 @@ impl Loop {
         if let Some(run) = on_cancel {
             run(&mut self.context());
         }
-        drop(on_writable);
+        self.context().let_go(on_writable);
     }
 
     /// The loop ends: so do the tokens of its connections.

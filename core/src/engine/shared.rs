@@ -2,8 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use crate::bus::StatusPage;
 use crate::config::EngineConfig;
@@ -12,7 +11,6 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::eventfd::EventFd;
 
-use super::files::ReadOrder;
 use super::mailbox::{Letter, Mailbox};
 use super::routes::Routes;
 
@@ -48,9 +46,6 @@ pub(super) struct Shared {
     pub(super) mailboxes: Vec<Arc<Mailbox>>,
     pub(super) stats: Vec<LoopStats>,
     pub(super) access: Option<AccessLog>,
-    /// How to ask the file thread, once there was something to ask it for; `None`: it cannot be
-    /// started.
-    pub(super) files: OnceLock<Option<Sender<ReadOrder>>>,
     /// What a request learns of the address it came to, by address.
     pub(super) servers: Vec<(String, u16)>,
     pub(super) draining: AtomicBool,

@@ -288,15 +288,14 @@ impl Outbox {
         state.on_writable.take()
     }
 
-    /// Keeps the function for the next time, unless there is another by now, or no next time.
-    pub(super) fn keep_on_writable(&self, run: OnWritable) {
+    /// Keeps the function for the next time; gives it back if there is another by now, or no next
+    /// time.
+    pub(super) fn keep_on_writable(&self, run: OnWritable) -> Option<OnWritable> {
         let mut state = self.lock();
         if state.fate == Fate::Open && !state.gone && state.on_writable.is_none() {
-            state.on_writable = Some(run);
-            return;
+            return state.on_writable.replace(run);
         }
-        drop(state);
-        drop(run);
+        Some(run)
     }
 
     /// Nobody waits for the answer any more. Gives the function that is to be told, if the token has

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -32,11 +33,48 @@ pub struct Embedded {
     control: Option<JoinHandle<End>>,
 }
 
+/// A wish to end that can be said from anywhere, signal handlers included, and is never taken back.
+#[derive(Debug)]
+pub struct Stop {
+    asked: AtomicBool,
+    bell: EventFd,
+}
+
+impl Stop {
+    /// Nobody has asked yet.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            asked: AtomicBool::new(false),
+            bell: EventFd::new()?,
+        })
+    }
+
+    /// Asks. An atomic store and a write: both are safe in a signal handler.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::SeqCst);
+        let _ = self.bell.signal();
+    }
+
+    /// Waits until somebody has asked.
+    pub fn wait(&self) {
+        while !self.is_asked() {
+            // A signal or an error of poll ends the wait early: then look again.
+            let _ = self.bell.wait(None);
+        }
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
 enum Order {
     /// A consumer of this process wants to attach over this socket.
     Adopt(Seqpacket),
     /// End, within this time.
     End(Duration),
+    /// Begin to end, within this time, as soon as that is asked for.
+    Obey(Arc<Stop>, Duration),
 }
 
 impl Embedded {
@@ -108,6 +146,12 @@ impl Embedded {
         Consumer::attach_to(theirs, options)
     }
 
+    /// Begins to end by itself once `stop` asks for it, as [`end`](Self::end) with this `limit` does.
+    /// To be called once.
+    pub fn obey(&self, stop: &Arc<Stop>, limit: Duration) {
+        self.order(Order::Obey(stop.clone(), limit));
+    }
+
     /// The engine.
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -147,6 +191,7 @@ impl Drop for Embedded {
 
 const BELL: u64 = 0;
 const HOST: u64 = 1;
+const STOP: u64 = 2;
 
 /// What the control thread does.
 fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epoll) -> End {
@@ -157,6 +202,7 @@ fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epol
         }
     };
     let mut events = Events::with_capacity(8);
+    let mut master = None;
     loop {
         bell.drain();
         let now = Instant::now();
@@ -164,7 +210,19 @@ fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epol
             match order {
                 Order::Adopt(socket) => host.gate().adopt(socket, now, &mut tell),
                 Order::End(limit) => host.end(limit, now),
+                Order::Obey(stop, limit) => {
+                    // Never drained, as others wait for it too: only its first ring counts.
+                    if let Err(error) = epoll.add(&stop.bell, STOP, epoll::IN | epoll::EDGE) {
+                        log::error(format_args!("the engine will not stop when asked: {error}"));
+                    }
+                    master = Some((stop, limit));
+                }
             }
+        }
+        if let Some((stop, limit)) = &master
+            && stop.is_asked()
+        {
+            host.end(*limit, now);
         }
         if let Some(end) = host.turn(now, &mut tell) {
             return end;

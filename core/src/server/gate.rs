@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{Engine, LaneHandle};
 use crate::message::{Control, Hello, MAX_CONTROL_PACKET};
 use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::file;
 use crate::sys::process::effective_user;
 use crate::sys::rendezvous::Peer;
 use crate::sys::seqpacket::Seqpacket;
@@ -30,15 +31,19 @@ pub struct GateOptions {
     pub consumers: usize,
     /// How long a connection may be silent before its HELLO.
     pub hello_timeout: Duration,
+    /// How long it may take a program from its HELLO until it is ready for requests.
+    pub start_timeout: Duration,
 }
 
 impl GateOptions {
-    /// The usual gate: 256 consumers, 5 s for their HELLO.
+    /// The usual gate: 256 consumers, 5 s for their HELLO, 10 minutes for their start, as workers of
+    /// `toolb run` have.
     pub fn new(path: Option<PathBuf>) -> Self {
         Self {
             path,
             consumers: 256,
             hello_timeout: Duration::from_secs(5),
+            start_timeout: Duration::from_secs(600),
         }
     }
 }
@@ -51,6 +56,7 @@ pub(super) struct Gate {
     terms: Terms,
     limit: usize,
     hello_timeout: Duration,
+    start_timeout: Duration,
     epoll: Epoll,
     events: Events,
     guests: BTreeMap<u64, Guest>,
@@ -77,8 +83,9 @@ struct Guest {
 enum Stage {
     /// Connected; its HELLO has to come before then.
     Silent(Instant),
-    /// It has its lane; its application starts.
-    Starting,
+    /// It has its lane; its application starts, and has to be ready before then. `None`: it is this
+    /// process that waits for itself.
+    Starting(Option<Instant>),
     Serving,
     /// It takes no more requests: it said so, or was told so.
     Leaving,
@@ -110,6 +117,7 @@ impl Gate {
             terms: Terms::default(),
             limit: options.consumers,
             hello_timeout: options.hello_timeout,
+            start_timeout: options.start_timeout,
             epoll,
             events: Events::with_capacity(64),
             guests: BTreeMap::new(),
@@ -137,10 +145,10 @@ impl Gate {
         for (token, _) in events.iter() {
             match (token / 2, token % 2) {
                 (0, _) => self.let_in(now, tell),
-                (id, 0) => self.take_packets(engine, id, PACKETS_A_TURN, tell),
+                (id, 0) => self.take_packets(engine, id, PACKETS_A_TURN, now, tell),
                 (id, _) => {
                     // Its last words come before its end.
-                    self.take_packets(engine, id, LAST_PACKETS, tell);
+                    self.take_packets(engine, id, LAST_PACKETS, now, tell);
                     self.part(engine, id, tell);
                 }
             }
@@ -191,11 +199,8 @@ impl Gate {
 
     /// When [`turn`](Self::turn) is to be called even if nothing happens.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let silent = self.guests.values().filter_map(|guest| match guest.stage {
-            Stage::Silent(until) => Some(until),
-            _ => None,
-        });
-        silent.chain(self.resting).min()
+        let late = self.guests.values().filter_map(Guest::deadline);
+        late.chain(self.resting).min()
     }
 
     /// Where the bus socket is.
@@ -298,7 +303,14 @@ impl Gate {
         Ok(())
     }
 
-    fn take_packets(&mut self, engine: &Engine, id: u64, most: usize, tell: &mut dyn FnMut(Event)) {
+    fn take_packets(
+        &mut self,
+        engine: &Engine,
+        id: u64,
+        most: usize,
+        now: Instant,
+        tell: &mut dyn FnMut(Event),
+    ) {
         for _ in 0..most {
             let Some(guest) = self.guests.get(&id) else {
                 return;
@@ -312,9 +324,10 @@ impl Gate {
                         greet::take_file(engine, lane, &file, fds)
                     }
                     _ if !fds.is_empty() => {
+                        file::close_elsewhere(fds);
                         Err("it sent descriptors that nobody asked for".to_owned())
                     }
-                    Ok(control) => self.take_packet(engine, id, control, tell),
+                    Ok(control) => self.take_packet(engine, id, control, now, tell),
                     Err(error) => Err(error.to_string()),
                 },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -331,22 +344,24 @@ impl Gate {
         engine: &Engine,
         id: u64,
         control: Control,
+        now: Instant,
         tell: &mut dyn FnMut(Event),
     ) -> Result<(), String> {
+        let until = now + self.start_timeout;
         let others = self.serving();
         let Some(guest) = self.guests.get_mut(&id) else {
             return Ok(());
         };
         if matches!(guest.stage, Stage::Silent(_)) {
             return match control {
-                Control::Hello(hello) => guest.greet(engine, &self.terms, &hello),
+                Control::Hello(hello) => guest.greet(engine, &self.terms, &hello, until),
                 _ => Err("it did not begin with a hello".to_owned()),
             };
         }
         match control {
             Control::Hello(_) => return Err("it said hello twice".to_owned()),
             Control::Ready => {
-                if guest.stage == Stage::Starting {
+                if let Stage::Starting(_) = guest.stage {
                     guest.stage = Stage::Serving;
                     if let Some(lane) = &guest.lane {
                         engine.lane_up(lane);
@@ -382,14 +397,15 @@ impl Gate {
                 let _ = self.epoll.add(&door.listener, DOOR, epoll::IN);
             }
         }
-        let late = |guest: &Guest| matches!(guest.stage, Stage::Silent(until) if until <= now);
+        let late = |guest: &Guest| guest.deadline().is_some_and(|until| until <= now);
         let ids = self.guests.iter().filter(|(_, guest)| late(guest));
-        let ids: Vec<_> = ids.map(|(&id, _)| id).collect();
-        for id in ids {
-            let why = format!(
-                "it did not say hello within {} s",
-                self.hello_timeout.as_secs_f64()
-            );
+        let ids: Vec<_> = ids.map(|(&id, guest)| (id, guest.stage)).collect();
+        for (id, stage) in ids {
+            let (what, limit) = match stage {
+                Stage::Silent(_) => ("say hello", self.hello_timeout),
+                _ => ("get ready", self.start_timeout),
+            };
+            let why = format!("it did not {what} within {} s", limit.as_secs_f64());
             self.refuse(engine, id, why, tell);
         }
     }
@@ -427,11 +443,26 @@ impl AsRawFd for Gate {
 }
 
 impl Guest {
-    fn greet(&mut self, engine: &Engine, terms: &Terms, hello: &Hello) -> Result<(), String> {
+    fn greet(
+        &mut self,
+        engine: &Engine,
+        terms: &Terms,
+        hello: &Hello,
+        until: Instant,
+    ) -> Result<(), String> {
         self.name = printable(&hello.name);
         self.lane = Some(terms.welcome(engine, &self.socket, hello)?);
-        self.stage = Stage::Starting;
+        self.stage = Stage::Starting((!self.own).then_some(until));
         Ok(())
+    }
+
+    /// When it is too late for what it has to do next.
+    fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Silent(until) => Some(until),
+            Stage::Starting(until) => until,
+            Stage::Serving | Stage::Leaving => None,
+        }
     }
 
     fn stop_dispatch(&mut self, engine: &Engine) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, LaneHandle};
 use crate::message::{Control, FEATURE_FILES, FEATURE_STREAMS, Hello, Welcome, choose_abi};
+use crate::sys::file;
 use crate::sys::seqpacket::Seqpacket;
 
 /// What a consumer must belong to.
@@ -98,14 +99,15 @@ pub(super) fn take_file(
         Some(lane),
     ) = (packet, lane)
     else {
+        file::close_elsewhere(fds);
         return Err("it sent a file before it had a lane".to_owned());
     };
-    let Ok([file]) = <[OwnedFd; 1]>::try_from(fds) else {
-        return Err("it sent a file without its descriptor".to_owned());
-    };
-    match engine.lane_file(lane, owner, slot, generation, file) {
-        true => Ok(()),
-        false => Err("it sent a file for a loop that there is not".to_owned()),
+    match <[OwnedFd; 1]>::try_from(fds) {
+        Ok([file]) => Ok(engine.lane_file(lane, owner, slot, generation, file)?),
+        Err(fds) => {
+            file::close_elsewhere(fds);
+            Err("it sent a file without its descriptor".to_owned())
+        }
     }
 }
 

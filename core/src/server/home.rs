@@ -17,7 +17,7 @@ pub(super) enum Home {
     /// Workers look for an engine at this address.
     Elsewhere(OsString),
     /// The engine is in this process.
-    Here(Here),
+    Here(Box<Here>),
 }
 
 /// An engine of this process and the lanes of its workers.

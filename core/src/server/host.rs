@@ -94,14 +94,20 @@ impl Host {
     }
 
     /// Begins to end: nobody is let in any more, and what was accepted is finished, for `limit` at
-    /// most.
+    /// most. Said again, it can only shorten the time.
     pub(super) fn end(&mut self, limit: Duration, now: Instant) {
-        if self.ending.is_some() {
+        let cut_at = now + limit;
+        if let Some(ending) = &mut self.ending {
+            // Who is in more of a hurry has his way.
+            if cut_at < ending.cut_at {
+                ending.limit = limit;
+                ending.cut_at = cut_at;
+                ending.tell_at = ending.tell_at.min(cut_at);
+            }
             return;
         }
         self.gate.shut();
         self.engine.drain();
-        let cut_at = now + limit;
         self.ending = Some(Ending {
             limit,
             // Applications finish within the limit even if a client never leaves.

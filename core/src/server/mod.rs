@@ -27,7 +27,7 @@ use crate::config::EngineConfig;
 use crate::engine::{Engine, Listen, Routes};
 use crate::sys::{process, signal};
 
-pub use embedded::Embedded;
+pub use embedded::{Embedded, Stop};
 pub use event::{Event, Outcome};
 pub use gate::GateOptions;
 pub use serve::{ServeOptions, serve};
@@ -122,7 +122,7 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
         stuck_grace,
         open_files,
     };
-    let home = Home::Here(Here::new(engine, options.workers));
+    let home = Home::Here(Box::new(Here::new(engine, options.workers)));
     let mut supervisor = Supervisor::new(home, signals, setup, tell).map_err(system)?;
     supervisor.run().map_err(system)
 }

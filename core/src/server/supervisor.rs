@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::engine::ControlEvent;
 use crate::message::{Control, MAX_CONTROL_PACKET};
 use crate::sys::epoll::{self, Epoll, Events};
+use crate::sys::file;
 use crate::sys::process::{Exit, Process};
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::signal::{self, Signals};
@@ -204,9 +205,15 @@ impl<'a> Supervisor<'a> {
                 Ok(len) => match Control::decode(&self.packet[..len]) {
                     Ok(file @ Control::File { .. }) => match &self.home {
                         Home::Here(here) => here.take_file(index, &file, fds),
-                        Home::Elsewhere(_) => Err("its files are for its engine".to_owned()),
+                        Home::Elsewhere(_) => {
+                            file::close_elsewhere(fds);
+                            Err("its files are for its engine".to_owned())
+                        }
                     },
-                    // Other descriptors are not asked for, and closed.
+                    _ if !fds.is_empty() => {
+                        file::close_elsewhere(fds);
+                        Err("it sent descriptors that nobody asked for".to_owned())
+                    }
                     Ok(control) => self.take_packet(index, control, now),
                     Err(error) => Err(error.to_string()),
                 },

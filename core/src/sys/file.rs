@@ -1,7 +1,8 @@
 //! Open files that are sent to clients.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::thread;
 
 /// The length of a regular file that can be read from; an error if it is anything else.
 pub fn readable_length(fd: BorrowedFd<'_>) -> io::Result<u64> {
@@ -75,10 +76,34 @@ pub fn read(
     }
 }
 
+/// Whether the file system can tell what is in memory, so that a read with `Patience::None` never
+/// waits for anybody. May itself wait once.
+pub fn never_waits(fd: BorrowedFd<'_>) -> bool {
+    let mut byte = [0u8];
+    let vector = libc::iovec {
+        iov_base: byte.as_mut_ptr().cast(),
+        iov_len: byte.len(),
+    };
+    // SAFETY: the vector names one writable byte.
+    let got = unsafe { libc::preadv2(fd.as_raw_fd(), &vector, 1, 0, libc::RWF_NOWAIT) };
+    got >= 0 || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
+/// Closes descriptors that came from somebody else on a thread of their own: closing a file may wait
+/// for its file system.
+pub fn close_elsewhere(fds: Vec<OwnedFd>) {
+    if !fds.is_empty() {
+        // Without a thread the closure is dropped here, and the descriptors with it.
+        let _ = thread::Builder::new()
+            .name("toolb-close".to_owned())
+            .spawn(move || drop(fds));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::fd::AsFd;
 
     use super::*;
     use crate::sys::{eventfd::EventFd, memory};

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use super::signal;
+use super::{signal, wait_readable};
 
 /// A child process. It is killed if it still lives when this is dropped.
 #[derive(Debug)]
@@ -117,10 +118,20 @@ impl Drop for Process {
     fn drop(&mut self) {
         if !self.reaped {
             self.kill();
+            // It ends in a moment, unless it hangs in the kernel; before that it cannot be reaped.
+            let until = Instant::now() + LAST_MOMENT;
+            while let Ok(false) = wait_readable(self.pidfd.as_fd(), Some(LAST_MOMENT)) {
+                if Instant::now() >= until {
+                    break;
+                }
+            }
             let _ = self.try_wait();
         }
     }
 }
+
+/// How long a killed process is waited for.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
 
 impl AsRawFd for Process {
     fn as_raw_fd(&self) -> RawFd {
@@ -218,12 +229,9 @@ pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
     use crate::sys::seqpacket::Seqpacket;
     use crate::sys::signal::Signals;
-    use crate::sys::wait_readable;
 
     /// Not `sh`, which may refuse numbers of descriptors above 9.
     fn shell(script: &str, open_files: Option<u64>) -> (Process, Seqpacket) {
@@ -295,6 +303,18 @@ mod tests {
         assert!(!process.reaped);
         assert!(process.try_wait().is_err());
         assert!(process.reaped, "its number may be another's by now");
+    }
+
+    #[test]
+    fn whoever_is_dropped_leaves_no_zombie() {
+        let (process, socket) = shell("echo up >&$BUS; sleep 1000", None);
+        assert_eq!(say(&socket), "up");
+        let pid = process.pid as libc::pid_t;
+        drop(process);
+        // SAFETY: no status is asked for.
+        let reaped = unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
+        let error = io::Error::last_os_error().raw_os_error();
+        assert_eq!((reaped, error), (-1, Some(libc::ECHILD)));
     }
 
     #[test]

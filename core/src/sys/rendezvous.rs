@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::seqpacket::Seqpacket;
-use super::socket::{bind, check, unix_address};
+use super::socket::{accept_with, bind, check, unix_address};
 
 /// A listening packet socket, non-blocking and closed on exec.
 #[derive(Debug)]
@@ -44,20 +44,14 @@ impl PacketListener {
 
     /// Takes the next connection, non-blocking; `None` when there is none now.
     pub fn accept(&self) -> io::Result<Option<(Seqpacket, Peer)>> {
-        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-        let null = std::ptr::null_mut();
-        // SAFETY: no address is asked for; the result is checked.
-        let fd = unsafe { libc::accept4(self.0.as_raw_fd(), null, std::ptr::null_mut(), flags) };
-        if fd < 0 {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                // The peer may have given up meanwhile: that is not our error.
-                Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) => Ok(None),
-                _ => Err(error),
-            };
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let (address, length) = (std::ptr::null_mut(), std::ptr::null_mut());
+        let accepted = accept_with(|flags| {
+            // SAFETY: no address is asked for.
+            unsafe { libc::accept4(self.0.as_raw_fd(), address, length, flags) }
+        })?;
+        let Some(fd) = accepted else {
+            return Ok(None);
+        };
         let peer = Peer::of(&fd)?;
         Ok(Some((Seqpacket::from(fd), peer)))
     }

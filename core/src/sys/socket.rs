@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// The number of the error for what was given up.
 pub const CANCELLED: i32 = libc::ECANCELED;
@@ -76,29 +77,19 @@ impl Listener {
         })
     }
 
-    /// Takes the next connection, `None` when there is none now.
+    /// Takes the next connection, `None` when there is none now. An error means that the process or
+    /// the system is out of descriptors or memory.
     pub fn accept(&self) -> io::Result<Option<(Socket, Option<SocketAddr>)>> {
         let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-        let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        // SAFETY: the storage is large enough for any address and its length is given.
-        let fd = unsafe {
-            libc::accept4(
-                self.fd.as_raw_fd(),
-                storage.as_mut_ptr().cast(),
-                &mut length,
-                libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            )
+        let accepted = accept_with(|flags| {
+            let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+            let address = storage.as_mut_ptr().cast();
+            // SAFETY: the storage is large enough for any address and its length is given.
+            unsafe { libc::accept4(self.fd.as_raw_fd(), address, &mut length, flags) }
+        })?;
+        let Some(socket) = accepted.map(Socket) else {
+            return Ok(None);
         };
-        if fd < 0 {
-            let error = io::Error::last_os_error();
-            return match error.raw_os_error() {
-                // The peer may have given up meanwhile: that is not our error.
-                Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) => Ok(None),
-                _ => Err(error),
-            };
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let socket = Socket(unsafe { OwnedFd::from_raw_fd(fd) });
         if !self.tcp {
             return Ok(Some((socket, None)));
         }
@@ -261,9 +252,15 @@ impl Socket {
     /// Makes closing the socket reset the connection, so that the peer cannot mistake a cut
     /// response for a whole one.
     pub fn reset_on_close(&self) {
+        self.linger_on_close(Duration::ZERO);
+    }
+
+    /// Makes closing the socket wait for the peer to take what was sent, up to so many whole
+    /// seconds, after which the connection is reset.
+    pub fn linger_on_close(&self, patience: Duration) {
         let linger = libc::linger {
             l_onoff: 1,
-            l_linger: 0,
+            l_linger: patience.as_secs().min(i32::MAX as u64) as libc::c_int,
         };
         // SAFETY: the option value lives for the call and its size is given.
         unsafe {
@@ -278,11 +275,39 @@ impl Socket {
     }
 }
 
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.0
+    }
+}
+
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> i32 {
         self.0.as_raw_fd()
     }
 }
+
+/// Takes the next connection by `accept`, which gets the flags and gives what the system call did.
+/// Connections that have failed before they were taken are passed over: these are not our errors.
+pub(super) fn accept_with(mut accept: impl FnMut(i32) -> i32) -> io::Result<Option<OwnedFd>> {
+    for _ in 0..MOST_FAILED {
+        let fd = accept(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+        if fd >= 0 {
+            // SAFETY: the descriptor is new and nobody else's.
+            return Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN) => break,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// So many connections that have failed are passed over at once.
+const MOST_FAILED: usize = 64;
 
 fn new_socket(family: i32) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the result is checked.
@@ -344,11 +369,12 @@ pub(super) fn check(result: i32) -> io::Result<()> {
     }
 }
 
-/// Nobody answers on the socket file: its server was killed before it could remove it.
+/// Nobody answers on the socket file: its server was killed before it could remove it. One that
+/// lives and has a full backlog is not waited for.
 fn is_stale(path: &Path) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
     is_socket
-        && std::os::unix::net::UnixStream::connect(path)
+        && Socket::connect_unix(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
@@ -432,6 +458,61 @@ mod tests {
         assert_eq!(first[1].local_tcp().unwrap(), address);
         let error = Listener::tcp(address, 2, 16).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn only_want_of_descriptors_or_memory_is_an_error_of_accepting() {
+        let fail = |number: i32| {
+            // SAFETY: the place of this thread's error number.
+            unsafe { *libc::__errno_location() = number };
+            -1
+        };
+        for number in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            let error = accept_with(|_| fail(number)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(number));
+        }
+        assert!(accept_with(|_| fail(libc::EAGAIN)).unwrap().is_none());
+        let others = [
+            libc::ECONNABORTED,
+            libc::EHOSTUNREACH,
+            libc::EINTR,
+            libc::ENETDOWN,
+            libc::EPERM,
+            libc::EPROTO,
+        ];
+        for number in others {
+            // Those behind it are taken all the same.
+            let mut outcomes = [Some(number), None].into_iter();
+            let accepted = accept_with(|_| match outcomes.next().unwrap() {
+                Some(number) => fail(number),
+                // SAFETY: no pointers.
+                None => unsafe { libc::dup(0) },
+            });
+            assert!(accepted.unwrap().is_some());
+            assert!(accept_with(|_| fail(number)).unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn a_server_with_a_full_backlog_is_not_taken_for_dead() {
+        let name = format!("toolb-backlog-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_file(&path);
+        let first = Listener::unix(&path, None, 0).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match Socket::connect_unix(&path) {
+                Ok(socket) => waiting.push(socket),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 100);
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        let error = Listener::unix(&path, None, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        drop(Listener::unix(&path, None, 0).unwrap());
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

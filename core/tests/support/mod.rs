@@ -125,7 +125,9 @@ impl Worker {
         else {
             panic!("{packet:?} speaks of no file");
         };
-        assert!(engine.lane_file(&self.lane, owner, slot, generation, file));
+        engine
+            .lane_file(&self.lane, owner, slot, generation, file)
+            .unwrap();
     }
 
     /// Ends it by a hang-up.

@@ -1,7 +1,7 @@
 //! A consumer's turn: looking for events, handing them out, sleeping.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use toolb_core::consumer::{Consumer, ControlEvent, Event, ExchangeId, Watch};
 use toolb_core::engine::EventFd;
@@ -159,7 +159,9 @@ impl Inner {
             return Ok(());
         }
         self.armed = false;
-        match self.look(timeout)? || timeout.is_none() {
+        let until = timeout.map(|timeout| Instant::now() + timeout);
+        // Nothing before the time is over is a signal.
+        match self.look(timeout)? || until.is_none_or(|until| Instant::now() < until) {
             true => Ok(()),
             false => Err(toolb_status::TOOLB_TIMEOUT),
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::sys::clock;
 use crate::sys::socket::{self, Socket};
 
 use super::state::{Ending, Phase, Stream, after};
@@ -208,7 +209,8 @@ impl Streams {
                 stream
             }
         };
-        stream.until = after(self.now, Some(timeout));
+        // Not counted from the beginning of what runs: a service may take its time to begin.
+        stream.until = after(clock::now(), Some(timeout));
         stream.tag = tag;
         if let Target::Tcp(address) = to {
             stream.peer = Some(*address);

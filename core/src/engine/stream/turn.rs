@@ -39,7 +39,6 @@ impl LoopService {
 impl Loop {
     /// Has each service make its callbacks, before anything is accepted.
     pub(in crate::engine) fn init_services(&mut self) {
-        self.calls.streams.now = self.now;
         for index in 0..self.services.len() {
             self.calls.streams.current = Some(index as u16);
             let service = self.services[index].service.clone();
