@@ -205,7 +205,7 @@ impl ConsumerLane {
         self.slots.start(slot, generation)
     }
 
-    /// Whether the engine has cancelled or recalled the exchange.
+    /// Whether the engine has cancelled the exchange. What was called back after its start goes on.
     #[inline]
     pub fn cancelled(&self, slot: u16, generation: u32) -> bool {
         self.slots.cancelled(slot, generation)

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::bus::layout::{
-    ABI, CONSUMER_MAGIC, ConsumerHeader, ENGINE_MAGIC, EngineHeader, Geometry, LaneState,
-    LoopEntry, MAX_LOOPS, RING_TABLE, RingEntry, STATUS_LEN, STATUS_MAGIC, SlotEntry, StatusHeader,
-    pair,
+    ABI, ConsumerHeader, ENGINE_MAGIC, EngineHeader, Geometry, LaneState, LoopEntry, MAX_LOOPS,
+    RING_TABLE, RingEntry, STATUS_LEN, STATUS_MAGIC, SlotEntry, StatusHeader, pair,
 };
 use crate::bus::ring::{Producer, Reader};
 use crate::bus::slots::EngineSlots;
@@ -234,12 +233,6 @@ impl EngineLane {
     /// The sizes it was created with.
     pub fn geometry(&self) -> &Geometry {
         &self.geometry
-    }
-
-    /// Whether a consumer has opened it.
-    pub fn is_attached(&self) -> bool {
-        let magic = self.consumer.word32(offset_of!(ConsumerHeader, magic));
-        magic.load(Ordering::Relaxed) == CONSUMER_MAGIC
     }
 }
 

@@ -277,7 +277,8 @@ impl Pool {
             .map_or(0, |lane| lane.gate().in_flight().into())
     }
 
-    /// Whether a lane other than this one has room, which is when recalling from it makes sense.
+    /// Whether a lane other than this one has room, so that nobody may wait: for tests.
+    #[cfg(any(test, shuttle))]
     pub fn has_room_beside(&self, lane: u16) -> bool {
         self.open_lanes()
             .any(|(index, other)| index != lane && other.gate_with_room(Work::Request).is_some())

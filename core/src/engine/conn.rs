@@ -8,6 +8,7 @@ use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
 use crate::sys::socket::Socket;
 
 use super::files::FileAnswer;
+use super::slab::Slab;
 use super::token::Outbox;
 
 /// What a connection is doing.
@@ -243,6 +244,14 @@ impl Conn {
         self.exchange
             .as_ref()
             .is_some_and(|exchange| exchange.writer.is_some())
+    }
+}
+
+impl Slab<Conn> {
+    /// The exchange on a connection.
+    #[inline]
+    pub(super) fn exchange(&mut self, key: u64) -> Option<&mut Exchange> {
+        self.get_mut(key)?.exchange.as_deref_mut()
     }
 }
 

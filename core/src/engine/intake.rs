@@ -1,6 +1,5 @@
-//! The client's side inwards: accepting, reading, and what comes of what was read.
+//! The client's side inwards: accepting, and what comes of what was read.
 
-use std::io;
 use std::sync::atomic::Ordering;
 
 use crate::bus::{Kind, RecordHeader, flags};
@@ -79,10 +78,7 @@ impl Loop {
     pub(super) fn advance(&mut self, key: u64) {
         let mut budget = TURN_BUDGET;
         self.at = key;
-        loop {
-            let Some(conn) = self.conns.get_mut(key) else {
-                return;
-            };
+        while let Some(conn) = self.conns.get_mut(key) {
             let more = match conn.phase {
                 Phase::Head => self.advance_head(key, &mut budget),
                 Phase::Body => self.advance_body(key, &mut budget),
@@ -115,64 +111,6 @@ impl Loop {
             && !std::mem::replace(&mut conn.ready, true)
         {
             self.ready.push_back(key);
-        }
-    }
-
-    /// Reads once. False: nothing came, now or ever; the connection may be gone.
-    pub(super) fn fill(&mut self, key: u64, budget: &mut usize) -> bool {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return false;
-        };
-        if !conn.can_read {
-            return false;
-        }
-        conn.make_room(&mut self.read_buffer);
-        let room = conn.input.capacity() - conn.input.len();
-        match conn.socket.recv(&mut conn.input) {
-            Ok(0) => {
-                self.end_of_input(key);
-                false
-            }
-            Ok(count) => {
-                // A short read has emptied the socket: the next byte will be a new edge. Behind a
-                // hang-up there is no next edge, so its end of stream must be read for.
-                conn.can_read = count == room || conn.hung_up;
-                if conn.phase == Phase::Head && conn.input.len() == count && !conn.drop_line_end() {
-                    conn.since = self.now;
-                }
-                conn.moved = self.now;
-                *budget = budget.saturating_sub(count);
-                self.stats().bytes_in.add(count as u64);
-                true
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                conn.can_read = false;
-                false
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-            Err(_) => {
-                self.drop_conn(key);
-                false
-            }
-        }
-    }
-
-    /// The client has ended its side.
-    fn end_of_input(&mut self, key: u64) {
-        let Some(conn) = self.conns.get_mut(key) else {
-            return;
-        };
-        conn.can_read = false;
-        match conn.phase {
-            Phase::Body if conn.raw => conn.raw_ended = true,
-            // What was answered already may still be on its way out.
-            Phase::Head | Phase::Discard if conn.unsent() > 0 => {
-                conn.enter(Phase::Closing, self.now)
-            }
-            Phase::Closing => {}
-            // Whoever ends its side before the answer has come has left: a client that went away
-            // looks the same, and work for it must stop.
-            _ => self.drop_conn(key),
         }
     }
 

@@ -8,6 +8,8 @@
 
 mod conn;
 mod context;
+mod deadlines;
+mod drain;
 mod encode;
 mod event_loop;
 mod file_desk;

@@ -73,11 +73,7 @@ impl Loop {
     /// Waits for room.
     fn enqueue(&mut self, key: u64, ticket: Arc<Ticket>) {
         let until = self.now + self.shared.config.queue_timeout.as_nanos() as u64;
-        if let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        {
+        if let Some(exchange) = self.conns.exchange(key) {
             exchange.place = Place::Queued(ticket, until);
         }
         self.set_timer(key);
@@ -89,8 +85,7 @@ impl Loop {
         let key = ticket.exchange();
         let waits = self
             .conns
-            .get_mut(key)
-            .and_then(|conn| conn.exchange.as_deref())
+            .exchange(key)
             .is_some_and(|exchange| {
                 matches!(&exchange.place, Place::Queued(own, _) if std::ptr::eq(&**own, ticket))
             });
@@ -112,11 +107,7 @@ impl Loop {
         } = reservation;
         let now = self.now;
         let window = u64::from(self.shared.config.response_window);
-        let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        else {
+        let Some(exchange) = self.conns.exchange(key) else {
             return self.shared.pool.release(reservation);
         };
         let lane = self
@@ -267,11 +258,7 @@ impl Loop {
         }
         let (key, generation) = (held.conn, held.generation);
         self.shared.pool.started(index, slot, generation);
-        if let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        {
+        if let Some(exchange) = self.conns.exchange(key) {
             let record = std::mem::take(&mut exchange.record);
             self.spare(record);
         }
@@ -414,11 +401,7 @@ impl Loop {
 
     /// Forgets where an exchange was; its place in the pool is given back.
     fn detach(&mut self, key: u64) {
-        if let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        {
+        if let Some(exchange) = self.conns.exchange(key) {
             exchange.place = Place::Here;
             self.shared.pool.leave();
         }
@@ -427,30 +410,43 @@ impl Loop {
     /// The client or the clock ended an exchange: whoever works on it is told, and its slot is held
     /// until the consumer has let go of it.
     pub(super) fn abandon(&mut self, key: u64) {
-        let Some(exchange) = self
-            .conns
-            .get_mut(key)
-            .and_then(|c| c.exchange.as_deref_mut())
-        else {
+        self.leave_place(key, true);
+    }
+
+    /// Whoever worked on an exchange has said the last word. A consumer may still hold the slot, but
+    /// nobody waits for what it may say.
+    pub(super) fn abandon_place(&mut self, key: u64) {
+        self.leave_place(key, false);
+    }
+
+    fn leave_place(&mut self, key: u64, tell: bool) {
+        let Some(exchange) = self.exchange(key) else {
             return;
         };
         match std::mem::replace(&mut exchange.place, Place::Here) {
             Place::Here => return,
             Place::File(answer) => return self.abandon_file(&answer),
-            Place::Token(outbox) => return self.cancel_token(&outbox),
+            Place::Token(outbox) if tell => return self.cancel_token(&outbox),
+            // Its holder has ended it, so there is nobody to be told.
+            Place::Token(outbox) => {
+                let callbacks = outbox.cancel();
+                return self.context().let_go(callbacks);
+            }
             // If it was granted already, the letter will find nobody and give the room back.
             Place::Queued(ticket, _) => {
                 ticket.cancel();
             }
             Place::Lane {
-                lane: index,
+                lane,
                 slot,
                 generation,
             } => {
                 // The lanes of this turn may have been flushed already.
-                self.lanes_dirty = true;
-                if let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() {
-                    lane.cancel(slot, generation);
+                self.lanes_dirty |= tell;
+                if let Some(lane) = self.lanes[usize::from(lane)].as_deref_mut() {
+                    if tell {
+                        lane.cancel(slot, generation);
+                    }
                     if let Some(held) = lane.held(slot, generation) {
                         held.conn = NOBODY;
                     }

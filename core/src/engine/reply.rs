@@ -7,7 +7,7 @@ use crate::http::{BodyError, BodyLength, ResponseWriter};
 use crate::log;
 use crate::message::ResponseHead;
 
-use super::conn::{Exchange, Phase, Place};
+use super::conn::{Exchange, Phase};
 use super::event_loop::Loop;
 use super::lane::NOBODY;
 use super::shared::ControlEvent;
@@ -361,36 +361,6 @@ impl Loop {
         }
     }
 
-    /// The consumer still holds the slot, but nobody waits for what it may say.
-    pub(super) fn abandon_place(&mut self, key: u64) {
-        let Some(exchange) = self.exchange(key) else {
-            return;
-        };
-        if matches!(exchange.place, Place::Here) {
-            return;
-        }
-        let place = std::mem::replace(&mut exchange.place, Place::Here);
-        if let Place::File(answer) = &place {
-            self.abandon_file(answer);
-        } else if let Place::Token(outbox) = &place {
-            // Its holder has ended it, so there is nobody to be told.
-            let callbacks = outbox.cancel();
-            self.context().let_go(callbacks);
-        } else if let Place::Lane {
-            lane,
-            slot,
-            generation,
-        } = place
-        {
-            if let Some(lane) = self.lanes[usize::from(lane)].as_deref_mut()
-                && let Some(held) = lane.held(slot, generation)
-            {
-                held.conn = NOBODY;
-            }
-            self.shared.pool.leave();
-        }
-    }
-
     /// A response is complete: the connection goes on to its next request, or ends.
     pub(super) fn finish(&mut self, key: u64, close: bool) {
         self.abandon_place(key);
@@ -452,7 +422,7 @@ impl Loop {
 
     #[inline]
     pub(super) fn exchange(&mut self, key: u64) -> Option<&mut Exchange> {
-        self.conns.get_mut(key)?.exchange.as_deref_mut()
+        self.conns.exchange(key)
     }
 
     /// A consumer broke the contract: it gets no more work, and the supervisor ends it.

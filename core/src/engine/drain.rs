@@ -1,0 +1,45 @@
+//! The end of serving: no more connections, and each that there is ends in its time.
+
+use super::event_loop::{Loop, Timer};
+
+/// How long kept-alive connections may still ask once the server is stopping.
+const LAST_CALL: u64 = 2_000_000_000;
+
+impl Loop {
+    /// Stops accepting; every connection ends after what it is doing now.
+    pub(super) fn drain(&mut self) {
+        // Whoever has connected has been accepted, as far as the client can tell.
+        for address in 0..self.listeners.len() {
+            while self.accepting && self.accept_at(address) {}
+        }
+        for listener in &self.listeners {
+            let _ = self.epoll.delete(listener);
+        }
+        self.listeners.clear();
+        self.draining = true;
+        self.deadlines.insert(self.now + LAST_CALL, Timer::Drain);
+        for key in self.conns.keys() {
+            self.set_timer(key);
+        }
+        // Services hear of those that came last before they hear that these were the last.
+        self.go_on_with_streams();
+        self.drain_services();
+        self.check_idle();
+    }
+
+    /// The last call is over: idle connections end, and from now on each that becomes idle.
+    pub(super) fn drain_deadline(&mut self) {
+        self.last_call_over = true;
+        for key in self.conns.keys() {
+            self.set_timer(key);
+        }
+    }
+
+    pub(super) fn check_idle(&mut self) {
+        let left = self.conns.len() + self.calls.streams.len();
+        if self.draining && left == 0 && !self.reported_idle {
+            self.reported_idle = true;
+            self.shared.loop_is_idle();
+        }
+    }
+}
