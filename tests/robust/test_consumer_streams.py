@@ -193,7 +193,7 @@ def test_a_dead_consumer_takes_only_its_own_connections_along(scene: Scene) -> N
     its = [scene.dial() for _ in range(20)]
     assert {pid_of(connection) for connection in its} == {first}
     second = scene.consume(100)
-    others = []
+    others: list[socket.socket] = []
     while len(others) < 5:
         connection = scene.dial()
         (others if pid_of(connection) == second else its).append(connection)
