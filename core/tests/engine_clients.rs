@@ -414,12 +414,12 @@ fn a_unix_socket_is_its_successors_once_an_engine_drains() {
         engine.start().unwrap();
         Ok::<_, StartError>(engine)
     };
-    let mut first = start().unwrap();
+    let first = start().unwrap();
     let _client = UnixStream::connect(&path).unwrap();
     assert!(start().is_err());
     first.drain();
     while UnixStream::connect(&path).is_ok() {}
-    let mut second = start().unwrap();
+    let second = start().unwrap();
     first.stop();
     let mut stream = UnixStream::connect(&path).unwrap();
     stream

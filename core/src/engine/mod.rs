@@ -81,7 +81,7 @@ pub struct Engine {
     services: Vec<AddedService>,
     /// By address.
     purposes: Vec<Purpose>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     let_go: LetGo,
     next_lane: AtomicU64,
     /// Socket files that are still to be removed.
@@ -134,7 +134,7 @@ impl Engine {
             shared: Arc::new(shared),
             services: Vec::new(),
             purposes: bound.iter().map(|_| Purpose::Http).collect(),
-            threads: Vec::new(),
+            threads: Mutex::new(Vec::new()),
             let_go: |_, drop| drop(),
             next_lane: AtomicU64::new(1),
             files: Mutex::new(
@@ -244,7 +244,7 @@ impl Engine {
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
                 .spawn(move || abort_on_panic(life))?;
-            self.threads.push(thread);
+            self.threads().push(thread);
         }
         Ok(())
     }
@@ -350,15 +350,16 @@ impl Engine {
         }
     }
 
-    /// Ends the loops now; connections that are left are closed.
-    pub fn stop(&mut self) {
+    /// Ends the loops now; connections that are left are closed. Not from a loop.
+    pub fn stop(&self) {
         self.remove_files();
         self.shared.broadcast(None, || Letter::Stop);
-        for thread in self.threads.drain(..) {
+        // Nothing is locked while they end.
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
             // A loop that panicked has ended the process already.
             let _ = thread.join();
         }
-        self.bound.clear();
     }
 
     /// As long as the sockets listen nobody takes their paths: later the files may be those of
@@ -367,6 +368,11 @@ impl Engine {
         for file in self.files().drain(..) {
             let _ = fs::remove_file(file);
         }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        // A panic cannot leave the list half changed.
+        self.threads.lock().unwrap_or_else(|p| p.into_inner())
     }
 
     fn files(&self) -> MutexGuard<'_, Vec<PathBuf>> {
