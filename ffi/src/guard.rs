@@ -47,11 +47,8 @@ pub(crate) unsafe fn sized<T: Copy>(
     if pointer.is_null() {
         return Ok(None);
     }
-    // SAFETY: the caller's promise; only the size is read before it is known.
-    let size = unsafe { pointer.cast::<usize>().read() };
-    if size < first_version {
-        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-    }
+    // SAFETY: the caller's promise.
+    let size = unsafe { told_size(pointer, first_version)? };
     let mut value = MaybeUninit::<T>::zeroed();
     let known = size.min(size_of::<T>());
     // SAFETY: the caller's promise: so many bytes are there, and with zeros behind them they are a
@@ -72,14 +69,8 @@ pub(crate) unsafe fn fill<T: Copy>(
     first_version: usize,
     value: &T,
 ) -> Result<(), toolb_status> {
-    if pointer.is_null() {
-        return Err(toolb_status::TOOLB_NULL_ARGUMENT);
-    }
     // SAFETY: the caller's promise.
-    let size = unsafe { pointer.cast::<usize>().read() };
-    if size < first_version {
-        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-    }
+    let size = unsafe { told_size(pointer, first_version)? };
     let known = size.min(size_of::<T>()) - size_of::<usize>();
     // SAFETY: the caller's promise. The size at the beginning stays the caller's.
     unsafe {
@@ -88,6 +79,22 @@ pub(crate) unsafe fn fill<T: Copy>(
         std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast(), known);
     }
     Ok(())
+}
+
+/// The size that a struct of the caller says it has, if it is one that [`fill`] and [`sized`] take.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a `usize` at the beginning of a struct.
+pub(crate) unsafe fn told_size<T>(
+    pointer: *const T,
+    first_version: usize,
+) -> Result<usize, toolb_status> {
+    // SAFETY: the caller's promise; only the size is read before it is known.
+    let size = *unsafe { object(pointer.cast::<usize>())? };
+    match size < first_version {
+        true => Err(toolb_status::TOOLB_BAD_STRUCT_SIZE),
+        false => Ok(size),
+    }
 }
 
 /// The text behind a pointer.

@@ -16,7 +16,7 @@ use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
 use crate::exchange::{toolb_request, toolb_slice};
-use crate::guard::{entry, object, place, sized, text};
+use crate::guard::{entry, fill, object, place, sized, text, told_size};
 use crate::handler::toolb_handler;
 use crate::last_error::fail;
 use crate::toolb_status;
@@ -128,8 +128,8 @@ pub struct toolb_event {
 /// says why. No request comes before toolb_consumer_ready.
 ///
 /// # Safety
-/// `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options or is NULL; `out`
-/// may be written or is NULL.
+/// `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options of the size it says
+/// or is NULL; `out` may be written or is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_consumer_attach(
     bus: *const c_char,
@@ -243,26 +243,24 @@ pub unsafe extern "C" fn toolb_consumer_poll(
 /// toolb_exchange_pause was called.
 ///
 /// # Safety
-/// `consumer` is a live consumer; `event` points to a toolb_event. Each may be NULL, which is answered
-/// by TOOLB_NULL_ARGUMENT.
+/// `consumer` is a live consumer; `event` points to a toolb_event of the size it says. Each may be
+/// NULL, which is answered by TOOLB_NULL_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_consumer_next(
     consumer: *mut toolb_consumer,
     event: *mut toolb_event,
 ) -> toolb_status {
     entry(|| {
-        if event.is_null() {
-            return Err(toolb_status::TOOLB_NULL_ARGUMENT);
-        }
-        // SAFETY: the caller's promise; only the size is read before it is known.
-        let size = unsafe { (&raw const (*event).struct_size).read() };
-        if size < offset_of!(toolb_event, user_data) + size_of::<*mut c_void>() {
-            return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-        }
-        // SAFETY: the struct has at least the fields of the first version.
-        let event = unsafe { &mut *event };
+        let first_version = offset_of!(toolb_event, user_data) + size_of::<*mut c_void>();
+        // Before anything is taken that could not be handed out.
         // SAFETY: the caller's promise.
-        unsafe { with(consumer, |inner| inner.next(event)) }
+        unsafe { told_size(event, first_version)? };
+        let mut found = turn::NONE;
+        // SAFETY: the caller's promise.
+        unsafe {
+            with(consumer, |inner| inner.next(&mut found))?;
+            fill(event, first_version, &found)
+        }
     })
 }
 
@@ -415,7 +413,8 @@ impl toolb_consumer {
 /// The options behind a pointer; NULL for all defaults.
 ///
 /// # Safety
-/// `options` is NULL or points to a `toolb_consumer_options` whose texts are NUL-terminated.
+/// `options` is NULL or points to a `toolb_consumer_options` of the size it says, whose texts are
+/// NUL-terminated.
 pub(crate) unsafe fn consumer_options(
     options: *const toolb_consumer_options,
 ) -> Result<ConsumerOptions, toolb_status> {
