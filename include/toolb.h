@@ -828,8 +828,8 @@ toolb_status toolb_engine_consumer(toolb_engine *engine,
  says why. No request comes before toolb_consumer_ready.
 
  # Safety
- `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options or is NULL; `out`
- may be written or is NULL.
+ `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options of the size it says
+ or is NULL; `out` may be written or is NULL.
  */
 toolb_status toolb_consumer_attach(const char *bus,
                                    const toolb_consumer_options *options,
@@ -882,8 +882,8 @@ toolb_status toolb_consumer_poll(toolb_consumer *consumer, size_t max, size_t *g
  toolb_exchange_pause was called.
 
  # Safety
- `consumer` is a live consumer; `event` points to a toolb_event. Each may be NULL, which is answered
- by TOOLB_NULL_ARGUMENT.
+ `consumer` is a live consumer; `event` points to a toolb_event of the size it says. Each may be
+ NULL, which is answered by TOOLB_NULL_ARGUMENT.
  */
 toolb_status toolb_consumer_next(toolb_consumer *consumer, toolb_event *event);
 
@@ -977,8 +977,8 @@ toolb_status toolb_consumer_free(toolb_consumer *consumer);
 toolb_status toolb_exchange_status(toolb_consumer *consumer, uint64_t exchange, uint16_t status);
 
 /*
- Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
- answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
+ Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
+ HTTP does not allow makes the answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
  response is sent in chunks. TOOLB_BAD_STATE after the first write.
 
  # Safety

@@ -7,8 +7,9 @@ mod run;
 mod turn;
 
 use std::cell::UnsafeCell;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::mem::offset_of;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
 use crate::exchange::{toolb_request, toolb_slice};
-use crate::guard::{entry, fill, object, place, sized, text, told_size};
+use crate::guard::{entry, fill, object, place, sized, text, text_bytes, told_size};
 use crate::handler::toolb_handler;
 use crate::last_error::fail;
 use crate::toolb_status;
@@ -143,14 +144,14 @@ pub unsafe extern "C" fn toolb_consumer_attach(
         let options = unsafe { consumer_options(options)? };
         *out = std::ptr::null_mut();
         let bus = match bus.is_null() {
-            true => std::env::var("TOOLB_BUS").map_err(|_| {
+            true => std::env::var_os("TOOLB_BUS").ok_or_else(|| {
                 fail(
                     toolb_status::TOOLB_CANNOT_ATTACH,
                     "TOOLB_BUS is not set: start the program by toolb, or name the bus",
                 )
             })?,
             // SAFETY: the caller's promise.
-            false => unsafe { text(bus)? }.to_owned(),
+            false => OsStr::from_bytes(unsafe { text_bytes(bus)? }).to_owned(),
         };
         let consumer = Consumer::attach_within(&bus, &options, patience)
             .map_err(|error| fail(toolb_status::TOOLB_CANNOT_ATTACH, error))?;
