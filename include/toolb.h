@@ -222,7 +222,7 @@ typedef enum {
      */
     TOOLB_BUS_VIOLATION = 402,
     /*
-     A defect of the library; the engine's error text describes it.
+     A defect of the library; toolb_last_error describes it.
      */
     TOOLB_PANIC = 900,
 } toolb_status;

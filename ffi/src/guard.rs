@@ -1,18 +1,26 @@
 //! What every entry point does first: check pointers, and keep panics from crossing into C.
 
+use std::any::Any;
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::last_error::fail;
 use crate::toolb_status;
 
-/// Runs an entry point; a panic becomes a status.
+/// Runs an entry point; a panic becomes a status, and its text that of toolb_last_error.
 pub(crate) fn entry(body: impl FnOnce() -> Result<(), toolb_status>) -> toolb_status {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => toolb_status::TOOLB_OK,
         Ok(Err(status)) => status,
-        Err(_) => toolb_status::TOOLB_PANIC,
+        Err(panic) => fail(toolb_status::TOOLB_PANIC, panic_text(&*panic)),
     }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic that gave no text")
 }
 
 /// The object behind a pointer.
@@ -163,4 +171,32 @@ pub(crate) unsafe fn put_text(
         buffer.add(text.len()).write(0);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolb_last_error;
+
+    #[test]
+    fn the_text_of_a_panic_is_that_of_the_last_error() {
+        let mut buffer = [0_u8; 64];
+        for panic in [
+            || panic!("a defect that was known"),
+            || panic!("a defect that was {}", "known"),
+        ] {
+            assert_eq!(entry(panic), toolb_status::TOOLB_PANIC);
+            // SAFETY: the buffer is as long as it says.
+            let status = unsafe {
+                toolb_last_error(
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    std::ptr::null_mut(),
+                )
+            };
+            assert_eq!(status, toolb_status::TOOLB_OK);
+            assert!(buffer.starts_with(b"a defect that was known\0"));
+            buffer.fill(0);
+        }
+    }
 }
