@@ -9,6 +9,7 @@
 #include <type_traits>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 
 /// For times to wait: the default of the service; and no limit. What is left of a deadline that has
 /// passed, 0 or less, is neither: it is the shortest time there is, 1 ms.
@@ -283,6 +284,7 @@ private:
 };
 
 } // namespace detail
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif
