@@ -379,6 +379,20 @@ fn the_rest_of_a_body_is_held_to_the_pace_of_bodies() {
 }
 
 #[test]
+fn a_start_that_fails_leaves_no_socket_file() {
+    let path = std::env::temp_dir().join(format!("toolb-failed-{}", std::process::id()));
+    let listen = Listen::Uds {
+        path: path.clone(),
+        permissions: None,
+    };
+    // The second one finds the first in use.
+    let twice = [listen.clone(), listen];
+    let outcome = Engine::bind(EngineConfig::default(), Routes::default(), &twice);
+    assert!(outcome.is_err());
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_refusal_reaches_a_client_that_has_said_all_it_had_to_say() {
     let path = std::env::temp_dir().join(format!("toolb-refusal-{}", std::process::id()));
     let listen = Listen::Uds {
