@@ -13,7 +13,7 @@ use crate::sys::epoll;
 use crate::sys::socket::{self, Socket};
 
 use super::super::context::Context;
-use super::super::event_loop::{Loop, READ_BUFFER, TAG_STREAM, Timer};
+use super::super::event_loop::{ACCEPT_BATCH, Loop, READ_BUFFER, TAG_STREAM, Timer};
 use super::state::{Ending, Event, Overdue, Phase, Stream, after};
 use super::{Callbacks, CloseReason, Service, StreamId, Wait};
 
@@ -546,8 +546,6 @@ impl Stream {
     }
 }
 
-/// Accept at most this many connections before others have had their turn.
-const ACCEPT_BATCH: usize = 64;
 /// How long a closed stream is read from, so that the peer gets to read what was sent last.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 /// A buffer may be so much larger than what is in it.
