@@ -364,8 +364,9 @@ impl Loop {
         let more = stream.next_event(options).is_some() || stream.wants_to_read(options);
         let deadline = stream.deadline(send_idle);
         if deadline < stream.timer {
-            stream.timer = deadline;
+            let before = std::mem::replace(&mut stream.timer, deadline);
             self.deadlines.insert(deadline, Timer::Stream(key));
+            self.waste_deadline(before);
         }
         self.stats().bytes_out.add(sent as u64);
         if over {
@@ -426,8 +427,21 @@ impl Loop {
         {
             let _ = self.epoll.delete(socket);
         }
+        self.waste_deadline(stream.timer);
         drop(stream);
         self.check_idle();
+    }
+
+    /// A stream does not need its entry among the deadlines any more, if it had one.
+    fn waste_deadline(&mut self, due: u64) {
+        if due == u64::MAX {
+            return;
+        }
+        let table = &self.calls.streams.table;
+        self.deadlines.waste(|due, timer| match timer {
+            Timer::Stream(key) => table.find(key).is_some_and(|stream| stream.timer == due),
+            _ => true,
+        });
     }
 
     fn watch_stream(&mut self, key: u64) -> io::Result<()> {
