@@ -222,7 +222,7 @@ typedef enum {
      */
     TOOLB_BUS_VIOLATION = 402,
     /*
-     A defect of the library; the engine's error text describes it.
+     A defect of the library; toolb_last_error describes it.
      */
     TOOLB_PANIC = 900,
 } toolb_status;
@@ -828,8 +828,8 @@ toolb_status toolb_engine_consumer(toolb_engine *engine,
  says why. No request comes before toolb_consumer_ready.
 
  # Safety
- `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options or is NULL; `out`
- may be written or is NULL.
+ `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options of the size it says
+ or is NULL; `out` may be written or is NULL.
  */
 toolb_status toolb_consumer_attach(const char *bus,
                                    const toolb_consumer_options *options,
@@ -882,8 +882,8 @@ toolb_status toolb_consumer_poll(toolb_consumer *consumer, size_t max, size_t *g
  toolb_exchange_pause was called.
 
  # Safety
- `consumer` is a live consumer; `event` points to a toolb_event. Each may be NULL, which is answered
- by TOOLB_NULL_ARGUMENT.
+ `consumer` is a live consumer; `event` points to a toolb_event of the size it says. Each may be
+ NULL, which is answered by TOOLB_NULL_ARGUMENT.
  */
 toolb_status toolb_consumer_next(toolb_consumer *consumer, toolb_event *event);
 
@@ -977,8 +977,8 @@ toolb_status toolb_consumer_free(toolb_consumer *consumer);
 toolb_status toolb_exchange_status(toolb_consumer *consumer, uint64_t exchange, uint16_t status);
 
 /*
- Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
- answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
+ Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
+ HTTP does not allow makes the answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
  response is sent in chunks. TOOLB_BAD_STATE after the first write.
 
  # Safety
@@ -1344,7 +1344,7 @@ toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
 /*
  Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire
  in the order of their deadlines; one that still waits when the loop ends is not called. `id`, if
- not NULL, gets what toolb_timer_cancel wants.
+ not NULL, gets what toolb_timer_cancel wants, which is never 0.
 
  `user` is given away: `drop`, if not NULL, is called for it exactly once, on this thread, when
  `call` will not be called any more: it has been, the timer was cancelled, the loop ended, or this
@@ -1372,7 +1372,7 @@ toolb_status toolb_timer_cancel(uint64_t id);
 /*
  Has `call` called on this loop whenever `fd` is ready for `events` (TOOLB_WATCH_READ,
  TOOLB_WATCH_WRITE or both), until toolb_unwatch. Readiness is a state, not a change: what is left
- unread is reported again. `id`, if not NULL, gets what toolb_unwatch wants.
+ unread is reported again. `id`, if not NULL, gets what toolb_unwatch wants, which is never 0.
 
  The loop watches a duplicate of the descriptor: `fd` stays yours and may be closed at any time,
  but what is behind it stays open until toolb_unwatch or the end of the loop. TOOLB_BAD_ARGUMENT

@@ -379,6 +379,20 @@ fn the_rest_of_a_body_is_held_to_the_pace_of_bodies() {
 }
 
 #[test]
+fn a_start_that_fails_leaves_no_socket_file() {
+    let path = std::env::temp_dir().join(format!("toolb-failed-{}", std::process::id()));
+    let listen = Listen::Uds {
+        path: path.clone(),
+        permissions: None,
+    };
+    // The second one finds the first in use.
+    let twice = [listen.clone(), listen];
+    let outcome = Engine::bind(EngineConfig::default(), Routes::default(), &twice);
+    assert!(outcome.is_err());
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_refusal_reaches_a_client_that_has_said_all_it_had_to_say() {
     let path = std::env::temp_dir().join(format!("toolb-refusal-{}", std::process::id()));
     let listen = Listen::Uds {
@@ -414,12 +428,12 @@ fn a_unix_socket_is_its_successors_once_an_engine_drains() {
         engine.start().unwrap();
         Ok::<_, StartError>(engine)
     };
-    let mut first = start().unwrap();
+    let first = start().unwrap();
     let _client = UnixStream::connect(&path).unwrap();
     assert!(start().is_err());
     first.drain();
     while UnixStream::connect(&path).is_ok() {}
-    let mut second = start().unwrap();
+    let second = start().unwrap();
     first.stop();
     let mut stream = UnixStream::connect(&path).unwrap();
     stream

@@ -158,7 +158,7 @@ fn what_still_waits_is_dropped_with_the_loop() {
     }
     let (events, told) = channel();
     let (kept, _other) = UnixStream::pair().unwrap();
-    let mut engine = start(handler(move |context| {
+    let engine = start(handler(move |context| {
         let timer = Told(events.clone(), "timer");
         context.timer(Duration::from_secs(3600), move |_| {
             let _timer = &timer;

@@ -153,7 +153,7 @@ fn every_ending_is_told_once_with_its_reason() {
         send_limit: 64 << 20,
         ..ServiceOptions::default()
     };
-    let mut server = Server::with(config, options, move |context, what| {
+    let server = Server::with(config, options, move |context, what| {
         let streams = context.streams();
         match what {
             What::Receive(id) => {
@@ -538,7 +538,7 @@ fn a_connection_that_cannot_be_made_is_told_once() {
         .map(|_| Socket::connect_tcp(full_address).unwrap())
         .collect();
     let (told, failures) = events();
-    let mut server = Server::start(1, move |context, what| {
+    let server = Server::start(1, move |context, what| {
         let streams = context.streams();
         match what {
             What::Receive(id) => {
@@ -641,7 +641,7 @@ fn a_connection_that_the_state_of_a_route_begins_has_its_time_too() {
 #[test]
 fn a_service_begins_and_ends_once_on_each_loop() {
     let (told, seen) = events();
-    let mut server = Server::start(3, move |context, what| {
+    let server = Server::start(3, move |context, what| {
         let (name, streams) = match what {
             What::Init => ("init", context.streams().len()),
             What::Drain => ("drain", 0),

@@ -134,7 +134,7 @@ fn whatever_is_done_each_stream_begins_and_ends_once() {
             half_open,
         };
         let here = world.clone();
-        let mut server = Server::with(config, options, move |context, what| {
+        let server = Server::with(config, options, move |context, what| {
             let mut dice = here.dice();
             match what {
                 What::Accept(id) | What::Connect(id) => {

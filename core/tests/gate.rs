@@ -626,7 +626,7 @@ fn an_engine_without_a_pool_takes_no_consumer() {
 #[test]
 fn the_end_waits_for_what_was_accepted() {
     let folder = Folder::new();
-    let mut server = start(&at(&folder.bus()));
+    let server = start(&at(&folder.bus()));
     let program = Program::start(attach(&folder.bus()), "patient");
     let held = ask(&server, "/hold");
     program.begun.recv().unwrap();
@@ -644,7 +644,7 @@ fn the_end_waits_for_what_was_accepted() {
 #[test]
 fn the_end_cuts_off_what_does_not_finish() {
     let folder = Folder::new();
-    let mut server = start(&at(&folder.bus()));
+    let server = start(&at(&folder.bus()));
     let program = Program::start(attach(&folder.bus()), "stubborn");
     let mut held = ask(&server, "/hold");
     program.begun.recv().unwrap();

@@ -110,7 +110,7 @@ fn serve_one_request(hello: &[u8]) {
         ..Routes::default()
     };
     let gate = GateOptions::new(Some(bus.clone()));
-    let mut server = Embedded::start(EngineConfig::default(), routes, &[listen], &gate).unwrap();
+    let server = Embedded::start(EngineConfig::default(), routes, &[listen], &gate).unwrap();
     let address = server.engine().addresses()[0].replace("http://", "");
 
     let socket = connect(&bus, PATIENCE).unwrap();

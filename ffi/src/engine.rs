@@ -5,6 +5,7 @@ use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{Consumer, ConsumerOptions};
@@ -36,7 +37,9 @@ struct State {
     routes: Routes,
     /// How consumers come.
     gate: GateOptions,
-    engine: Option<Embedded>,
+    /// Until it has ended. It is used outside of the lock: what asks it may be a callback on one of
+    /// its loops, and what starts or ends it waits for those.
+    engine: Option<Arc<Embedded>>,
     /// What the engine had counted when it ended.
     counted: Snapshot,
     error: String,
@@ -45,7 +48,9 @@ struct State {
 #[derive(Clone, Copy, Eq, PartialEq)]
 enum Phase {
     New,
+    Starting,
     Running,
+    Ending,
     Ended,
 }
 
@@ -114,8 +119,8 @@ impl toolb_engine {
 
     /// Makes the consumer of this process.
     pub(crate) fn attach(&self, options: &ConsumerOptions) -> Result<Consumer, toolb_status> {
-        let state = self.state();
-        let Some(engine) = &state.engine else {
+        let phase = self.state().phase;
+        let Some(engine) = self.running().ok().filter(|_| phase == Phase::Running) else {
             let text = "the engine does not run: a consumer of this process comes after its start";
             return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
         };
@@ -126,8 +131,7 @@ impl toolb_engine {
 
     /// Where consumers of a running engine attach.
     pub(crate) fn bus(&self) -> Result<PathBuf, toolb_status> {
-        let state = self.state();
-        let running = state.engine.as_ref().ok_or(toolb_status::TOOLB_BAD_STATE)?;
+        let running = self.running()?;
         let bus = running.bus().ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         Ok(bus.to_owned())
     }
@@ -140,6 +144,12 @@ impl toolb_engine {
             None => state.counted.clone(),
         }
     }
+
+    /// The engine from its start until it has ended.
+    fn running(&self) -> Result<Arc<Embedded>, toolb_status> {
+        let engine = self.state().engine.clone();
+        engine.ok_or(toolb_status::TOOLB_BAD_STATE)
+    }
 }
 
 impl State {
@@ -148,6 +158,18 @@ impl State {
             Phase::New => Ok(()),
             _ => Err(self.fail(toolb_status::TOOLB_BAD_STATE, "the engine has been started")),
         }
+    }
+
+    /// Whether there is anything to serve, and somebody to serve it.
+    fn check_addresses(&mut self) -> Result<(), toolb_status> {
+        let text = if !self.streams.is_empty() && !self.routes.pool {
+            "nobody would serve its streams: call toolb_engine_pool, where consumers attach"
+        } else if self.listeners.is_empty() && self.services.is_empty() && self.streams.is_empty() {
+            "there is no address to listen on and no service; call toolb_engine_listen first"
+        } else {
+            return Ok(());
+        };
+        Err(self.fail(toolb_status::TOOLB_BAD_STATE, text))
     }
 
     fn fail(&mut self, status: toolb_status, text: impl ToString) -> toolb_status {
@@ -302,21 +324,21 @@ pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_
 }
 
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
-    let mut state = handle.state();
-    state.configurable()?;
-    if !state.streams.is_empty() && !state.routes.pool {
-        let text = "nobody would serve its streams: call toolb_engine_pool, where consumers attach";
-        return Err(state.fail(toolb_status::TOOLB_BAD_STATE, text));
-    }
-    if state.listeners.is_empty() && state.services.is_empty() && state.streams.is_empty() {
-        let text =
-            "there is no address to listen on and no service; call toolb_engine_listen first";
-        return Err(state.fail(toolb_status::TOOLB_BAD_STATE, text));
-    }
-    let routes = std::mem::take(&mut state.routes);
-    state.phase = Phase::Ended;
-    let services = std::mem::take(&mut state.services);
-    let streams = std::mem::take(&mut state.streams);
+    let (config, routes, listeners, services, streams, gate) = {
+        let mut state = handle.state();
+        state.configurable()?;
+        state.check_addresses()?;
+        state.phase = Phase::Starting;
+        (
+            state.config.clone(),
+            std::mem::take(&mut state.routes),
+            std::mem::take(&mut state.listeners),
+            std::mem::take(&mut state.services),
+            std::mem::take(&mut state.streams),
+            state.gate.clone(),
+        )
+    };
+    let grace = config.timeouts.graceful_shutdown;
     let prepare = |engine: &mut Engine| {
         engine.let_go_by(|context, drop| context::enter(context, drop));
         for (listen, service) in services {
@@ -327,16 +349,21 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
             .iter()
             .try_for_each(|listen| engine.add_stream_pool(listen))
     };
-    let config = state.config.clone();
-    let started = Embedded::start_prepared(config, routes, &state.listeners, &state.gate, prepare);
-    let engine = match started {
-        Ok(engine) => engine,
-        Err(error) => return Err(state.fail(toolb_status::TOOLB_CANNOT_START, error)),
-    };
-    engine.obey(&handle.stop, state.config.timeouts.graceful_shutdown);
-    state.engine = Some(engine);
-    state.phase = Phase::Running;
-    Ok(())
+    // Callbacks run before this returns: nothing is locked that they may ask for.
+    let started = Embedded::start_prepared(config, routes, &listeners, &gate, prepare);
+    let mut state = handle.state();
+    match started {
+        Ok(engine) => {
+            engine.obey(&handle.stop, grace);
+            state.engine = Some(Arc::new(engine));
+            state.phase = Phase::Running;
+            Ok(())
+        }
+        Err(error) => {
+            state.phase = Phase::Ended;
+            Err(state.fail(toolb_status::TOOLB_CANNOT_START, error))
+        }
+    }
 }
 
 /// Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
@@ -357,7 +384,7 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
         match phase {
             Phase::New => start(handle)?,
             Phase::Running => {}
-            Phase::Ended => return Err(not_running(handle)),
+            Phase::Starting | Phase::Ending | Phase::Ended => return Err(not_running(handle)),
         }
         handle.stop.wait();
         end(handle)
@@ -365,27 +392,31 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
 }
 
 fn not_running(handle: &toolb_engine) -> toolb_status {
-    let text = "the engine has ended; make a new one";
+    let text = "the engine runs elsewhere or has ended; make a new one";
     handle.state().fail(toolb_status::TOOLB_BAD_STATE, text)
 }
 
-/// Drains and ends a running engine.
+/// Drains and ends a running engine, which can be asked until it has ended.
 fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
     let (engine, grace) = {
         let mut state = handle.state();
-        let grace = state.config.timeouts.graceful_shutdown;
-        state.phase = Phase::Ended;
-        let engine = state.engine.take();
-        if let Some(engine) = &engine {
-            state.counted = engine.engine().stats();
+        let engine = match state.phase {
+            Phase::Running => state.engine.clone(),
+            _ => None,
+        };
+        if engine.is_some() {
+            state.phase = Phase::Ending;
         }
-        (engine, grace)
+        (engine, state.config.timeouts.graceful_shutdown)
     };
-    let Some(mut engine) = engine else {
+    let Some(engine) = engine else {
         return Err(not_running(handle));
     };
     engine.end(grace);
-    handle.state().counted = engine.engine().stats();
+    let mut state = handle.state();
+    state.counted = engine.engine().stats();
+    state.engine = None;
+    state.phase = Phase::Ended;
     Ok(())
 }
 
@@ -422,8 +453,7 @@ pub unsafe extern "C" fn toolb_engine_address(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
-        let state = unsafe { object(engine)? }.state();
-        let running = state.engine.as_ref().ok_or(toolb_status::TOOLB_BAD_STATE)?;
+        let running = unsafe { object(engine)? }.running()?;
         let addresses = running.engine().addresses();
         let address = addresses.get(index).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         // SAFETY: the caller's promise.
@@ -464,6 +494,10 @@ pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
         // A loop cannot wait for its own end.
         if context::is_inside() && handle.state().phase != Phase::New {
             return Err(toolb_status::TOOLB_BAD_STATE);
+        }
+        // Callbacks may use the handle until the last loop has ended.
+        if let Ok(running) = handle.running() {
+            running.end(Duration::ZERO);
         }
         // SAFETY: the caller's promise: it came from `Box::into_raw` and is freed once.
         drop(unsafe { Box::from_raw(engine) });

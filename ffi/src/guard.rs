@@ -1,18 +1,26 @@
 //! What every entry point does first: check pointers, and keep panics from crossing into C.
 
+use std::any::Any;
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::last_error::fail;
 use crate::toolb_status;
 
-/// Runs an entry point; a panic becomes a status.
+/// Runs an entry point; a panic becomes a status, and its text that of toolb_last_error.
 pub(crate) fn entry(body: impl FnOnce() -> Result<(), toolb_status>) -> toolb_status {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => toolb_status::TOOLB_OK,
         Ok(Err(status)) => status,
-        Err(_) => toolb_status::TOOLB_PANIC,
+        Err(panic) => fail(toolb_status::TOOLB_PANIC, panic_text(&*panic)),
     }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic that gave no text")
 }
 
 /// The object behind a pointer.
@@ -47,11 +55,8 @@ pub(crate) unsafe fn sized<T: Copy>(
     if pointer.is_null() {
         return Ok(None);
     }
-    // SAFETY: the caller's promise; only the size is read before it is known.
-    let size = unsafe { pointer.cast::<usize>().read() };
-    if size < first_version {
-        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-    }
+    // SAFETY: the caller's promise.
+    let size = unsafe { told_size(pointer, first_version)? };
     let mut value = MaybeUninit::<T>::zeroed();
     let known = size.min(size_of::<T>());
     // SAFETY: the caller's promise: so many bytes are there, and with zeros behind them they are a
@@ -72,14 +77,8 @@ pub(crate) unsafe fn fill<T: Copy>(
     first_version: usize,
     value: &T,
 ) -> Result<(), toolb_status> {
-    if pointer.is_null() {
-        return Err(toolb_status::TOOLB_NULL_ARGUMENT);
-    }
     // SAFETY: the caller's promise.
-    let size = unsafe { pointer.cast::<usize>().read() };
-    if size < first_version {
-        return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-    }
+    let size = unsafe { told_size(pointer, first_version)? };
     let known = size.min(size_of::<T>()) - size_of::<usize>();
     // SAFETY: the caller's promise. The size at the beginning stays the caller's.
     unsafe {
@@ -88,6 +87,22 @@ pub(crate) unsafe fn fill<T: Copy>(
         std::ptr::copy_nonoverlapping(from.cast::<u8>(), to.cast(), known);
     }
     Ok(())
+}
+
+/// The size that a struct of the caller says it has, if it is one that [`fill`] and [`sized`] take.
+///
+/// # Safety
+/// If not NULL, `pointer` points to a `usize` at the beginning of a struct.
+pub(crate) unsafe fn told_size<T>(
+    pointer: *const T,
+    first_version: usize,
+) -> Result<usize, toolb_status> {
+    // SAFETY: the caller's promise; only the size is read before it is known.
+    let size = *unsafe { object(pointer.cast::<usize>())? };
+    match size < first_version {
+        true => Err(toolb_status::TOOLB_BAD_STRUCT_SIZE),
+        false => Ok(size),
+    }
 }
 
 /// The text behind a pointer.
@@ -156,4 +171,32 @@ pub(crate) unsafe fn put_text(
         buffer.add(text.len()).write(0);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toolb_last_error;
+
+    #[test]
+    fn the_text_of_a_panic_is_that_of_the_last_error() {
+        let mut buffer = [0_u8; 64];
+        for panic in [
+            || panic!("a defect that was known"),
+            || panic!("a defect that was {}", "known"),
+        ] {
+            assert_eq!(entry(panic), toolb_status::TOOLB_PANIC);
+            // SAFETY: the buffer is as long as it says.
+            let status = unsafe {
+                toolb_last_error(
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                    std::ptr::null_mut(),
+                )
+            };
+            assert_eq!(status, toolb_status::TOOLB_OK);
+            assert!(buffer.starts_with(b"a defect that was known\0"));
+            buffer.fill(0);
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub type toolb_watch_callback =
 
 /// Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire
 /// in the order of their deadlines; one that still waits when the loop ends is not called. `id`, if
-/// not NULL, gets what toolb_timer_cancel wants.
+/// not NULL, gets what toolb_timer_cancel wants, which is never 0.
 ///
 /// `user` is given away: `drop`, if not NULL, is called for it exactly once, on this thread, when
 /// `call` will not be called any more: it has been, the timer was cancelled, the loop ended, or this
@@ -75,7 +75,7 @@ pub extern "C" fn toolb_timer_cancel(id: u64) -> toolb_status {
 
 /// Has `call` called on this loop whenever `fd` is ready for `events` (TOOLB_WATCH_READ,
 /// TOOLB_WATCH_WRITE or both), until toolb_unwatch. Readiness is a state, not a change: what is left
-/// unread is reported again. `id`, if not NULL, gets what toolb_unwatch wants.
+/// unread is reported again. `id`, if not NULL, gets what toolb_unwatch wants, which is never 0.
 ///
 /// The loop watches a duplicate of the descriptor: `fd` stays yours and may be closed at any time,
 /// but what is behind it stays open until toolb_unwatch or the end of the loop. TOOLB_BAD_ARGUMENT

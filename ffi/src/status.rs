@@ -40,7 +40,7 @@ pub enum toolb_status {
     TOOLB_HANG_UP = 401,
     /// The engine broke the rules of the bus; toolb_last_error says which. Free the consumer.
     TOOLB_BUS_VIOLATION = 402,
-    /// A defect of the library; the engine's error text describes it.
+    /// A defect of the library; toolb_last_error describes it.
     TOOLB_PANIC = 900,
 }
 
@@ -65,7 +65,7 @@ pub extern "C" fn toolb_status_text(status: u32) -> *const c_char {
         400 => b"the consumer could not attach to its engine: see toolb_last_error\0",
         401 => b"the engine has gone, or drains and all is done\0",
         402 => b"the engine broke the rules of the bus: see toolb_last_error\0",
-        900 => b"a defect of the library: see the engine's error text\0",
+        900 => b"a defect of the library: see toolb_last_error\0",
         _ => b"a status this version does not know\0",
     };
     text.as_ptr().cast()

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 std::string other_unit();
+bool passes_without_exceptions(void (*call)());
 
 namespace {
 
@@ -136,10 +137,19 @@ void an_engine_moves()
     EXPECT(starts(ask(second.address(), "GET", "/"), "HTTP/1.1 200 "));
 }
 
+void throws() { throw std::runtime_error("on purpose"); }
+
+void units_with_and_without_exceptions_meet()
+{
+    EXPECT(passes_without_exceptions([] {}));
+    EXPECT(!toolb::detail::guarded("a function with exceptions", &throws));
+}
+
 } // namespace
 
 int main()
 {
+    units_with_and_without_exceptions_meet();
     the_first_mistake_is_kept();
     results_hold_one_or_the_other();
     handlers_answer();

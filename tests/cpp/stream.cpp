@@ -93,6 +93,8 @@ public:
             throw std::runtime_error("on purpose");
         else if (line == "idle")
             EXPECT(stream.want(milliseconds(1)));
+        else if (line == "late")
+            EXPECT(stream.want(milliseconds(-1)));
         else if (line == "frame") {
             framed_ = true;
             EXPECT(stream.send("go on\n"));
@@ -169,6 +171,20 @@ void lines_are_answered_and_ends_are_told()
     EXPECT(Stream(7).send("x").code() == TOOLB_WRONG_LOOP);
     EXPECT(Stream::connect("127.0.0.1", 1).status().code() == TOOLB_WRONG_LOOP);
     EXPECT(Stream(7).peek().empty() && Stream(7).peer().empty() && !Stream(7).ended());
+}
+
+// What is left of a deadline that has passed is a time to wait, and not the service's default.
+void a_passed_deadline_is_short()
+{
+    Seen seen;
+    toolb::ServiceOptions options;
+    options.default_timeout = toolb::never;
+    toolb::Engine engine;
+    engine.service("127.0.0.1", 0, [&] { return Lines(seen); }, options);
+    const Running running(std::move(engine));
+    Client client(running.address());
+    client.send("late\n");
+    EXPECT(client.receive() == "welcome\ntoo late\n");
 }
 
 // Passes everything on to another server, both ways, and reconnects nothing.
@@ -271,6 +287,7 @@ void defaults_hold()
 int main()
 {
     lines_are_answered_and_ends_are_told();
+    a_passed_deadline_is_short();
     connections_are_made();
     defaults_hold();
 }

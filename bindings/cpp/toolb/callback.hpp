@@ -10,6 +10,7 @@
 #include <limits>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 namespace detail {
 
 /// A callable that is given away to the library, which drops it when it will call it no more.
@@ -40,6 +41,7 @@ inline std::int32_t timeout(std::chrono::milliseconds at_most) noexcept
 }
 
 } // namespace detail
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

@@ -8,6 +8,7 @@
 #include <memory>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 
 /// What a consumer says about itself, as in toolb.h; what is left at 0 and null has its default.
 struct ConsumerOptions : toolb_consumer_options {
@@ -270,6 +271,7 @@ private:
     std::unique_ptr<toolb_consumer, Free> handle_;
 };
 
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

@@ -13,6 +13,7 @@
 #include <vector>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 
 namespace detail {
 
@@ -312,6 +313,7 @@ private:
     bool started_ = false;
 };
 
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

@@ -13,6 +13,7 @@
 #include <utility>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 
 /// What becomes of the connection after a handler; returning nothing means Done.
 enum class Step : int {
@@ -232,6 +233,7 @@ private:
 };
 
 } // namespace detail
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 namespace detail {
 
 inline std::uint64_t delay(std::chrono::milliseconds time) noexcept
@@ -153,6 +154,7 @@ private:
     detail::LoopId<toolb_unwatch> id_;
 };
 
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

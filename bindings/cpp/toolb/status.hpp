@@ -11,7 +11,16 @@
 #include <string>
 #include <utility>
 
+// Sources that are compiled without exceptions and those with them meet in one program: each kind has
+// code of its own, under names of its own, as the same inline function must not be there in two ways.
+#if defined(__cpp_exceptions)
+#define TOOLB_MODE with_exceptions
+#else
+#define TOOLB_MODE without_exceptions
+#endif
+
 namespace toolb {
+inline namespace TOOLB_MODE {
 
 /// Whether something worked, and if not, why.
 class [[nodiscard]] Status {
@@ -107,6 +116,7 @@ std::string fetch(Copy copy)
 }
 
 } // namespace detail
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

@@ -9,9 +9,11 @@
 #include <type_traits>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 
-/// For times to wait: the default of the service; and no limit.
-inline constexpr std::chrono::milliseconds by_default{0};
+/// For times to wait: the default of the service; and no limit. What is left of a deadline that has
+/// passed, 0 or less, is neither: it is the shortest time there is, 1 ms.
+inline constexpr std::chrono::milliseconds by_default = std::chrono::milliseconds::min();
 inline constexpr std::chrono::milliseconds never = std::chrono::milliseconds::max();
 
 namespace detail {
@@ -21,7 +23,9 @@ inline std::uint32_t idle(std::chrono::milliseconds time) noexcept
 {
     if (time == never)
         return TOOLB_NO_TIMEOUT;
-    return static_cast<std::uint32_t>(timeout(time));
+    if (time == by_default)
+        return 0;
+    return static_cast<std::uint32_t>(std::max(timeout(time), std::int32_t{1}));
 }
 
 } // namespace detail
@@ -190,7 +194,7 @@ protected:
     Service &operator=(const Service &) = default;
 };
 
-/// Limits of a service; what is left at 0 has its default.
+/// Limits of a service; what is left as it is has its default.
 struct ServiceOptions {
     /// How long a stream may be idle when its callbacks do not say.
     std::chrono::milliseconds default_timeout = by_default;
@@ -280,6 +284,7 @@ private:
 };
 
 } // namespace detail
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

@@ -9,6 +9,7 @@
 #include <string_view>
 
 namespace toolb {
+inline namespace TOOLB_MODE {
 
 /// The right and the duty to answer one request later, from any thread: see Response::later.
 ///
@@ -95,6 +96,7 @@ private:
     std::unique_ptr<toolb_token, Abort> handle_;
 };
 
+} // namespace TOOLB_MODE
 } // namespace toolb
 
 #endif

@@ -3,8 +3,10 @@
 
 use std::{
     error::Error,
+    ffi::OsStr,
     fmt, io,
     os::fd::{OwnedFd, RawFd},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -226,14 +228,20 @@ fn remedy(engine: u16) -> &'static str {
 impl Consumer {
     /// Attaches to the engine that `bus` names: `fd:N` is an inherited socket, `unix:/path` or
     /// `/path` the bus socket of a running engine. Blocks until it answered.
-    pub fn attach(bus: &str, options: &ConsumerOptions) -> Result<Self, AttachError> {
-        let unknown = || AttachError::Address(bus.to_owned());
-        let socket = if let Some(number) = bus.strip_prefix("fd:") {
+    pub fn attach(bus: impl AsRef<OsStr>, options: &ConsumerOptions) -> Result<Self, AttachError> {
+        let bus = bus.as_ref();
+        let unknown = || AttachError::Address(bus.to_string_lossy().into_owned());
+        // A path may be any bytes.
+        let bytes = bus.as_bytes();
+        let socket = if let Some(number) = bytes.strip_prefix(b"fd:") {
+            let number = str::from_utf8(number).map_err(|_| unknown())?;
             let fd = number.parse::<RawFd>().ok().filter(|fd| *fd >= 0);
             let fd = fd.ok_or_else(unknown)?;
             inherited::packet_socket(fd).map_err(|error| AttachError::Inherited { fd, error })?
         } else {
-            let path = Path::new(bus.strip_prefix("unix:").unwrap_or(bus));
+            let path = Path::new(OsStr::from_bytes(
+                bytes.strip_prefix(b"unix:").unwrap_or(bytes),
+            ));
             if !path.is_absolute() {
                 return Err(unknown());
             }
@@ -252,13 +260,13 @@ impl Consumer {
     /// As [`attach`](Self::attach), but waits up to `patience` for an engine to be there. Between
     /// two tries there are 10 ms at first and 1 s at last, more or less.
     pub fn attach_within(
-        bus: &str,
+        bus: impl AsRef<OsStr>,
         options: &ConsumerOptions,
         patience: Duration,
     ) -> Result<Self, AttachError> {
         let (since, mut retry) = (Instant::now(), Retry::new());
         loop {
-            match Self::attach(bus, options) {
+            match Self::attach(bus.as_ref(), options) {
                 Err(error) if error.may_pass() && since.elapsed() < patience => {
                     let left = patience.saturating_sub(since.elapsed());
                     thread::sleep(retry.pause().min(left));

@@ -124,7 +124,9 @@ impl Consumer {
         if self.parcels.is_empty() {
             match self.socket.send(&packet.encode(), &[file]) {
                 Err(error) if lags(&error) => {}
-                _ => return Ok(()),
+                // The hang-up tells of it.
+                Err(error) if has_gone(&error) => return Ok(()),
+                outcome => return outcome,
             }
         }
         // No more than one per slot.
@@ -137,4 +139,10 @@ impl Consumer {
 fn lags(error: &io::Error) -> bool {
     const TOO_MANY_IN_FLIGHT: i32 = 109;
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(TOO_MANY_IN_FLIGHT)
+}
+
+/// Whether nobody is there any more.
+fn has_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }

@@ -1,6 +1,6 @@
 //! The end of serving: no more connections, and each that there is ends in its time.
 
-use super::event_loop::{Loop, Timer};
+use super::event_loop::{ACCEPT_BATCH, Loop, Timer};
 
 /// How long kept-alive connections may still ask once the server is stopping.
 const LAST_CALL: u64 = 2_000_000_000;
@@ -8,9 +8,14 @@ const LAST_CALL: u64 = 2_000_000_000;
 impl Loop {
     /// Stops accepting; every connection ends after what it is doing now.
     pub(super) fn drain(&mut self) {
-        // Whoever has connected has been accepted, as far as the client can tell.
+        // Whoever has connected has been accepted, as far as the client can tell. No more than can
+        // have waited: who keeps coming must not keep the end away.
+        let batches = self.shared.config.backlog as usize / ACCEPT_BATCH + 1;
         for address in 0..self.listeners.len() {
-            while self.accepting && self.accept_at(address) {}
+            let mut left = batches;
+            while left > 0 && self.accepting && self.accept_at(address) {
+                left -= 1;
+            }
         }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);

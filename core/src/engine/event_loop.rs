@@ -31,6 +31,8 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 const COALESCING_NAP: u64 = 1_000_000;
 /// Nobody is warned of the same thing more often than this.
 const WARNING_PAUSE: u64 = 10_000_000_000;
+/// Accept at most this many connections before others have had their turn.
+pub(super) const ACCEPT_BATCH: usize = 64;
 /// Accepting rests this long after the process ran out of descriptors.
 const ACCEPT_PAUSE: u64 = 100_000_000;
 

@@ -7,10 +7,8 @@ use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
-use super::event_loop::{Loop, Purpose, TURN_BUDGET};
+use super::event_loop::{ACCEPT_BATCH, Loop, Purpose, TURN_BUDGET};
 
-/// Accept at most this many connections before others have had their turn.
-const ACCEPT_BATCH: usize = 64;
 /// A record carries at most this much of a body along with the head.
 pub(super) const INLINE_BODY: usize = 16 * 1024;
 /// Body parts are sent in records of at most this much.

@@ -81,11 +81,10 @@ pub struct Engine {
     services: Vec<AddedService>,
     /// By address.
     purposes: Vec<Purpose>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     let_go: LetGo,
     next_lane: AtomicU64,
-    /// Socket files that are still to be removed.
-    files: Mutex<Vec<PathBuf>>,
+    files: SocketFiles,
     urls: Vec<String>,
 }
 
@@ -100,10 +99,13 @@ impl Engine {
             .validate()
             .map_err(|error| StartError(error.to_string()))?;
         let loops = config.loops.unwrap_or(1).clamp(1, usize::from(MAX_LOOPS));
-        let bound = listeners
-            .iter()
-            .map(|listen| Bound::new(listen, loops, config.backlog))
-            .collect::<Result<Vec<_>, _>>()?;
+        let files = SocketFiles::default();
+        let mut bound = Vec::new();
+        for listen in listeners {
+            let one = Bound::new(listen, loops, config.backlog)?;
+            files.add(&one);
+            bound.push(one);
+        }
         let cannot = |error: io::Error| {
             StartError(format!(
                 "cannot start: {error}; raise the limits on open files and memory (ulimit -n)"
@@ -134,15 +136,10 @@ impl Engine {
             shared: Arc::new(shared),
             services: Vec::new(),
             purposes: bound.iter().map(|_| Purpose::Http).collect(),
-            threads: Vec::new(),
+            threads: Mutex::new(Vec::new()),
             let_go: |_, drop| drop(),
             next_lane: AtomicU64::new(1),
-            files: Mutex::new(
-                bound
-                    .iter()
-                    .filter_map(|bound| bound.file.clone())
-                    .collect(),
-            ),
+            files,
             urls: bound.iter().map(|bound| bound.url.clone()).collect(),
             bound,
         })
@@ -190,7 +187,7 @@ impl Engine {
         let url = bound.url.clone();
         let purpose = purpose(&bound);
         self.purposes.push(purpose);
-        self.files().extend(bound.file.clone());
+        self.files.add(&bound);
         self.urls.push(url.clone());
         self.bound.push(bound);
         Ok(url)
@@ -244,7 +241,7 @@ impl Engine {
             let thread = std::thread::Builder::new()
                 .name(format!("toolb-loop-{index}"))
                 .spawn(move || abort_on_panic(life))?;
-            self.threads.push(thread);
+            self.threads().push(thread);
         }
         Ok(())
     }
@@ -345,33 +342,55 @@ impl Engine {
     /// `ControlEvent::Idle` tells when none is left.
     pub fn drain(&self) {
         if !self.shared.draining.swap(true, Ordering::Relaxed) {
-            self.remove_files();
+            self.files.remove();
             self.shared.broadcast(None, || Letter::Drain);
         }
     }
 
-    /// Ends the loops now; connections that are left are closed.
-    pub fn stop(&mut self) {
-        self.remove_files();
+    /// Ends the loops now; connections that are left are closed. Not from a loop.
+    pub fn stop(&self) {
+        self.files.remove();
         self.shared.broadcast(None, || Letter::Stop);
-        for thread in self.threads.drain(..) {
+        // Nothing is locked while they end.
+        let threads = std::mem::take(&mut *self.threads());
+        for thread in threads {
             // A loop that panicked has ended the process already.
             let _ = thread.join();
         }
-        self.bound.clear();
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        // A panic cannot leave the list half changed.
+        self.threads.lock().unwrap_or_else(|p| p.into_inner())
+    }
+}
+
+/// Socket files that are still to be removed, at the latest when this is dropped.
+#[derive(Default)]
+struct SocketFiles(Mutex<Vec<PathBuf>>);
+
+impl SocketFiles {
+    fn add(&self, bound: &Bound) {
+        self.list().extend(bound.file.clone());
     }
 
     /// As long as the sockets listen nobody takes their paths: later the files may be those of
     /// another engine.
-    fn remove_files(&self) {
-        for file in self.files().drain(..) {
+    fn remove(&self) {
+        for file in self.list().drain(..) {
             let _ = fs::remove_file(file);
         }
     }
 
-    fn files(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+    fn list(&self) -> MutexGuard<'_, Vec<PathBuf>> {
         // A panic cannot leave the list half changed.
-        self.files.lock().unwrap_or_else(|p| p.into_inner())
+        self.0.lock().unwrap_or_else(|p| p.into_inner())
+    }
+}
+
+impl Drop for SocketFiles {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

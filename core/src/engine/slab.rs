@@ -1,5 +1,5 @@
 //! Values under keys that are never mistaken for one another: a key names its place and the
-//! generation of its place, so that the key of a value that has gone finds nothing.
+//! generation of its place, so that the key of a value that has gone finds nothing. A key is never 0.
 
 /// Values under keys of place and generation.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl<T> Slab<T> {
     /// Keeps `value` and tells its key.
     pub(super) fn insert(&mut self, value: T) -> u64 {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push((0, None));
+            self.places.push((1, None));
             (self.places.len() - 1) as u32
         });
         let (generation, slot) = &mut self.places[place as usize];
@@ -45,8 +45,7 @@ impl<T> Slab<T> {
             return None;
         }
         let value = slot.take()?;
-        // Generations have 28 bits, so that a key leaves room for a tag above it.
-        *generation = (*generation + 1) & 0x0FFF_FFFF;
+        *generation = ((*generation + 1) & LAST_GENERATION).max(1);
         self.free.push(place);
         Some(value)
     }
@@ -70,6 +69,9 @@ fn key(generation: u32, place: u32) -> u64 {
     u64::from(generation) << 32 | u64::from(place)
 }
 
+/// Generations have 28 bits, so that a key leaves room for a tag above it.
+const LAST_GENERATION: u32 = 0x0FFF_FFFF;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +88,21 @@ mod tests {
         assert_eq!(slab.get_mut(new), Some(&mut "new"));
         assert_eq!(slab.keys(), vec![new]);
         assert_eq!(slab.len(), 1);
+    }
+
+    #[test]
+    fn no_key_is_0() {
+        let mut slab = Slab::new();
+        let first = slab.insert(());
+        assert_ne!(first, 0);
+        assert_eq!(slab.get_mut(0), None);
+        slab.remove(first);
+        slab.places[0].0 = LAST_GENERATION;
+        let last = slab.insert(());
+        slab.remove(last);
+        let anew = slab.insert(());
+        assert_ne!(anew, 0);
+        assert_eq!(slab.remove(last), None);
+        assert_eq!(slab.remove(anew), Some(()));
     }
 }

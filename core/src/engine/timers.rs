@@ -4,9 +4,6 @@ use crate::time::Deadlines;
 
 use super::slab::Slab;
 
-/// So many cancelled entries may wait for their time before they are weeded out.
-const FEW: usize = 64;
-
 /// Values that are due at a time.
 #[derive(Debug)]
 pub(super) struct Timers<T> {
@@ -14,8 +11,6 @@ pub(super) struct Timers<T> {
     heap: Deadlines<(u64, u64)>,
     values: Slab<T>,
     serial: u64,
-    /// Entries in the heap whose value has been cancelled.
-    stale: usize,
 }
 
 impl<T> Timers<T> {
@@ -25,7 +20,6 @@ impl<T> Timers<T> {
             heap: Deadlines::new(),
             values: Slab::new(),
             serial: 0,
-            stale: 0,
         }
     }
 
@@ -40,13 +34,8 @@ impl<T> Timers<T> {
     /// Takes a value out before its time, if that has not come.
     pub(super) fn cancel(&mut self, key: u64) -> Option<T> {
         let value = self.values.remove(key)?;
-        self.stale += 1;
-        if self.stale > FEW && self.stale > self.values.len() {
-            // Whoever starts and cancels long timers all the time must not fill the heap.
-            let values = &mut self.values;
-            self.heap.retain(|(_, key)| values.get_mut(key).is_some());
-            self.stale = 0;
-        }
+        let values = &mut self.values;
+        self.heap.waste(|_, (_, key)| values.get_mut(key).is_some());
         Some(value)
     }
 
@@ -69,9 +58,8 @@ impl<T> Timers<T> {
                 self.heap.insert(deadline, (serial, key));
                 return None;
             }
-            match self.values.remove(key) {
-                None => self.stale = self.stale.saturating_sub(1),
-                value => return value,
+            if let Some(value) = self.values.remove(key) {
+                return Some(value);
             }
         }
         None
@@ -137,7 +125,7 @@ mod tests {
             let key = timers.start(u64::MAX, "cancelled");
             timers.cancel(key);
         }
-        assert!(timers.heap.len() < 2 * FEW, "{}", timers.heap.len());
+        assert!(timers.heap.len() < 200, "{}", timers.heap.len());
         assert_eq!(due(&mut timers, u64::MAX - 1), ["kept"]);
         assert_eq!(timers.cancel(kept), None);
     }

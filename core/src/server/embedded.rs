@@ -4,9 +4,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub struct Embedded {
     has_pool: bool,
     orders: Sender<Order>,
     bell: Arc<EventFd>,
-    control: Option<JoinHandle<End>>,
+    control: Mutex<Option<JoinHandle<End>>>,
 }
 
 /// A wish to end that can be said from anywhere, signal handlers included, and is never taken back.
@@ -128,7 +128,7 @@ impl Embedded {
             has_pool,
             orders,
             bell,
-            control: Some(control),
+            control: Mutex::new(Some(control)),
         })
     }
 
@@ -163,15 +163,21 @@ impl Embedded {
     }
 
     /// Ends it: nobody is let in any more, what was accepted is finished, consumers are told to
-    /// finish, and what is left after `limit` is cut off. Returns whether nothing was.
-    pub fn end(&mut self, limit: Duration) -> bool {
+    /// finish, and what is left after `limit` is cut off. Returns whether nothing was. Until this
+    /// returns, and after it, the engine can be asked for its addresses and counters. Not from a
+    /// callback on a loop.
+    pub fn end(&self, limit: Duration) -> bool {
         self.order(Order::End(limit));
-        let ended = self.control.take().map(JoinHandle::join);
-        // The control thread has let go of it.
-        if let Some(engine) = Arc::get_mut(&mut self.engine) {
-            engine.stop();
-        }
+        let ended = self.take_control().map(JoinHandle::join);
+        self.engine.stop();
         !matches!(ended, Some(Ok(End::Cut) | Err(_)))
+    }
+
+    /// The control thread, for whoever asks first.
+    fn take_control(&self) -> Option<JoinHandle<End>> {
+        // A panic cannot leave it half taken.
+        let mut control = self.control.lock().unwrap_or_else(|p| p.into_inner());
+        control.take()
     }
 
     fn order(&self, order: Order) {
@@ -183,9 +189,8 @@ impl Embedded {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
-        if self.control.is_some() {
-            self.end(Duration::ZERO);
-        }
+        // Nothing is left to do if it has ended.
+        self.end(Duration::ZERO);
     }
 }
 

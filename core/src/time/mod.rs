@@ -13,17 +13,24 @@ pub use date::http_date;
 /// Nothing is ever taken out early. Whoever holds a deadline notes the earliest entry it has here;
 /// when its deadline moves later it does nothing, and when the entry fires it compares and inserts
 /// the real one. A connection that is served a thousand times a second so costs one entry per
-/// timeout, not two per request.
+/// timeout, not two per request. Only a deadline that moves earlier leaves its entry behind
+/// ([`waste`](Self::waste)).
 #[derive(Debug)]
 pub struct Deadlines<K> {
     heap: BinaryHeap<Reverse<(u64, K)>>,
+    /// How many entries have become useless since the last weeding, at most.
+    wasted: usize,
 }
+
+/// So many useless entries may wait for their time.
+const FEW: usize = 64;
 
 impl<K: Copy + Ord> Deadlines<K> {
     /// No deadlines.
     pub fn new() -> Self {
         Self {
             heap: BinaryHeap::new(),
+            wasted: 0,
         }
     }
 
@@ -32,9 +39,16 @@ impl<K: Copy + Ord> Deadlines<K> {
         self.heap.push(Reverse((deadline, key)));
     }
 
-    /// Drops the entries whose key `keep` does not want.
-    pub fn retain(&mut self, mut keep: impl FnMut(K) -> bool) {
-        self.heap.retain(|Reverse((_, key))| keep(*key));
+    /// An entry has become useless before its time. When so many have that they may outnumber the
+    /// others, all those go whose deadline and key `keep` does not want: whoever sets and drops long
+    /// deadlines all the time must not fill the heap.
+    pub fn waste(&mut self, mut keep: impl FnMut(u64, K) -> bool) {
+        self.wasted += 1;
+        if self.wasted > FEW && self.wasted > self.heap.len() / 2 {
+            self.heap
+                .retain(|Reverse((deadline, key))| keep(*deadline, *key));
+            self.wasted = 0;
+        }
     }
 
     /// How many entries there are.
@@ -84,5 +98,22 @@ mod tests {
         assert_eq!(deadlines.pop_due(20), Some((20, 'b')));
         assert_eq!(deadlines.pop_due(20), None);
         assert_eq!(deadlines.next(), Some(30));
+    }
+
+    #[test]
+    fn entries_that_became_useless_do_not_pile_up() {
+        let mut deadlines = Deadlines::new();
+        for kept in 0..100 {
+            deadlines.insert(1_000_000 + kept, kept);
+        }
+        for turn in 0..100_000 {
+            deadlines.insert(2_000_000 + turn, 7);
+            deadlines.waste(|deadline, _| deadline < 2_000_000);
+            assert!(deadlines.len() <= 100 + 2 * 100);
+        }
+        for kept in 0..100 {
+            assert_eq!(deadlines.pop_due(1_999_999), Some((1_000_000 + kept, kept)));
+        }
+        assert_eq!(deadlines.pop_due(1_999_999), None);
     }
 }

@@ -72,7 +72,7 @@ fn the_deadline_is_for_the_head_only() {
 
 #[test]
 fn a_stop_tells_whoever_still_holds_a_token() {
-    let mut server = Server::start(|_| ());
+    let server = Server::start(|_| ());
     let (_stream, waiting) = server.ask(&get("x"));
     let (_stream_too, other) = server.ask(&get("y"));
     server.engine.stop();
@@ -219,7 +219,7 @@ fn clients_that_leave_race_with_answers_and_nobody_is_forgotten() {
             _ => assert!(rest(stream).0.ends_with("\r\n\r\nx")),
         }
     }
-    let mut engine = server.engine;
+    let engine = server.engine;
     engine.drain();
     engine.control_events().wait(None).unwrap();
     engine.stop();

@@ -53,7 +53,7 @@ fn a_handler_keeps_a_state_on_each_loop() {
     // Two routes of one handler share its state.
     routes.inline.insert("GET", "/a", handler.clone()).unwrap();
     routes.inline.insert("GET", "/b", handler).unwrap();
-    let (mut engine, address) = start(routes, |_| ());
+    let (engine, address) = start(routes, |_| ());
     let mut served = [0; 2];
     for number in 0..20 {
         let path = if number % 2 == 0 { "a" } else { "b" };

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::turn::Inner;
 use super::{toolb_consumer, with};
-use crate::guard::{bytes, entry, put_text, text};
+use crate::guard::{bytes, entry, put_text, text_bytes};
 use crate::last_error::fail;
 use crate::toolb_status;
 
@@ -40,8 +40,8 @@ pub unsafe extern "C" fn toolb_exchange_status(
     })
 }
 
-/// Adds a field to the response; both texts are copied. One that HTTP does not allow makes the
-/// answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
+/// Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
+/// HTTP does not allow makes the answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
 /// response is sent in chunks. TOOLB_BAD_STATE after the first write.
 ///
 /// # Safety
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn toolb_exchange_field(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
-        let (name, value) = unsafe { (text(name)?.as_bytes(), text(value)?.as_bytes()) };
+        let (name, value) = unsafe { (text_bytes(name)?, text_bytes(value)?) };
         // SAFETY: the caller's promise.
         unsafe {
             with(consumer, |inner| {

@@ -1,6 +1,7 @@
 //! What is kept of an exchange for as long as the program holds it.
 
 use std::ffi::c_void;
+use std::ops::Deref;
 use std::ptr;
 
 use toolb_core::consumer::ExchangeId;
@@ -11,7 +12,7 @@ use crate::request::{AnyRequest, BusRequest};
 /// An exchange, by slot. Free if its generation is 0.
 pub(super) struct Live {
     pub(super) generation: u32,
-    pub(super) request: AnyRequest<'static>,
+    pub(super) request: Lent,
     pub(super) head: Head,
     /// It is a raw connection.
     pub(super) is_stream: bool,
@@ -38,7 +39,7 @@ impl Live {
     pub(super) fn free() -> Self {
         Self {
             generation: 0,
-            request: AnyRequest::Over,
+            request: Lent::default(),
             head: Head::default(),
             is_stream: false,
             head_sent: false,
@@ -63,7 +64,7 @@ impl Live {
             is_stream,
             // A stream has none.
             head_sent: is_stream,
-            request: AnyRequest::Bus(request),
+            request: std::mem::take(&mut self.request).of(AnyRequest::Bus(request)),
             head,
             more_body,
             ..Self::free()
@@ -73,15 +74,67 @@ impl Live {
     /// The exchange is over. Gives its request back.
     pub(super) fn end(&mut self) -> Option<BusRequest> {
         self.generation = 0;
-        match std::mem::replace(&mut self.request, AnyRequest::Over) {
+        match self.request.take_back() {
             AnyRequest::Bus(request) => Some(request),
             _ => None,
         }
     }
 
-    /// The request as C names it. It stays where it is: the table of slots never moves.
+    /// The request as C names it. It stays where it is for as long as the consumer lives.
     pub(super) fn request(&self) -> *const toolb_request {
-        ptr::from_ref(&self.request).cast()
+        self.request.0.cast_const().cast()
+    }
+}
+
+/// A request in a place of its own, to which C has a pointer: that is the one which all references
+/// are made from, so that none of them makes it invalid. NULL until there was a request.
+pub(super) struct Lent(*mut AnyRequest<'static>);
+
+impl Lent {
+    /// The same place with a request.
+    fn of(mut self, request: AnyRequest<'static>) -> Self {
+        match self.get_mut() {
+            Some(place) => *place = request,
+            None => self.0 = Box::into_raw(Box::new(request)),
+        }
+        self
+    }
+
+    fn take_back(&mut self) -> AnyRequest<'static> {
+        match self.get_mut() {
+            Some(place) => std::mem::replace(place, AnyRequest::Over),
+            None => AnyRequest::Over,
+        }
+    }
+
+    pub(super) fn get_mut(&mut self) -> Option<&mut AnyRequest<'static>> {
+        // SAFETY: it came from `Box::into_raw`. C reads it only in calls of its own, and this is one.
+        unsafe { self.0.as_mut() }
+    }
+}
+
+impl Default for Lent {
+    fn default() -> Self {
+        Self(ptr::null_mut())
+    }
+}
+
+impl Deref for Lent {
+    type Target = AnyRequest<'static>;
+
+    fn deref(&self) -> &Self::Target {
+        const OVER: &AnyRequest<'static> = &AnyRequest::Over;
+        // SAFETY: it came from `Box::into_raw`; it is changed by `&mut self` only.
+        unsafe { self.0.as_ref() }.unwrap_or(OVER)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if !self.0.is_null() {
+            // SAFETY: it came from `Box::into_raw` and is freed once.
+            drop(unsafe { Box::from_raw(self.0) });
+        }
     }
 }
 

@@ -7,8 +7,9 @@ mod run;
 mod turn;
 
 use std::cell::UnsafeCell;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::mem::offset_of;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
 use crate::exchange::{toolb_request, toolb_slice};
-use crate::guard::{entry, object, place, sized, text};
+use crate::guard::{entry, fill, object, place, sized, text, text_bytes, told_size};
 use crate::handler::toolb_handler;
 use crate::last_error::fail;
 use crate::toolb_status;
@@ -128,8 +129,8 @@ pub struct toolb_event {
 /// says why. No request comes before toolb_consumer_ready.
 ///
 /// # Safety
-/// `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options or is NULL; `out`
-/// may be written or is NULL.
+/// `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options of the size it says
+/// or is NULL; `out` may be written or is NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_consumer_attach(
     bus: *const c_char,
@@ -143,14 +144,14 @@ pub unsafe extern "C" fn toolb_consumer_attach(
         let options = unsafe { consumer_options(options)? };
         *out = std::ptr::null_mut();
         let bus = match bus.is_null() {
-            true => std::env::var("TOOLB_BUS").map_err(|_| {
+            true => std::env::var_os("TOOLB_BUS").ok_or_else(|| {
                 fail(
                     toolb_status::TOOLB_CANNOT_ATTACH,
                     "TOOLB_BUS is not set: start the program by toolb, or name the bus",
                 )
             })?,
             // SAFETY: the caller's promise.
-            false => unsafe { text(bus)? }.to_owned(),
+            false => OsStr::from_bytes(unsafe { text_bytes(bus)? }).to_owned(),
         };
         let consumer = Consumer::attach_within(&bus, &options, patience)
             .map_err(|error| fail(toolb_status::TOOLB_CANNOT_ATTACH, error))?;
@@ -243,26 +244,24 @@ pub unsafe extern "C" fn toolb_consumer_poll(
 /// toolb_exchange_pause was called.
 ///
 /// # Safety
-/// `consumer` is a live consumer; `event` points to a toolb_event. Each may be NULL, which is answered
-/// by TOOLB_NULL_ARGUMENT.
+/// `consumer` is a live consumer; `event` points to a toolb_event of the size it says. Each may be
+/// NULL, which is answered by TOOLB_NULL_ARGUMENT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_consumer_next(
     consumer: *mut toolb_consumer,
     event: *mut toolb_event,
 ) -> toolb_status {
     entry(|| {
-        if event.is_null() {
-            return Err(toolb_status::TOOLB_NULL_ARGUMENT);
-        }
-        // SAFETY: the caller's promise; only the size is read before it is known.
-        let size = unsafe { (&raw const (*event).struct_size).read() };
-        if size < offset_of!(toolb_event, user_data) + size_of::<*mut c_void>() {
-            return Err(toolb_status::TOOLB_BAD_STRUCT_SIZE);
-        }
-        // SAFETY: the struct has at least the fields of the first version.
-        let event = unsafe { &mut *event };
+        let first_version = offset_of!(toolb_event, user_data) + size_of::<*mut c_void>();
+        // Before anything is taken that could not be handed out.
         // SAFETY: the caller's promise.
-        unsafe { with(consumer, |inner| inner.next(event)) }
+        unsafe { told_size(event, first_version)? };
+        let mut found = turn::NONE;
+        // SAFETY: the caller's promise.
+        unsafe {
+            with(consumer, |inner| inner.next(&mut found))?;
+            fill(event, first_version, &found)
+        }
     })
 }
 
@@ -415,7 +414,8 @@ impl toolb_consumer {
 /// The options behind a pointer; NULL for all defaults.
 ///
 /// # Safety
-/// `options` is NULL or points to a `toolb_consumer_options` whose texts are NUL-terminated.
+/// `options` is NULL or points to a `toolb_consumer_options` of the size it says, whose texts are
+/// NUL-terminated.
 pub(crate) unsafe fn consumer_options(
     options: *const toolb_consumer_options,
 ) -> Result<ConsumerOptions, toolb_status> {

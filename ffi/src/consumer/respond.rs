@@ -119,7 +119,7 @@ impl Inner {
     /// The client's address, and its port; "" if it has none.
     pub(super) fn peer(&mut self, number: u64) -> Result<(String, u16), toolb_status> {
         let (_, live) = self.held(number)?;
-        let peer = match &live.request {
+        let peer = match &*live.request {
             AnyRequest::Bus(request) => request.head.peer(),
             _ => None,
         };

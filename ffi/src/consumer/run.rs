@@ -88,7 +88,7 @@ impl Inner {
 
     /// Keeps the part of a body that was just handed out.
     fn collect(&mut self, id: ExchangeId) {
-        if let AnyRequest::Bus(request) = &mut self.live[usize::from(id.slot)].request {
+        if let Some(AnyRequest::Bus(request)) = self.live[usize::from(id.slot)].request.get_mut() {
             match &mut request.collected {
                 Some(body) => body.extend_from_slice(&self.lent_bytes),
                 None => request.collected = Some(request.head.body().to_vec()),

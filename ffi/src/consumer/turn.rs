@@ -26,7 +26,7 @@ const CONTROL_EVERY: u32 = 64;
 pub(crate) struct Inner {
     pub(super) consumer: Consumer,
     watch: Watch,
-    /// By slot. Never moved: requests are lent out from here.
+    /// By slot.
     pub(super) live: Box<[Live]>,
     /// How many of them are in use.
     pub(super) held: usize,

@@ -13,7 +13,7 @@ use crate::sys::epoll;
 use crate::sys::socket::{self, Socket};
 
 use super::super::context::Context;
-use super::super::event_loop::{Loop, READ_BUFFER, TAG_STREAM, Timer};
+use super::super::event_loop::{ACCEPT_BATCH, Loop, READ_BUFFER, TAG_STREAM, Timer};
 use super::state::{Ending, Event, Overdue, Phase, Stream, after};
 use super::{Callbacks, CloseReason, Service, StreamId, Wait};
 
@@ -364,8 +364,9 @@ impl Loop {
         let more = stream.next_event(options).is_some() || stream.wants_to_read(options);
         let deadline = stream.deadline(send_idle);
         if deadline < stream.timer {
-            stream.timer = deadline;
+            let before = std::mem::replace(&mut stream.timer, deadline);
             self.deadlines.insert(deadline, Timer::Stream(key));
+            self.waste_deadline(before);
         }
         self.stats().bytes_out.add(sent as u64);
         if over {
@@ -426,8 +427,21 @@ impl Loop {
         {
             let _ = self.epoll.delete(socket);
         }
+        self.waste_deadline(stream.timer);
         drop(stream);
         self.check_idle();
+    }
+
+    /// A stream does not need its entry among the deadlines any more, if it had one.
+    fn waste_deadline(&mut self, due: u64) {
+        if due == u64::MAX {
+            return;
+        }
+        let table = &self.calls.streams.table;
+        self.deadlines.waste(|due, timer| match timer {
+            Timer::Stream(key) => table.find(key).is_some_and(|stream| stream.timer == due),
+            _ => true,
+        });
     }
 
     fn watch_stream(&mut self, key: u64) -> io::Result<()> {
@@ -546,8 +560,6 @@ impl Stream {
     }
 }
 
-/// Accept at most this many connections before others have had their turn.
-const ACCEPT_BATCH: usize = 64;
 /// How long a closed stream is read from, so that the peer gets to read what was sent last.
 const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
 /// A buffer may be so much larger than what is in it.
