@@ -103,7 +103,7 @@ static void without_a_consumer(void)
     options.name = "\xff";
     EXPECT(toolb_consumer_attach("fd:3", &options, &consumer), TOOLB_NOT_UTF8);
     options.name = NULL;
-    EXPECT(toolb_consumer_attach("\xff", &options, &consumer), TOOLB_NOT_UTF8);
+    EXPECT(toolb_consumer_attach("/\xff", &options, &consumer), TOOLB_CANNOT_ATTACH);
     options.attach_patience_ms = 30;
     EXPECT(toolb_consumer_attach("/nowhere/bus", &options, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT(toolb_consumer_attach("", &options, &consumer), TOOLB_CANNOT_ATTACH);

@@ -24,7 +24,7 @@ static void attaching_fails_in_words(void)
     EXPECT(toolb_last_error(text, 2, &needed), TOOLB_BUFFER_TOO_SMALL);
     EXPECT(toolb_consumer_attach("fd:99999", NULL, &consumer), TOOLB_CANNOT_ATTACH);
     EXPECT_TRUE(toolb_consumer_attach("fd:x", NULL, &consumer) != TOOLB_OK);
-    EXPECT(toolb_consumer_attach("\xff", NULL, &consumer), TOOLB_NOT_UTF8);
+    EXPECT(toolb_consumer_attach("/\xff", NULL, &consumer), TOOLB_CANNOT_ATTACH);
     options.struct_size = 4;
     EXPECT(toolb_consumer_attach("/none", &options, &consumer), TOOLB_BAD_STRUCT_SIZE);
     options.struct_size = sizeof options;
