@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process;
 use std::thread;
 
@@ -49,7 +49,7 @@ fn tell(event: &Event, target: &str) {
             for address in addresses {
                 text += &banner(target, address, *workers, *loops, process::id());
             }
-            let _ = io::stderr().lock().write_all(text.as_bytes());
+            log::say(&text);
         }
         event => log::write(event.level(), format_args!("{event}")),
     }

@@ -1,7 +1,7 @@
 //! `toolb serve`.
 #![forbid(unsafe_code)]
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process;
 
@@ -60,7 +60,7 @@ fn tell(event: &Event) {
             loops,
         } if log::is_enabled(Level::Info) => {
             let text = banner(addresses, bus, *loops, process::id());
-            let _ = io::stderr().lock().write_all(text.as_bytes());
+            log::say(&text);
         }
         event => log::write(event.level(), format_args!("{event}")),
     }

@@ -217,6 +217,13 @@ async def ignore(r: Request) -> None:
     await r.answer(r.id.encode())
 
 
+async def two_lengths(r: Request) -> None:
+    """A response that the engine refuses, with a line in its log."""
+    headers = [(b"content-length", b"2"), (b"content-length", b"3")]
+    await r.send({"type": "http.response.start", "status": 200, "headers": headers})
+    await r.write(b"ab")
+
+
 async def crash(r: Request) -> None:
     raise RuntimeError("this route always fails")
 
@@ -232,6 +239,7 @@ ROUTES: dict[str, Callable[[Request], Awaitable[None]]] = {
     "/sleep": sleep,
     "/sse": sse,
     "/stream": stream,
+    "/two-lengths": two_lengths,
     "/upload": upload,
     "/whole": whole,
 }

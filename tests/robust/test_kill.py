@@ -220,7 +220,8 @@ def test_workers_killed_at_random_under_load(servers: Servers, language: str) ->
     # Before, a client's socket may have been about to close.
     assert not Counter(after.descriptors) - Counter(before.descriptors)
     assert after.children == before.children
-    assert after.threads == before.threads
+    # A worker that has answered with a file has a thread in the engine for that, as long as it lives.
+    assert after.threads <= before.threads
     assert after.mappings <= before.mappings + 4
     print(f"engine: {before.rss} KiB before, {after.rss} KiB after")
     assert after.rss - before.rss < 8 * 1024, f"{before.rss} KiB -> {after.rss} KiB"

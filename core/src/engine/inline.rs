@@ -193,6 +193,14 @@ impl Response {
         self.draft.body.clear();
     }
 
+    /// Keeps no more memory than the next response is likely to want.
+    #[inline]
+    pub(super) fn shrink(&mut self) {
+        if self.draft.body.capacity() > MOST_KEPT {
+            self.draft.body = Vec::new();
+        }
+    }
+
     /// Whether `later` would give a token that is good for something: on a loop, and the first one.
     pub fn can_answer_later(&self) -> bool {
         self.outbox.is_none() && self.home.is_some()
@@ -213,6 +221,9 @@ impl Response {
         self.clear();
     }
 }
+
+/// The memory for bodies that a loop keeps from one response to the next.
+const MOST_KEPT: usize = 64 * 1024;
 
 /// A response as far as it has been written.
 #[derive(Debug)]

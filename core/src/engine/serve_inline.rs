@@ -205,6 +205,7 @@ impl Loop {
             .and_then(|()| writer.end(&mut conn.output));
         exchange.status = draft.status;
         exchange.writer = Some(writer);
+        response.shrink();
         debug_assert!(matches!(exchange.place, Place::Here));
         if let Err(error) = written {
             log::error(format_args!(

@@ -3,20 +3,26 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, Thread};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 8192;
+/// What waits at the end gets so long to be written.
+const LAST: Duration = Duration::from_secs(1);
 
 /// Where loops leave the lines of their requests.
 #[derive(Debug)]
 pub struct AccessLog {
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    writer: Option<Thread>,
+    /// Hangs up when the writer has ended.
+    ended: Mutex<Receiver<()>>,
 }
 
 #[derive(Debug)]
@@ -59,27 +65,35 @@ impl AccessLog {
             closed: AtomicBool::new(false),
         });
         let of_writer = shared.clone();
+        let (alive, ended): (Sender<()>, _) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("toolb-access-log".into())
-            .spawn(move || of_writer.write_to(sink))
+            .spawn(move || {
+                of_writer.write_to(sink);
+                drop(alive);
+            })
             .ok();
-        Self { shared, writer }
+        Self {
+            shared,
+            writer: writer.map(|writer| writer.thread().clone()),
+            ended: Mutex::new(ended),
+        }
     }
 
     fn wake(&self) {
         if let Some(writer) = &self.writer {
-            writer.thread().unpark();
+            writer.unpark();
         }
     }
 }
 
 impl Drop for AccessLog {
-    /// Writes what waits.
+    /// Writes what waits, unless nobody reads it.
     fn drop(&mut self) {
         self.shared.closed.store(true, Ordering::SeqCst);
         self.wake();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        if let Ok(ended) = self.ended.get_mut() {
+            let _ = ended.recv_timeout(LAST);
         }
     }
 }

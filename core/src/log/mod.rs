@@ -4,9 +4,10 @@
 pub mod access;
 
 use std::fmt;
-use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::sys::stderr;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -66,15 +67,18 @@ pub fn is_enabled(level: Level) -> bool {
     level as u8 <= LEVEL.load(Ordering::Relaxed)
 }
 
-/// Writes one line to standard error.
+/// Writes one line to standard error, if that does not mean to wait: a loop that waited for whoever
+/// reads the log would hold up all of its clients.
 pub fn write(level: Level, text: fmt::Arguments<'_>) {
     if !is_enabled(level) {
         return;
     }
-    // One write a line, so that lines of several processes do not mix. Nobody is there to be told
-    // if it fails.
-    let line = format!("toolb {}: {text}\n", level.name());
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    say(&format!("toolb {}: {text}\n", level.name()));
+}
+
+/// Writes `text`, line ends included, in the same way, whatever the level.
+pub fn say(text: &str) {
+    stderr::write(text);
 }
 
 /// Writes a line of the level `Error`.

@@ -13,6 +13,7 @@ pub mod rendezvous;
 pub mod seqpacket;
 pub mod signal;
 pub mod socket;
+pub mod stderr;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
