@@ -111,6 +111,61 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn what_browsers_send_is_one_request_and_the_next_is_another() {
+    let server = Server::start();
+    let filler = "x".repeat(340 - "GET /user/7 HTTP/1.1\r\nhost: x\r\ncookie: \r\n\r\n".len());
+    let long = format!("GET /user/7 HTTP/1.1\r\nhost: x\r\ncookie: {filler}\r\n\r\n");
+    assert_eq!(long.len(), 340);
+    let expected = "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7";
+    let mut stream = server.connect();
+    for _ in 0..3 {
+        stream.write_all(long.as_bytes()).unwrap();
+        let mut answer = vec![0; expected.len()];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, expected.as_bytes());
+    }
+    // 200 bytes of path, too.
+    let id = "y".repeat(200);
+    let request = format!("GET /user/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    assert!(server.talk(&[&request]).ends_with(&id));
+}
+
+#[test]
+fn who_does_not_read_holds_up_nobody_else() {
+    let server = Server::start();
+    let body = "z".repeat(1 << 20);
+    let request = format!(
+        "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // More than the kernel keeps for a connection, asked for and not read.
+    let mut slow: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    let senders: Vec<_> = slow
+        .iter()
+        .map(|stream| {
+            let (mut stream, request) = (stream.try_clone().unwrap(), request.clone());
+            // Sends as the server reads, and ends when the connection does.
+            std::thread::spawn(move || {
+                (0..32).all(|_| stream.write_all(request.as_bytes()).is_ok())
+            })
+        })
+        .collect();
+    for id in 0..100 {
+        let request = format!("GET /user/{id} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        assert!(server.talk(&[&request]).ends_with(&format!("\r\n\r\n{id}")));
+    }
+    // What was not read yet is all there.
+    let mut first = slow.remove(0);
+    let mut answers = vec![0; 32 * body.len()];
+    first.read_exact(&mut answers).unwrap();
+    for stream in slow {
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    let sent = senders.into_iter().map(|sender| sender.join().unwrap());
+    assert!(sent.take(1).all(|whole| whole));
+}
+
+#[test]
 fn a_request_in_pieces_is_one_request() {
     let server = Server::start();
     let request = "POST /echo HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n6;a=b\r\n world\r\n0\r\nx-t: 1\r\n\r\n";
