@@ -823,9 +823,10 @@ toolb_status toolb_engine_consumer(toolb_engine *engine,
 /*
  Attaches to an engine and stores the consumer in `out`, which the caller then owns. `bus` says
  where: "fd:N", a path or "unix:" and a path; NULL: what the environment variable TOOLB_BUS says,
- which `toolb` sets for the programs it starts. `options` may be NULL: all defaults. Blocks until
- the engine has answered; TOOLB_CANNOT_ATTACH if it does not or will not, and toolb_last_error
- says why. No request comes before toolb_consumer_ready.
+ which `toolb` sets for the programs it starts, or if it is not set, the usual place,
+ `$XDG_RUNTIME_DIR/toolb/bus`. `options` may be NULL: all defaults. Blocks until the engine has
+ answered; TOOLB_CANNOT_ATTACH if it does not or will not, and toolb_last_error says why. No
+ request comes before toolb_consumer_ready.
 
  # Safety
  `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options of the size it says

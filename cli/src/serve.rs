@@ -69,13 +69,15 @@ fn tell(event: &Event) {
 /// Where it serves, and what to start next.
 fn banner(addresses: &[String], bus: &Path, loops: usize, pid: u32) -> String {
     let plural = if loops == 1 { "" } else { "s" };
-    let bus = match bus == default_bus_path() {
+    let path = shell_word(&bus.to_string_lossy());
+    let option = match bus == default_bus_path() {
         true => String::new(),
-        false => format!(" --bus {}", shell_word(&bus.to_string_lossy())),
+        false => format!(" --bus {path}"),
     };
     format!(
         "toolb {} serving on {} ({loops} loop{plural}, pid {pid}) - stop with Ctrl-C\n\
-         Nobody answers yet. In another terminal: toolb work main:app{bus}\n",
+         Nobody answers yet. In another terminal: toolb work main:app{option}\n\
+         Programs in other languages: TOOLB_BUS={path} ./program\n",
         env!("CARGO_PKG_VERSION"),
         addresses.join(", "),
     )
@@ -103,11 +105,14 @@ mod tests {
             banner(&addresses, path, 1, 7),
             format!(
                 "toolb {version} serving on http://127.0.0.1:8000 (1 loop, pid 7) - stop with Ctrl-C\n\
-                 Nobody answers yet. In another terminal: toolb work main:app --bus '/run/my app/bus'\n"
+                 Nobody answers yet. In another terminal: toolb work main:app --bus '/run/my app/bus'\n\
+                 Programs in other languages: TOOLB_BUS='/run/my app/bus' ./program\n"
             )
         );
-        let text = banner(&addresses, &default_bus_path(), 2, 7);
-        assert!(text.ends_with("toolb work main:app\n"), "{text}");
+        let usual = default_bus_path();
+        let text = banner(&addresses, &usual, 2, 7);
+        assert!(text.contains("toolb work main:app\n"), "{text}");
+        assert!(text.contains(&*usual.to_string_lossy()), "{text}");
     }
 
     #[test]

@@ -317,6 +317,18 @@ static void with_exchanges(toolb_consumer *consumer)
     EXPECT(toolb_consumer_run(consumer, NULL, NULL), TOOLB_NULL_ARGUMENT);
 }
 
+/* Without TOOLB_BUS the bus is looked for where `toolb serve` has it. */
+static void at_the_usual_place(void)
+{
+    toolb_consumer *consumer = NULL;
+    char text[512] = "";
+    unsetenv("TOOLB_BUS");
+    setenv("XDG_RUNTIME_DIR", "/nowhere", 1);
+    EXPECT(toolb_consumer_attach(NULL, NULL, &consumer), TOOLB_CANNOT_ATTACH);
+    (void)toolb_last_error(text, sizeof text, NULL);
+    REQUIRE(strstr(text, "/nowhere/toolb/bus") != NULL);
+}
+
 int main(int argc, char **argv)
 {
     toolb_consumer *consumer = NULL, *second = NULL;
@@ -330,8 +342,7 @@ int main(int argc, char **argv)
     EXPECT(toolb_consumer_attach(NULL, NULL, &consumer), TOOLB_OK);
     /* The socket is taken. */
     EXPECT(toolb_consumer_attach(NULL, NULL, &second), TOOLB_CANNOT_ATTACH);
-    unsetenv("TOOLB_BUS");
-    EXPECT(toolb_consumer_attach(NULL, NULL, &second), TOOLB_CANNOT_ATTACH);
+    at_the_usual_place();
 
     EXPECT(toolb_consumer_fd(consumer, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_fd(consumer, &number), TOOLB_OK);

@@ -215,6 +215,10 @@ class Server:
     def said(self) -> str:
         return "\n".join(self.lines)
 
+    def reads(self) -> bool:
+        """Whether somebody may still say something."""
+        return self._reader.is_alive()
+
     def await_banner(self) -> Server:
         deadline = time.monotonic() + PATIENCE
         while True:

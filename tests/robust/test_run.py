@@ -231,6 +231,28 @@ def test_workers_end_with_a_server_that_was_killed(servers: Servers) -> None:
     wait_until("the workers had gone, too", lambda: not alive(tree), patience=10)
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_worker_that_blocks_does_not_outlive_a_killed_server(servers: Servers, loop: str) -> None:
+    server = servers.start(workers=2, loop=loop)
+    tree = children(server.pid)
+    with server.connect() as a, server.connect() as b:
+        a.send(request("/block?ms=600000", headers={"X-Id": "stuck"}))
+        wait_until("the first blocks", lambda: "stuck" in server.began())
+        b.send(request("/block?gate=soon", headers={"X-Id": "soon"}))
+        wait_until("the second blocks", lambda: "soon" in server.began())
+        os.kill(server.pid, signal.SIGKILL)
+        server.open_gate("soon")
+        wait_until("the workers had gone, too", lambda: not alive(tree))
+    pids = {words[1]: words[2] for words in server.events() if words[0] == "BEGIN"}
+    assert pids["stuck"] != pids["soon"]
+    # Who can end does so by itself, and in order.
+    wait_until("all was read", lambda: not server.reads())
+    assert server.began("SHUTDOWN") == [pids["soon"]], server.said()
+    told = [line for line in server.lines if "still busy" in line]
+    assert len(told) == 1, server.said()
+    assert f"process {pids['stuck']} " in told[0]
+
+
 # Workers.
 
 

@@ -140,7 +140,8 @@ private:
 /// have a consumer each. The destructor leaves the engine, which answers what was not.
 class Consumer {
 public:
-    /// Attaches: "fd:N", a path or "unix:" and a path; null is what TOOLB_BUS says.
+    /// Attaches: "fd:N", a path or "unix:" and a path; null is what TOOLB_BUS says, or else the
+    /// usual place.
     static Result<Consumer> attach(const char *bus = nullptr,
                                    const ConsumerOptions &options = ConsumerOptions())
     {

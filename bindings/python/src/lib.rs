@@ -5,6 +5,7 @@ mod all_tasks;
 mod answer;
 mod exchange;
 mod head;
+mod orphan;
 #[allow(unsafe_code)]
 mod raw;
 mod scope;

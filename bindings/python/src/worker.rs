@@ -22,6 +22,7 @@ use crate::{
     answer::{Answer, Awaits},
     exchange::{Exchange, KeptExchange},
     head::Head,
+    orphan,
     raw::{Instance, UvAttachment, UvHooks},
     scope::Scopes,
     spawn::Spawner,
@@ -399,8 +400,16 @@ impl PyWorker {
             timeout: Duration::try_from_secs_f64(timeout)
                 .map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
         };
+        let worker = Worker::attach(py, bus, &options)?;
+        // Who came by a path stays when the engine goes, and has a supervisor elsewhere or none.
+        if bus.starts_with("fd:") {
+            let hang_up = worker.consumer().hang_up();
+            hang_up.and_then(orphan::watch).map_err(|error| {
+                AttachError::new_err(format!("cannot watch the engine: {error}"))
+            })?;
+        }
         Ok(Self {
-            worker: Worker::attach(py, bus, &options)?,
+            worker,
             options,
             uv: RefCell::new(None),
         })

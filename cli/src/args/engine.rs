@@ -144,7 +144,7 @@ pub(crate) struct TimeLimits {
         value_parser = parse_duration
     )]
     pub(crate) timeout_request_body: Duration,
-    /// Until the application begins its response (504); 0: no limit
+    /// Until the application begins its response (504); 0: no limit, nor a watch for stuck workers
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_RESPONSE",

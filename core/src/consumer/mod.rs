@@ -12,6 +12,7 @@
 mod attach;
 mod exchange;
 mod files;
+mod hang_up;
 mod kick;
 mod leash;
 mod receive;
@@ -39,6 +40,7 @@ use crate::{
 
 pub use self::attach::{AttachError, ConsumerOptions};
 pub use self::files::FileError;
+pub use self::hang_up::HangUp;
 pub use self::leash::Leash;
 pub use self::retry::Retry;
 pub use self::watch::{Watch, Woken};
@@ -227,6 +229,11 @@ impl Consumer {
     /// The control socket: readable when [`control`](Self::control) has something to say.
     pub fn control_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+
+    /// For another thread to wait until the engine has gone. The socket stays open for as long.
+    pub fn hang_up(&self) -> io::Result<HangUp> {
+        HangUp::of(&self.socket)
     }
 
     /// Takes the next packet of the control socket. To be called until there is none.

@@ -19,6 +19,26 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+/// Waits for the other end of the socket `fd` to hang up, and reads nothing.
+pub(crate) fn wait_hang_up(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut entry = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        // Hang-ups and errors are told unasked.
+        events: 0,
+        revents: 0,
+    };
+    loop {
+        // SAFETY: one valid pollfd.
+        if unsafe { libc::poll(&mut entry, 1, -1) } > 0 {
+            return Ok(());
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error => return Err(error),
+        }
+    }
+}
+
 /// Waits until `fd` is readable (or hung up). False: the time is over, or a signal came.
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io::Result<bool> {
     let mut entry = libc::pollfd {

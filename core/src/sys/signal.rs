@@ -110,6 +110,14 @@ pub fn name(signal: i32) -> &'static str {
     }
 }
 
+/// Leaves every signal to the other threads of this process.
+pub(crate) fn leave_to_others() {
+    let mut set = set_of(&[]);
+    // SAFETY: a valid set.
+    unsafe { libc::sigfillset(&mut set) };
+    set_mask(&set);
+}
+
 /// Lets every signal through in this thread. Safe between fork and exec.
 pub(super) fn unblock_all() {
     set_mask(&set_of(&[]));

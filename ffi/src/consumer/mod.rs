@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use toolb_core::config::default_bus_path;
 use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
@@ -124,9 +125,10 @@ pub struct toolb_event {
 
 /// Attaches to an engine and stores the consumer in `out`, which the caller then owns. `bus` says
 /// where: "fd:N", a path or "unix:" and a path; NULL: what the environment variable TOOLB_BUS says,
-/// which `toolb` sets for the programs it starts. `options` may be NULL: all defaults. Blocks until
-/// the engine has answered; TOOLB_CANNOT_ATTACH if it does not or will not, and toolb_last_error
-/// says why. No request comes before toolb_consumer_ready.
+/// which `toolb` sets for the programs it starts, or if it is not set, the usual place,
+/// `$XDG_RUNTIME_DIR/toolb/bus`. `options` may be NULL: all defaults. Blocks until the engine has
+/// answered; TOOLB_CANNOT_ATTACH if it does not or will not, and toolb_last_error says why. No
+/// request comes before toolb_consumer_ready.
 ///
 /// # Safety
 /// `bus` is NUL-terminated or NULL; `options` points to a toolb_consumer_options of the size it says
@@ -144,12 +146,7 @@ pub unsafe extern "C" fn toolb_consumer_attach(
         let options = unsafe { consumer_options(options)? };
         *out = std::ptr::null_mut();
         let bus = match bus.is_null() {
-            true => std::env::var_os("TOOLB_BUS").ok_or_else(|| {
-                fail(
-                    toolb_status::TOOLB_CANNOT_ATTACH,
-                    "TOOLB_BUS is not set: start the program by toolb, or name the bus",
-                )
-            })?,
+            true => std::env::var_os("TOOLB_BUS").unwrap_or_else(|| default_bus_path().into()),
             // SAFETY: the caller's promise.
             false => OsStr::from_bytes(unsafe { text_bytes(bus)? }).to_owned(),
         };
