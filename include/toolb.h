@@ -557,85 +557,6 @@ typedef void (*toolb_callback)(void *user);
 typedef void (*toolb_watch_callback)(void *user, int fd, uint32_t events);
 
 /*
- What an engine has counted since its start, summed over its loops. Set `struct_size` before each
- call; fields are only ever added at the end.
- */
-typedef struct {
-    /*
-     `sizeof(toolb_stats)`.
-     */
-    size_t struct_size;
-    /*
-     Connections accepted.
-     */
-    uint64_t accepted;
-    /*
-     Connections open now.
-     */
-    uint64_t connections_active;
-    /*
-     Requests whose head was read.
-     */
-    uint64_t requests;
-    /*
-     Responses with a status of 200 to 299.
-     */
-    uint64_t responses_2xx;
-    /*
-     Responses with a status of 300 to 399.
-     */
-    uint64_t responses_3xx;
-    /*
-     Responses with a status of 400 to 499.
-     */
-    uint64_t responses_4xx;
-    /*
-     Responses with a status of 500 to 599.
-     */
-    uint64_t responses_5xx;
-    /*
-     Requests answered 504.
-     */
-    uint64_t timed_out;
-    /*
-     Requests answered 503 as the queue was full or the limit reached.
-     */
-    uint64_t overloaded;
-    /*
-     Requests answered 503 as they waited too long for a consumer.
-     */
-    uint64_t queue_timeouts;
-    /*
-     Requests answered 502 as their consumer died.
-     */
-    uint64_t worker_died;
-    /*
-     Bytes read from clients.
-     */
-    uint64_t bytes_in;
-    /*
-     Bytes sent to clients.
-     */
-    uint64_t bytes_out;
-    /*
-     Raw connections accepted for services.
-     */
-    uint64_t streams_accepted;
-    /*
-     Raw connections that services have made.
-     */
-    uint64_t streams_connected;
-    /*
-     Raw connections open now.
-     */
-    uint64_t streams_active;
-    /*
-     Callbacks of stream services that ran for too long.
-     */
-    uint64_t stream_overruns;
-} toolb_stats;
-
-/*
  The name of a raw connection: never 0 and never used again, so that a function that is given the
  name of one that has ended answers TOOLB_GONE. It means something on the loop that owns the
  connection only: elsewhere the answer is TOOLB_WRONG_LOOP.
@@ -735,6 +656,85 @@ typedef struct {
      */
     toolb_loop_callback on_drain;
 } toolb_service;
+
+/*
+ What an engine has counted since its start, summed over its loops. Set `struct_size` before each
+ call; fields are only ever added at the end.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_stats)`.
+     */
+    size_t struct_size;
+    /*
+     Connections accepted.
+     */
+    uint64_t accepted;
+    /*
+     Connections open now.
+     */
+    uint64_t connections_active;
+    /*
+     Requests whose head was read.
+     */
+    uint64_t requests;
+    /*
+     Responses with a status of 200 to 299.
+     */
+    uint64_t responses_2xx;
+    /*
+     Responses with a status of 300 to 399.
+     */
+    uint64_t responses_3xx;
+    /*
+     Responses with a status of 400 to 499.
+     */
+    uint64_t responses_4xx;
+    /*
+     Responses with a status of 500 to 599.
+     */
+    uint64_t responses_5xx;
+    /*
+     Requests answered 504.
+     */
+    uint64_t timed_out;
+    /*
+     Requests answered 503 as the queue was full or the limit reached.
+     */
+    uint64_t overloaded;
+    /*
+     Requests answered 503 as they waited too long for a consumer.
+     */
+    uint64_t queue_timeouts;
+    /*
+     Requests answered 502 as their consumer died.
+     */
+    uint64_t worker_died;
+    /*
+     Bytes read from clients.
+     */
+    uint64_t bytes_in;
+    /*
+     Bytes sent to clients.
+     */
+    uint64_t bytes_out;
+    /*
+     Raw connections accepted for services.
+     */
+    uint64_t streams_accepted;
+    /*
+     Raw connections that services have made.
+     */
+    uint64_t streams_connected;
+    /*
+     Raw connections open now.
+     */
+    uint64_t streams_active;
+    /*
+     Callbacks of stream services that ran for too long.
+     */
+    uint64_t stream_overruns;
+} toolb_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1401,20 +1401,6 @@ toolb_status toolb_watch(int fd,
 toolb_status toolb_unwatch(uint64_t id);
 
 /*
- Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
- end. Any thread.
-
- # Safety
- `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
- */
-toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
-
-/*
- A line of text for a status; never NULL, never freed. Any thread, any time.
- */
-const char *toolb_status_text(uint32_t status);
-
-/*
  Adds a service for raw connections that come to a host name or address and a port (0: a free one
  is picked, see toolb_engine_address: services come after what toolb_engine_listen added, as
  "tcp://127.0.0.1:9000"). With `host` NULL it has no address and lives on connections that it makes.
@@ -1443,6 +1429,20 @@ toolb_status toolb_engine_service_unix(toolb_engine *engine,
                                        uint32_t mode,
                                        const toolb_service *service,
                                        void *user_data);
+
+/*
+ Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
+ end. Any thread.
+
+ # Safety
+ `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
+ */
+toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
+
+/*
+ A line of text for a status; never NULL, never freed. Any thread, any time.
+ */
+const char *toolb_status_text(uint32_t status);
 
 /*
  Arms one next event of a stream: on_receive when at least one byte is unread (be it an old one:

@@ -7,10 +7,12 @@
 //! what follows from it happens later in the turn or in the next.
 //!
 //! In here: `state` is one stream and what it decides from its state and a time, `table` keeps
-//! streams under their ids, `streams` is what callbacks may do, `turn` is the loop's part. `pooled` is
-//! something else: raw connections that are passed on to consumers, and are exchanges to the engine.
+//! streams under their ids, `streams` is what callbacks may do, `turn` is the loop's part and `settle`
+//! the end of it. `pooled` is something else: raw connections that are passed on to consumers, and are
+//! exchanges to the engine.
 
 mod pooled;
+mod settle;
 mod state;
 mod streams;
 mod table;
