@@ -6,11 +6,12 @@
 //! never overlap and never interrupt one another: an operation only notes what is to be done, and
 //! what follows from it happens later in the turn or in the next.
 //!
-//! In here: `state` is one stream and what it decides from its state and a time, `table` keeps
-//! streams under their ids, `streams` is what callbacks may do, `turn` is the loop's part and `settle`
-//! the end of it. `pooled` is something else: raw connections that are passed on to consumers, and are
-//! exchanges to the engine.
+//! In here: `state` is one stream and what it decides from its state and a time, `patience` is how long
+//! it waits, `table` keeps streams under their ids, `streams` is what callbacks may do, `turn` is the
+//! loop's part and `settle` the end of it. `pooled` is something else: raw connections that are passed
+//! on to consumers, and are exchanges to the engine.
 
+mod patience;
 mod pooled;
 mod settle;
 mod state;

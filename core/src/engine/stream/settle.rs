@@ -6,7 +6,8 @@ use crate::sys::socket;
 
 use super::super::event_loop::{Loop, READ_BUFFER, Timer};
 use super::CloseReason;
-use super::state::{Ending, Phase, Stream, after};
+use super::patience::after;
+use super::state::{Ending, Phase, Stream};
 
 impl Loop {
     /// Sends what this turn queued, tells ends, and sets deadlines.
@@ -120,7 +121,7 @@ impl Loop {
             return self.remove_stream(key);
         }
         stream.phase = Phase::Linger;
-        stream.until = after(now, Some(LINGER));
+        stream.patience.until = after(now, Some(LINGER));
         stream.input = Vec::new();
         stream.consumed = 0;
         self.calls.streams.touch(key);

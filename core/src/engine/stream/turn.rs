@@ -14,7 +14,8 @@ use crate::sys::socket::{self, Socket};
 
 use super::super::context::Context;
 use super::super::event_loop::{ACCEPT_BATCH, Loop, READ_BUFFER, TAG_STREAM};
-use super::state::{Ending, Event, Overdue, Phase, Stream, after};
+use super::patience::after;
+use super::state::{Ending, Event, Overdue, Phase, Stream};
 use super::{Callbacks, CloseReason, Service, StreamId, Wait};
 
 /// A service on one loop.
