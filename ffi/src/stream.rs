@@ -295,7 +295,7 @@ fn with(action: impl FnOnce(&mut Streams) -> Result<(), StreamError>) -> Result<
     context::with(|context| action(context.streams()))?.map_err(toolb_status::from)
 }
 
-fn wait(timeout_ms: u32) -> Wait {
+pub(crate) fn wait(timeout_ms: u32) -> Wait {
     match timeout_ms {
         0 => Wait::Default,
         TOOLB_NO_TIMEOUT => Wait::Forever,

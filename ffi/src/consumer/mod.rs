@@ -4,6 +4,7 @@ mod exchange;
 mod live;
 mod respond;
 mod run;
+mod stream;
 mod turn;
 
 use std::cell::UnsafeCell;
@@ -24,6 +25,7 @@ use crate::last_error::fail;
 use crate::toolb_status;
 
 pub use exchange::*;
+pub use stream::*;
 
 use run::Handler;
 use turn::Inner;
@@ -97,6 +99,11 @@ pub const TOOLB_EVENT_STREAM_OPEN: u32 = 8;
 /// TOOLB_EVENT_END the client has ended its side: it sends no more, but still reads. Then `data` may
 /// be empty.
 pub const TOOLB_EVENT_STREAM_DATA: u32 = 9;
+
+/// Nothing has come on a stream for as long as toolb_exchange_want or `timeout_stream_idle_ms` of the
+/// engine allows: a program that knows no better says goodbye, and toolb_exchange_end and _done. What
+/// is not ended waits again, for the engine's time.
+pub const TOOLB_EVENT_STREAM_TIMEOUT: u32 = 10;
 
 /// A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
 /// TOOLB_EVENT_STREAM_DATA: the last one of its stream.

@@ -40,6 +40,11 @@ impl Patience {
             self.wait(Wait::Default, now, default);
         }
     }
+
+    /// Whether the end comes from the default.
+    pub(super) const fn is_by_default(&self) -> bool {
+        self.by_default
+    }
 }
 
 /// The time `timeout` after `now`.

@@ -141,13 +141,14 @@ impl Loop {
         self.check_idle();
     }
 
-    /// A stream does not need its entry among the deadlines any more, if it had one.
-    fn waste_deadline(&mut self, due: u64) {
+    /// A stream or a connection does not need its entry among the deadlines any more, if it had one.
+    pub(in crate::engine) fn waste_deadline(&mut self, due: u64) {
         if due == u64::MAX {
             return;
         }
-        let table = &self.calls.streams.table;
+        let (table, conns) = (&self.calls.streams.table, &mut self.conns);
         self.deadlines.waste(|due, timer| match timer {
+            Timer::Conn(key) => conns.get_mut(key).is_some_and(|conn| conn.timer == due),
             Timer::Stream(key) => table.find(key).is_some_and(|stream| stream.timer == due),
             _ => true,
         });
