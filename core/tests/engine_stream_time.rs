@@ -6,12 +6,14 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use toolb_core::bus::Kind;
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, Wait, WantError};
+use toolb_core::engine::{Engine, Listen, Routes};
 use toolb_core::message::Request;
 
 use hostile::Peer;
@@ -316,4 +318,59 @@ fn a_consumer_that_does_not_know_of_times_is_not_told() {
     assert_eq!(server.engine.stats().poisoned, 0);
     worker.kill(&server.engine);
     server.engine.lane_down(&peer.handle);
+}
+
+#[test]
+fn what_came_before_a_client_closed_is_not_lost() {
+    // On a Unix socket a close is seen at once, even if much of what came is still to be read.
+    const TOTAL: usize = 200_000;
+    let path = std::env::temp_dir().join(format!("toolb-time-{}", std::process::id()));
+    let listen = Listen::Uds {
+        path: path.clone(),
+        permissions: None,
+    };
+    let routes = Routes {
+        pool: true,
+        ..Routes::default()
+    };
+    let mut engine = Engine::bind(idle(Duration::ZERO), routes, &[]).unwrap();
+    engine.add_stream_pool(&listen).unwrap();
+    engine.start().unwrap();
+    let server = Server {
+        engine,
+        address: String::new(),
+    };
+    let (hold, held) = channel::<()>();
+    let (mut worker, told) = attach(&server, move |consumer, id, seen| match seen {
+        // Until the client has gone.
+        Seen::Open => held.recv().unwrap(),
+        Seen::Data(_, true) => consumer.abort(id),
+        _ => {}
+    });
+    let mut client = UnixStream::connect(&path).unwrap();
+    client.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while sent < TOTAL {
+        match client.write(&vec![7; TOTAL - sent]) {
+            Ok(count) => sent += count,
+            Err(_) => break,
+        }
+    }
+    drop(client);
+    hold.send(()).unwrap();
+    let mut got = 0;
+    for (_, seen) in told {
+        match seen {
+            Seen::Open => {}
+            Seen::Data(bytes, end) => {
+                got += bytes.len();
+                if end {
+                    break;
+                }
+            }
+            other => panic!("{other:?} after {got} of {sent} bytes"),
+        }
+    }
+    assert_eq!(got, sent);
+    worker.kill(&server.engine);
 }
