@@ -99,6 +99,13 @@
 #define TOOLB_EVENT_STREAM_DATA 9
 
 /*
+ Nothing has come on a stream for as long as toolb_exchange_want or `timeout_stream_idle_ms` of the
+ engine allows: a program that knows no better says goodbye, and toolb_exchange_end and _done. What
+ is not ended waits again, for the engine's time.
+ */
+#define TOOLB_EVENT_STREAM_TIMEOUT 10
+
+/*
  A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
  TOOLB_EVENT_STREAM_DATA: the last one of its stream.
  */
@@ -514,6 +521,11 @@ typedef struct {
      default.
      */
     uint32_t limit_streams;
+    /*
+     Milliseconds without an event of a raw connection with a consumer that did not say how long to
+     wait (TOOLB_EVENT_STREAM_TIMEOUT); 60000 by default. TOOLB_OFF: no limit.
+     */
+    uint32_t timeout_stream_idle_ms;
 } toolb_options;
 
 /*
@@ -1110,6 +1122,38 @@ toolb_status toolb_exchange_peer(toolb_consumer *consumer,
 toolb_status toolb_exchange_set_user_data(toolb_consumer *consumer,
                                           uint64_t exchange,
                                           void *user_data);
+
+/*
+ Arms one next event of a stream: TOOLB_EVENT_STREAM_DATA when something comes or its client ends
+ its side, or TOOLB_EVENT_STREAM_TIMEOUT when neither has come after `timeout_ms` (0: the engine's
+ `timeout_stream_idle_ms`; TOOLB_NO_TIMEOUT: never). The last call counts, and no timeout of an
+ earlier one comes after it.
+
+ Without it data comes as it comes, under the engine's time, which begins anew with every event and
+ with every byte that the client takes. The engine keeps the time, so a program that blocks in
+ toolb_consumer_wait is woken by it. TOOLB_GONE: the client has gone. TOOLB_BAD_STATE: it is a
+ request, it was ended, or the engine is too old to keep the time.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_want(toolb_consumer *consumer, uint64_t exchange, uint32_t timeout_ms);
+
+/*
+ As toolb_exchange_want, but TOOLB_EVENT_STREAM_DATA comes when at least `least` bytes are there that
+ came with no event before, all in one `data`, or the client has ended its side: what a protocol with
+ lengths wants. Parts of a message, however it was cut on its way, neither come nor put the timeout
+ off; after a TOOLB_EVENT_STREAM_TIMEOUT they do, unless the program wants something else.
+ TOOLB_BAD_ARGUMENT above the engine's `request_window` (64 KiB by default). Fewer bytes come if there
+ is no room for so many beside those that toolb_exchange_pause holds back.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_want_bytes(toolb_consumer *consumer,
+                                       uint64_t exchange,
+                                       size_t least,
+                                       uint32_t timeout_ms);
 
 /*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the

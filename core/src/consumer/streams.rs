@@ -58,13 +58,16 @@ impl fmt::Display for WantError {
 impl Error for WantError {}
 
 impl Consumer {
-    /// Takes the next event of a stream, after [`Event::Stream`]; to be called until there is none.
+    /// Takes the next event of a stream, after [`Event::Stream`]; to be called until there is none, or
+    /// [`has_stream_event`](Self::has_stream_event) says so.
     pub fn stream_event(&mut self, id: ExchangeId) -> Option<StreamEvent> {
         let slot = self.started(id)?;
         let exchange = &mut self.exchanges[slot];
         let (full, gone) = (exchange.is_full(), exchange.has(bit::GONE));
         let stream = exchange.stream.as_deref_mut()?;
         let found = stream.take(full, gone);
+        // Whoever stops here, as there is nothing more, hears of what comes next.
+        stream.is_listed = stream.is_due(full, gone);
         if stream.is_early {
             // There was no room for all of what was wanted: that want is over, in the engine, too.
             stream.is_early = false;
@@ -339,7 +342,6 @@ impl Stream {
             return Some(StreamEvent::Timeout);
         }
         if !self.is_due(full, gone) {
-            self.is_listed = false;
             return None;
         }
         self.is_early = !self.is_met() && !self.ended && !gone;
