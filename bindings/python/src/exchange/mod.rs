@@ -18,15 +18,14 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError},
     intern,
     prelude::*,
-    sync::PyOnceLock,
-    types::{PyDict, PyTuple, PyType},
+    types::{PyDict, PyTuple},
 };
 use toolb_core::consumer::ExchangeId;
 
 use crate::{
     answer::{Answer, Awaits},
     head::Head,
-    raw::{Args, Instance, Kept, Native, Step, Visitor, send_into},
+    raw::{Args, Instance, Kept, Native, Step, Visitor, send_into, type_cell},
     worker::Worker,
 };
 
@@ -160,10 +159,7 @@ impl Native for Exchange {
     const CALLABLE: bool = true;
     const AWAITABLE: bool = true;
 
-    fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
-        static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        &CELL
-    }
+    type_cell!();
 
     #[inline]
     fn call<'py>(this: &Instance<'py, Self>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {

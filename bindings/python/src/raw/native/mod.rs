@@ -37,11 +37,11 @@ pub(crate) trait Native: Sized + 'static {
     /// What `help()` says.
     const DOC: &'static CStr;
     /// Instances can be called.
-    const CALLABLE: bool;
+    const CALLABLE: bool = false;
     /// Instances can be awaited, and are coroutines.
-    const AWAITABLE: bool;
+    const AWAITABLE: bool = false;
 
-    /// Where the type object of `Self` is kept.
+    /// Where the type object of `Self` is kept: `type_cell!()` writes it.
     fn type_cell() -> &'static PyOnceLock<Py<PyType>>;
 
     /// `instance(...)`.
@@ -72,9 +72,21 @@ pub(crate) trait Native: Sized + 'static {
     /// Shows the garbage collector what is held.
     fn traverse(&self, visit: &mut Visitor<'_>);
 
-    /// Drops what is held.
-    fn clear(&self);
+    /// Drops what is held; what is never replaced may stay.
+    fn clear(&self) {}
 }
+
+/// The `type_cell` of a [`Native`] type, whose static belongs to that type alone.
+macro_rules! type_cell {
+    () => {
+        fn type_cell() -> &'static ::pyo3::sync::PyOnceLock<::pyo3::Py<::pyo3::types::PyType>> {
+            static CELL: ::pyo3::sync::PyOnceLock<::pyo3::Py<::pyo3::types::PyType>> =
+                ::pyo3::sync::PyOnceLock::new();
+            &CELL
+        }
+    };
+}
+pub(crate) use type_cell;
 
 /// An instance of `T`, alive and seen under the GIL.
 pub(crate) struct Instance<'py, T> {
