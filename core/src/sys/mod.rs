@@ -19,18 +19,20 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// Waits for the other end of the socket `fd` to hang up, and reads nothing.
-pub(crate) fn wait_hang_up(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let mut entry = libc::pollfd {
+/// Waits for the other end of the socket `fd` to hang up, or for `off` to be readable, and reads
+/// nothing. False: the latter.
+pub(crate) fn wait_hang_up(fd: BorrowedFd<'_>, off: BorrowedFd<'_>) -> io::Result<bool> {
+    let entry = |fd: BorrowedFd<'_>, events| libc::pollfd {
         fd: fd.as_raw_fd(),
-        // Hang-ups and errors are told unasked.
-        events: 0,
+        events,
         revents: 0,
     };
+    // Hang-ups and errors are told unasked.
+    let mut entries = [entry(fd, 0), entry(off, libc::POLLIN)];
     loop {
-        // SAFETY: one valid pollfd.
-        if unsafe { libc::poll(&mut entry, 1, -1) } > 0 {
-            return Ok(());
+        // SAFETY: two valid pollfds.
+        if unsafe { libc::poll(entries.as_mut_ptr(), 2, -1) } > 0 {
+            return Ok(entries[1].revents == 0);
         }
         match io::Error::last_os_error() {
             error if error.kind() == io::ErrorKind::Interrupted => {}

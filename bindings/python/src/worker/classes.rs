@@ -63,9 +63,7 @@ impl PyWorker {
         // Who came by a path stays when the engine goes, and has a supervisor elsewhere or none.
         if bus.starts_with("fd:") {
             let hang_up = worker.consumer().hang_up();
-            hang_up.and_then(orphan::watch).map_err(|error| {
-                AttachError::new_err(format!("cannot watch the engine: {error}"))
-            })?;
+            orphan::watch(py, hang_up)?;
         }
         Ok(Self {
             worker,
