@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::bus::{Kind, RecordHeader, flags};
+use crate::bus::{Kind, flags};
 use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
 use crate::sys::epoll;
 
@@ -361,20 +361,11 @@ impl Loop {
                     return false;
                 }
             };
-            let header = RecordHeader {
-                kind: Kind::RequestBody as u8,
-                flags: if ended { flags::END } else { 0 },
-                aux: 0,
-                owner: self.index,
-                slot,
-                generation,
-                len: 0,
-            };
             exchange.body_sent += data.len() as u64;
             conn.body_read += data.len() as u64;
-            let pushed = lane.ends.requests.push(header, &[&conn.input[data]]);
-            debug_assert!(pushed, "the ring had room for the part");
-            lane.touched = true;
+            let flag = if ended { flags::END } else { 0 };
+            let part = &conn.input[data];
+            lane.push(Kind::RequestBody, flag, (slot, generation), part);
             if ended {
                 exchange.body_done = true;
                 conn.enter(Phase::Response, self.now);

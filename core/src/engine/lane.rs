@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
+use crate::bus::{EngineLane, Geometry, Kind, LaneState, LoopEnds, RecordHeader, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
 use super::file_desk::FileDesk;
@@ -107,6 +107,7 @@ impl LaneHandle {
 /// One loop's ends of a lane.
 pub(super) struct LaneEnd {
     pub(super) handle: Arc<LaneHandle>,
+    loop_index: u16,
     pub(super) ends: LoopEnds,
     /// By slot; only the entries of exchanges that this loop owns are in use.
     pub(super) slots: Vec<Held>,
@@ -193,6 +194,7 @@ impl LaneEnd {
             ends: handle.lane.ends(loop_index),
             slots: vec![empty; usize::from(handle.geometry.slots)],
             handle,
+            loop_index,
             unstarted: VecDeque::new(),
             body_waiters: Vec::new(),
             head_waiters: VecDeque::new(),
@@ -321,6 +323,29 @@ impl LaneEnd {
         // The wish for space is fulfilled by this; whoever else had it tries again.
         self.try_again |= std::mem::take(&mut self.ring_is_full);
         true
+    }
+
+    /// Writes a record of an exchange for which `room_for` has just found room.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        kind: Kind,
+        flags: u8,
+        (slot, generation): (u16, u32),
+        payload: &[u8],
+    ) {
+        let header = RecordHeader {
+            kind: kind as u8,
+            flags,
+            aux: 0,
+            owner: self.loop_index,
+            slot,
+            generation,
+            len: 0,
+        };
+        let pushed = self.ends.requests.push(header, &[payload]);
+        debug_assert!(pushed, "the ring had room for the record");
+        self.touched = true;
     }
 
     /// When to look for room elsewhere for what has not started here; `u64::MAX` if nothing waits.
