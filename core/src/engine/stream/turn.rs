@@ -12,8 +12,9 @@ use crate::sys::clock;
 use crate::sys::epoll;
 use crate::sys::socket::{self, Socket};
 
+use super::super::accept::ACCEPT_BATCH;
 use super::super::context::Context;
-use super::super::event_loop::{ACCEPT_BATCH, Loop, READ_BUFFER, TAG_STREAM, Timer};
+use super::super::event_loop::{Loop, READ_BUFFER, TAG_STREAM, Timer};
 use super::state::{Ending, Event, Overdue, Phase, Stream, after};
 use super::{Callbacks, CloseReason, Service, StreamId, Wait};
 
