@@ -1,7 +1,10 @@
 //! Accepting connections, and resting from it while the process is out of descriptors.
 
+use std::net::SocketAddr;
+
 use crate::log;
 use crate::sys::epoll;
+use crate::sys::socket::Socket;
 
 use super::conn::Conn;
 use super::event_loop::{Loop, Purpose, TAG_LISTENER, Timer};
@@ -13,14 +16,6 @@ impl Loop {
         if address >= self.listeners.len() {
             return false;
         }
-        match self.purposes[address] {
-            Purpose::Service(service) => self.accept_streams(address, service),
-            Purpose::Http | Purpose::Streams(_) => self.accept(address),
-        }
-    }
-
-    /// Accepts a batch of connections. True: there may be more.
-    fn accept(&mut self, address: usize) -> bool {
         for _ in 0..ACCEPT_BATCH {
             let (socket, peer) = match self.listeners[address].accept() {
                 Ok(Some(accepted)) => accepted,
@@ -31,29 +26,18 @@ impl Loop {
                     return false;
                 }
             };
-            let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
-            let key = self
-                .conns
-                .insert(Conn::new(socket, peer, address as u16, self.now));
-            let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
-            // The key was just handed out, so the connection is there.
-            let Some(conn) = self.conns.get_mut(key) else {
-                return false;
+            let goes_on = match self.purposes[address] {
+                Purpose::Service(service) => self.stream_accepted(service, socket, peer),
+                Purpose::Http | Purpose::Streams(_) => self.conn_accepted(address, socket, peer),
             };
-            if self.epoll.add(&conn.socket, key, flags).is_err() {
-                self.conns.remove(key);
-                self.pause_accepting();
+            if !goes_on {
                 return false;
             }
-            self.stats().accepted.add(1);
-            if matches!(self.purposes[address], Purpose::Streams(_)) {
-                self.begin_stream(key);
-            }
-            self.set_timer(key);
         }
         true
     }
 
+    /// Looks away from all listeners for a while.
     pub(super) fn pause_accepting(&mut self) {
         if !std::mem::replace(&mut self.accepting, false) {
             return;
@@ -79,6 +63,30 @@ impl Loop {
             let token = TAG_LISTENER | address as u64;
             let _ = self.epoll.add(listener, token, epoll::IN);
         }
+    }
+
+    /// A client has connected, to speak HTTP or with a consumer. False: there is no room for more.
+    fn conn_accepted(&mut self, address: usize, socket: Socket, peer: Option<SocketAddr>) -> bool {
+        let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
+        let key = self
+            .conns
+            .insert(Conn::new(socket, peer, address as u16, self.now));
+        let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
+        // The key was just handed out, so the connection is there.
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        if self.epoll.add(&conn.socket, key, flags).is_err() {
+            self.conns.remove(key);
+            self.pause_accepting();
+            return false;
+        }
+        self.stats().accepted.add(1);
+        if matches!(self.purposes[address], Purpose::Streams(_)) {
+            self.begin_stream(key);
+        }
+        self.set_timer(key);
+        true
     }
 }
 
