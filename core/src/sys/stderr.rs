@@ -1,6 +1,9 @@
 //! Standard error, for lines that nobody may have to wait for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::poll::poll;
 
 /// Writes `text` if standard error takes it at once. A terminal that is paused, or a pipe whose reader
 /// has stopped, holds nobody up: what it does not take is left out, and counted in a line of its own
@@ -25,14 +28,8 @@ fn note_of(missed: u64) -> String {
 /// Writes, unless that would wait or raise SIGPIPE: then it is false. One call and no lock: who is
 /// stopped in here after all stops nobody else.
 fn put(bytes: &[u8]) -> bool {
-    let mut entry = libc::pollfd {
-        fd: libc::STDERR_FILENO,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: one valid pollfd; no time is given to wait.
-    let ready = unsafe { libc::poll(&mut entry, 1, 0) };
-    let would_pass = ready > 0 && entry.revents & (libc::POLLERR | libc::POLLNVAL) == 0;
+    let told = poll(libc::STDERR_FILENO, libc::POLLOUT, Some(Duration::ZERO)).unwrap_or(0);
+    let would_pass = told != 0 && told & (libc::POLLERR | libc::POLLNVAL) == 0;
     if would_pass {
         // SAFETY: the bytes are valid for their length. Nobody is there to be told if it fails.
         unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
