@@ -1,5 +1,6 @@
 //! Floor 0: the only module that makes system calls.
 
+mod address;
 pub mod affinity;
 pub mod clock;
 pub mod crash;
