@@ -18,7 +18,8 @@ use toolb_core::engine::{
 use toolb_core::sys::affinity;
 use toolb_core::sys::socket::{Listener, Socket};
 
-use streams::{Probe, Server, What, any_port, connect, echo, events, ping, read};
+use streams::loopback::any_port;
+use streams::{Probe, Server, What, connect, echo, events, ping, read};
 
 fn one_loop() -> EngineConfig {
     EngineConfig {
