@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use toolb_core::config::EngineConfig;
+use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Sent};
 use toolb_core::engine::{Engine, LaneHandle};
 use toolb_core::message::{Control, Request, Welcome};
@@ -34,6 +34,13 @@ impl Server {
         let mut server = Self::bind(config);
         server.engine.start().unwrap();
         server
+    }
+
+    pub(crate) fn with_timeouts(timeouts: Timeouts) -> Self {
+        Self::start(EngineConfig {
+            timeouts,
+            ..EngineConfig::default()
+        })
     }
 
     /// One whose loops are still to be started.
