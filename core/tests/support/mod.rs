@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub(crate) mod http;
+#[path = "../loopback/mod.rs"]
+pub(crate) mod loopback;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -12,12 +14,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use toolb_core::config::EngineConfig;
+use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Sent};
-use toolb_core::engine::{Engine, LaneHandle, Listen, Routes};
+use toolb_core::engine::{Engine, LaneHandle};
 use toolb_core::message::{Control, Request, Welcome};
 use toolb_core::sys::epoll::{self, Epoll, Events};
 use toolb_core::sys::seqpacket::Seqpacket;
+
+use loopback::{address_of, any_port, to_consumers};
 
 /// An engine that listens on a free port.
 pub(crate) struct Server {
@@ -32,18 +36,17 @@ impl Server {
         server
     }
 
+    pub(crate) fn with_timeouts(timeouts: Timeouts) -> Self {
+        Self::start(EngineConfig {
+            timeouts,
+            ..EngineConfig::default()
+        })
+    }
+
     /// One whose loops are still to be started.
     pub(crate) fn bind(config: EngineConfig) -> Self {
-        let listen = Listen::Tcp {
-            host: "127.0.0.1".into(),
-            port: 0,
-        };
-        let routes = Routes {
-            pool: true,
-            ..Routes::default()
-        };
-        let engine = Engine::bind(config, routes, &[listen]).unwrap();
-        let address = engine.addresses()[0].replace("http://", "");
+        let engine = Engine::bind(config, to_consumers(), &[any_port()]).unwrap();
+        let address = address_of(&engine);
         Self { engine, address }
     }
 
