@@ -193,8 +193,8 @@ static void impatient(void)
     EXPECT(toolb_engine_address(engine, 0, text, sizeof text, NULL), TOOLB_OK);
     to.sin_port = htons((uint16_t)atoi(strrchr(text, ':') + 1));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_TRUE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
-    EXPECT_TRUE(write(fd, request, strlen(request)) == (ssize_t)strlen(request));
+    REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    REQUIRE(write(fd, request, strlen(request)) == (ssize_t)strlen(request));
     EXPECT(toolb_engine_stop(engine), TOOLB_OK);
     /* It has heard of it when it lets nobody in any more. */
     do {
