@@ -9,7 +9,7 @@ use toolb_core::engine::{Interest, TimerId, WatchId};
 
 use crate::callback::{User, toolb_callback};
 use crate::context;
-use crate::guard::entry;
+use crate::guard::{entry, store};
 use crate::toolb_status;
 
 /// There is something to read, be it the end.
@@ -54,9 +54,7 @@ pub unsafe extern "C" fn toolb_timer_start(
             })
         })?;
         // SAFETY: the caller's promise.
-        if let Some(id) = unsafe { id.as_mut() } {
-            *id = timer.to_bits();
-        }
+        unsafe { store(id, timer.to_bits()) };
         Ok(())
     })
 }
@@ -126,9 +124,7 @@ pub unsafe extern "C" fn toolb_watch(
         })?;
         let watch = watch.map_err(|error| refused(&error))?;
         // SAFETY: the caller's promise.
-        if let Some(id) = unsafe { id.as_mut() } {
-            *id = watch.to_bits();
-        }
+        unsafe { store(id, watch.to_bits()) };
         Ok(())
     })
 }

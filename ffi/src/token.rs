@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
-use toolb_core::engine::{Context, Response, Token, WriteError};
+use toolb_core::engine::{Response, Token, WriteError};
 
 use crate::callback::{User, toolb_callback};
 use crate::context;
@@ -157,17 +157,14 @@ pub unsafe extern "C" fn toolb_token_on_cancel(
     user: *mut c_void,
     drop: toolb_callback,
 ) -> toolb_status {
-    let user = User::new(user, drop);
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let token = unsafe { object(token)? };
-        let call = call.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
-        let run = move |context: &mut Context<'_>| {
+    let keep = |token: &Token, call: Callback, user: User| {
+        token.on_cancel(move |context| {
             // SAFETY: the caller's promise.
             unsafe { user.last_call(context, call) };
-        };
-        token.0.on_cancel(run).map_err(refused)
-    })
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { keep_callback(token, call, user, drop, keep) }
 }
 
 /// Has `call` called on the loop of the request when there is room again, once after each write that
@@ -183,17 +180,14 @@ pub unsafe extern "C" fn toolb_token_on_writable(
     user: *mut c_void,
     drop: toolb_callback,
 ) -> toolb_status {
-    let user = User::new(user, drop);
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let token = unsafe { object(token)? };
-        let call = call.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
-        let run = move |context: &mut Context<'_>| {
+    let keep = |token: &Token, call: Callback, user: User| {
+        token.on_writable(move |context| {
             // SAFETY: the caller's promise.
             context::enter(context, || unsafe { call(user.pointer()) });
-        };
-        token.0.on_writable(run).map_err(refused)
-    })
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { keep_callback(token, call, user, drop, keep) }
 }
 
 /// Waits until what was refused by TOOLB_FULL would be taken; at most `timeout_ms` milliseconds, -1
@@ -218,6 +212,29 @@ pub unsafe extern "C" fn toolb_token_wait(
             true => Ok(()),
             false => Err(toolb_status::TOOLB_TIMEOUT),
         }
+    })
+}
+
+/// A function that a token keeps.
+type Callback = unsafe extern "C" fn(*mut c_void);
+
+/// Has a token keep a function of the caller; one that is not kept is let go of.
+///
+/// # Safety
+/// `token` is a token that has not been ended, or NULL.
+unsafe fn keep_callback(
+    token: *mut toolb_token,
+    call: toolb_callback,
+    user: *mut c_void,
+    drop: toolb_callback,
+    keep: impl FnOnce(&Token, Callback, User) -> Result<(), WriteError>,
+) -> toolb_status {
+    let user = User::new(user, drop);
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let token = unsafe { object(token)? };
+        let call = call.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
+        keep(&token.0, call, user).map_err(refused)
     })
 }
 

@@ -18,7 +18,7 @@ use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
 use crate::exchange::{toolb_request, toolb_slice};
-use crate::guard::{entry, fill, object, place, sized, text, text_bytes, told_size};
+use crate::guard::{entry, fill, object, place, sized, store, text, text_bytes, told_size};
 use crate::handler::toolb_handler;
 use crate::last_error::fail;
 use crate::toolb_status;
@@ -228,9 +228,7 @@ pub unsafe extern "C" fn toolb_consumer_poll(
         // SAFETY: the caller's promise.
         let found = unsafe { with(consumer, |inner| inner.poll(max))? };
         // SAFETY: the caller's promise.
-        if let Some(got) = unsafe { got.as_mut() } {
-            *got = found;
-        }
+        unsafe { store(got, found) };
         Ok(())
     })
 }
