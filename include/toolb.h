@@ -1287,6 +1287,38 @@ toolb_status toolb_request_param(const toolb_request *request, const char *name,
 toolb_status toolb_request_field(const toolb_request *request, const char *name, toolb_slice *out);
 
 /*
+ How many fields the request has.
+
+ # Safety
+ `request` is one that lives, or NULL.
+ */
+size_t toolb_request_field_count(const toolb_request *request);
+
+/*
+ Stores in `name` and `value`, each of which may be NULL, the field number `index`, counted from 0 in
+ the order they came; one that was sent several times is there as often. Names are as sent, over the
+ bus in lower case. TOOLB_NOT_FOUND if there are not so many. Both borrow from `request`.
+
+ # Safety
+ `request` is one that lives, or NULL, which is answered by TOOLB_NULL_ARGUMENT; `name` and `value`
+ may be written or are NULL.
+ */
+toolb_status toolb_request_field_at(const toolb_request *request,
+                                    size_t index,
+                                    toolb_slice *name,
+                                    toolb_slice *value);
+
+/*
+ The address of the client, such as "127.0.0.1" or "::1", and in `port`, if not NULL, its port. Empty
+ and 0 for clients of a Unix socket. Borrows from `request`.
+
+ # Safety
+ `request` is one that lives, or NULL; `port` may be written or is NULL.
+ */
+toolb_slice toolb_request_peer(const toolb_request *request,
+                               uint16_t *port);
+
+/*
  What the `make_state` of the request's route made for this loop; NULL if there is none, and for
  requests that came over the bus.
 

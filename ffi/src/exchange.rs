@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 
 use toolb_core::engine::Response;
 
-use crate::guard::{bytes, entry, object, place, text, text_bytes};
+use crate::guard::{bytes, entry, object, place, store, text, text_bytes};
 use crate::handler::CState;
 use crate::request::AnyRequest;
 use crate::toolb_status;
@@ -134,6 +134,63 @@ pub unsafe extern "C" fn toolb_request_field(
     let find = |request: &AnyRequest<'_>, name: &str| request.field(name).map(slice);
     // SAFETY: the caller's promise.
     unsafe { look_up(request, name, out, find) }
+}
+
+/// How many fields the request has.
+///
+/// # Safety
+/// `request` is one that lives, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_field_count(request: *const toolb_request) -> usize {
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    let request = unsafe { object(request.cast::<AnyRequest<'_>>()) };
+    request.map_or(0, AnyRequest::field_count)
+}
+
+/// Stores in `name` and `value`, each of which may be NULL, the field number `index`, counted from 0 in
+/// the order they came; one that was sent several times is there as often. Names are as sent, over the
+/// bus in lower case. TOOLB_NOT_FOUND if there are not so many. Both borrow from `request`.
+///
+/// # Safety
+/// `request` is one that lives, or NULL, which is answered by TOOLB_NULL_ARGUMENT; `name` and `value`
+/// may be written or are NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_field_at(
+    request: *const toolb_request,
+    index: usize,
+    name: *mut toolb_slice,
+    value: *mut toolb_slice,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+        let request = unsafe { object(request.cast::<AnyRequest<'_>>())? };
+        let field = request.field_at(index);
+        let (its_name, its_value) = field.ok_or(toolb_status::TOOLB_NOT_FOUND)?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            store(name, slice(its_name));
+            store(value, slice(its_value));
+        }
+        Ok(())
+    })
+}
+
+/// The address of the client, such as "127.0.0.1" or "::1", and in `port`, if not NULL, its port. Empty
+/// and 0 for clients of a Unix socket. Borrows from `request`.
+///
+/// # Safety
+/// `request` is one that lives, or NULL; `port` may be written or is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_peer(
+    request: *const toolb_request,
+    port: *mut u16,
+) -> toolb_slice {
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    let request = unsafe { object(request.cast::<AnyRequest<'_>>()) };
+    let peer = request.ok().and_then(AnyRequest::peer);
+    // SAFETY: the caller's promise.
+    unsafe { store(port, peer.map_or(0, |(_, port)| port)) };
+    peer.map_or(EMPTY, |(host, _)| slice(host))
 }
 
 /// Stores what `find` finds by name.

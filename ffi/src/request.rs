@@ -64,14 +64,36 @@ impl AnyRequest<'_> {
         }
     }
 
+    /// The value of the first field of this name, in any case.
     pub(crate) fn field(&self, name: &str) -> Option<&[u8]> {
+        (0..)
+            .map_while(|index| self.field_at(index))
+            .find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| value)
+    }
+
+    /// Name and value of the field number `index`, in the order they came.
+    pub(crate) fn field_at(&self, index: usize) -> Option<(&[u8], &[u8])> {
         match self {
-            Self::Inline(request) => request.field(name),
-            Self::Bus(request) => request
-                .head
-                .fields()
-                .find(|(field, _)| field.eq_ignore_ascii_case(name.as_bytes()))
-                .map(|(_, value)| value),
+            Self::Inline(request) => request.fields().nth(index),
+            Self::Bus(request) => request.head.fields().nth(index),
+            Self::Over => None,
+        }
+    }
+
+    pub(crate) fn field_count(&self) -> usize {
+        match self {
+            Self::Inline(request) => request.fields().len(),
+            Self::Bus(request) => request.head.field_count(),
+            Self::Over => 0,
+        }
+    }
+
+    /// The client's address and port; none for a Unix socket.
+    pub(crate) fn peer(&self) -> Option<(&[u8], u16)> {
+        match self {
+            Self::Inline(request) => request.peer().map(|(host, port)| (host.as_bytes(), port)),
+            Self::Bus(request) => request.head.peer(),
             Self::Over => None,
         }
     }

@@ -186,6 +186,10 @@ static void with_exchanges(toolb_consumer *consumer)
     EXPECT(toolb_request_field(request, "HOST", &slice), TOOLB_OK);
     EXPECT(toolb_request_field(request, "none", &slice), TOOLB_NOT_FOUND);
     EXPECT(toolb_request_param(request, "id", &slice), TOOLB_NOT_FOUND);
+    REQUIRE(toolb_request_field_count(request) == 2);
+    EXPECT(toolb_request_field_at(request, 1, &slice, NULL), TOOLB_OK);
+    REQUIRE(slice.len == 10 && memcmp(slice.data, "connection", 10) == 0);
+    EXPECT(toolb_request_field_at(request, 2, &slice, NULL), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_field(consumer, x, NULL, "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_field(consumer, x, "a", NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_field(consumer, x, "a", "\xff"), TOOLB_OK);
@@ -218,6 +222,8 @@ static void with_exchanges(toolb_consumer *consumer)
     EXPECT(toolb_exchange_done(consumer, x), TOOLB_OK);
     /* The request ended with its exchange. */
     REQUIRE(toolb_request_path(request).len == 0);
+    REQUIRE(toolb_request_field_count(request) == 0 && toolb_request_peer(request, NULL).len == 0);
+    EXPECT(toolb_request_field_at(request, 0, NULL, NULL), TOOLB_NOT_FOUND);
     with_a_wrong_exchange(consumer, x);
     EXPECT(toolb_consumer_flush(consumer), TOOLB_OK);
     REQUIRE(answer(client) == 200);

@@ -5,7 +5,9 @@
 #include "status.hpp"
 #include "token.hpp"
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,6 +25,59 @@ enum class Step : int {
     Close = TOOLB_CLOSE,
     /// The response comes from whoever has the token of Response::later; then it goes without saying.
     Later = TOOLB_LATER,
+};
+
+/// The name and the value of a field; both views end with the request.
+struct Field {
+    std::string_view name;
+    std::string_view value;
+};
+
+/// The fields of a request in the order they came, as a range for a `for` loop.
+class Fields {
+public:
+    class Iterator {
+    public:
+        using iterator_category = std::input_iterator_tag;
+        using value_type = Field;
+        using difference_type = std::ptrdiff_t;
+        using pointer = const Field *;
+        using reference = Field;
+
+        Iterator(const toolb_request *request, std::size_t index) noexcept
+            : request_(request), index_(index)
+        {
+        }
+
+        Field operator*() const noexcept
+        {
+            toolb_slice name{}, value{};
+            (void)toolb_request_field_at(request_, index_, &name, &value);
+            return {{name.data, name.len}, {value.data, value.len}};
+        }
+        Iterator &operator++() noexcept
+        {
+            ++index_;
+            return *this;
+        }
+        Iterator operator++(int) noexcept { return {request_, index_++}; }
+        bool operator==(const Iterator &other) const noexcept { return index_ == other.index_; }
+        bool operator!=(const Iterator &other) const noexcept { return index_ != other.index_; }
+
+    private:
+        const toolb_request *request_;
+        std::size_t index_;
+    };
+
+    explicit Fields(const toolb_request *request) noexcept : request_(request) {}
+
+    Iterator begin() const noexcept { return {request_, 0}; }
+    Iterator end() const noexcept { return {request_, size()}; }
+    std::size_t size() const noexcept { return toolb_request_field_count(request_); }
+    bool empty() const noexcept { return size() == 0; }
+
+private:
+    const toolb_request *request_;
 };
 
 /// A request, lent to a handler. All views taken from it end with the handler's call.
@@ -60,6 +115,16 @@ public:
         if (toolb_request_field(handle_, name, &value) != TOOLB_OK)
             return std::nullopt;
         return view(value);
+    }
+
+    /// All fields: `for (auto [name, value] : request.fields())`. Over the bus their names are in
+    /// lower case.
+    Fields fields() const noexcept { return Fields(handle_); }
+
+    /// The client's address, and its port if it is asked for; empty and 0 on a Unix socket.
+    std::string_view peer(std::uint16_t *port = nullptr) const noexcept
+    {
+        return view(toolb_request_peer(handle_, port));
     }
 
     const toolb_request *handle() const noexcept { return handle_; }

@@ -109,13 +109,11 @@ impl<'a> Request<'a> {
     }
 
     /// All fields in the order they came, names as sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let input = self.input;
-        let of = move |span: &Span| span.of(input);
-        self.head
-            .fields
-            .iter()
-            .map(move |(name, value)| (of(name), of(value)))
+    pub fn fields(&self) -> Fields<'a> {
+        Fields {
+            input: self.input,
+            spans: self.head.fields.iter(),
+        }
     }
 
     /// The whole body.
@@ -133,6 +131,39 @@ impl<'a> Request<'a> {
         self.peer
     }
 }
+
+/// The fields of a request, in the order they came: names and values.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    input: &'a [u8],
+    spans: std::slice::Iter<'a, (Span, Span)>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(&self, (name, value): &(Span, Span)) -> (&'a [u8], &'a [u8]) {
+        (name.of(self.input), value.of(self.input))
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let spans = self.spans.next()?;
+        Some(self.of(spans))
+    }
+
+    fn nth(&mut self, index: usize) -> Option<Self::Item> {
+        let spans = self.spans.nth(index)?;
+        Some(self.of(spans))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.spans.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Fields<'_> {}
 
 /// The response a handler writes. The engine adds framing, `Date` and `Connection`.
 #[derive(Debug, Default)]

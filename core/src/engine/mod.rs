@@ -53,7 +53,7 @@ use crate::sys::clock;
 use crate::sys::socket::Listener;
 
 pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
-pub use inline::{Handler, Request, Response, Step, WithContext};
+pub use inline::{Fields, Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
 pub use routes::{InlineRoutes, Routes};
