@@ -506,14 +506,14 @@ typedef struct {
      */
     uint32_t callback_budget_ms;
     /*
-     The Server field of responses; NULL for "toolb", "" for none. Copied.
-     */
-    const char *server;
-    /*
      Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
      default.
      */
     uint32_t limit_streams;
+    /*
+     The Server field of responses; NULL for "toolb", "" for none. Copied.
+     */
+    const char *server;
 } toolb_options;
 
 /*

@@ -52,6 +52,20 @@ pub(crate) unsafe fn store<T>(pointer: *mut T, value: T) {
     }
 }
 
+/// Asserts that a struct of the caller has its last field at its very end. What is behind it, as the
+/// size of a struct is a multiple of its alignment, would become a field's in the next version, and
+/// both versions would say that they have the same size. A struct that does not end so gets a field
+/// more, or one that is `reserved`.
+macro_rules! ends_whole {
+    ($sized:ident, $last:ident: $kind:ty) => {
+        const _: () = assert!(
+            std::mem::offset_of!($sized, $last) + size_of::<$kind>() == size_of::<$sized>(),
+            concat!(stringify!($sized), " does not end with its last field"),
+        );
+    };
+}
+pub(crate) use ends_whole;
+
 /// The struct behind a pointer, which begins with its size: as much of it as the caller knows, zero
 /// for the rest. NULL is answered by `None`.
 ///

@@ -7,6 +7,7 @@ use toolb_core::engine::{Context, Handler, Request, Response, Step};
 
 use crate::context;
 use crate::exchange::{toolb_request, toolb_response};
+use crate::guard::ends_whole;
 use crate::request::AnyRequest;
 
 /// The response is complete; the connection goes on as HTTP has it.
@@ -50,6 +51,8 @@ pub struct toolb_route {
     /// loop ends, after every callback. NULL: nothing is to be ended.
     pub drop_state: Option<unsafe extern "C" fn(state: *mut c_void)>,
 }
+
+ends_whole!(toolb_route, drop_state: *const ());
 
 /// A handler with its data, as the engine calls it.
 pub(crate) struct CHandler {

@@ -18,7 +18,9 @@ use toolb_core::consumer::{Consumer, ConsumerOptions};
 use toolb_core::engine::EventFd;
 
 use crate::exchange::{toolb_request, toolb_slice};
-use crate::guard::{entry, fill, object, place, sized, store, text, text_bytes, told_size};
+use crate::guard::{
+    ends_whole, entry, fill, object, place, sized, store, text, text_bytes, told_size,
+};
 use crate::handler::toolb_handler;
 use crate::last_error::fail;
 use crate::toolb_status;
@@ -54,6 +56,8 @@ pub struct toolb_consumer_options {
     /// none. They come as TOOLB_EVENT_STREAM_OPEN from engines with a toolb_engine_stream_pool.
     pub streams: u32,
 }
+
+ends_whole!(toolb_consumer_options, streams: u32);
 
 /// A consumer: one end of the bus to an engine. Made by toolb_consumer_attach, freed by
 /// toolb_consumer_free. One thread at a time may use it, and not from within a handler of
@@ -122,6 +126,8 @@ pub struct toolb_event {
     /// What toolb_exchange_set_user_data was given; NULL before.
     pub user_data: *mut c_void,
 }
+
+ends_whole!(toolb_event, user_data: *mut c_void);
 
 /// Attaches to an engine and stores the consumer in `out`, which the caller then owns. `bus` says
 /// where: "fd:N", a path or "unix:" and a path; NULL: what the environment variable TOOLB_BUS says,
