@@ -50,7 +50,7 @@ pub unsafe extern "C" fn toolb_timer_start(
         let timer = context::with(|context| {
             context.timer(Duration::from_millis(after_ms), move |context| {
                 // SAFETY: the caller's promise.
-                unsafe { user.last_call(context, call) };
+                unsafe { user.last_call(Some(context), call) };
             })
         })?;
         // SAFETY: the caller's promise.

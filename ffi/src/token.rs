@@ -183,7 +183,7 @@ pub unsafe extern "C" fn toolb_token_on_writable(
     let keep = |token: &Token, call: Callback, user: User| {
         token.on_writable(move |context| {
             // SAFETY: the caller's promise.
-            context::enter(context, || unsafe { call(user.pointer()) });
+            context::call(context, || unsafe { call(user.pointer()) });
         })
     };
     // SAFETY: the caller's promise.
@@ -204,7 +204,7 @@ pub unsafe extern "C" fn toolb_token_wait(
     entry(|| {
         // SAFETY: the caller's promise.
         let token = unsafe { object(token)? };
-        if context::is_inside() {
+        if context::is_inside() || context::is_serving() {
             return Err(toolb_status::TOOLB_BAD_STATE);
         }
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
