@@ -919,30 +919,6 @@ toolb_status toolb_consumer_wait(toolb_consumer *consumer, int32_t timeout_ms);
 toolb_status toolb_consumer_flush(toolb_consumer *consumer);
 
 /*
- Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
- is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
- handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
- a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
- toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
- TOOLB_BAD_STATE if the consumer was attached with `streams`.
-
- # Safety
- `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
- answered by TOOLB_NULL_ARGUMENT.
- */
-toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
-
-/*
- Makes toolb_consumer_run return once it has answered what it has begun; the rest goes to other
- consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
- times, and from signal handlers.
-
- # Safety
- `consumer` is a live consumer or NULL.
- */
-toolb_status toolb_consumer_stop(toolb_consumer *consumer);
-
-/*
  Asks the engine for no more requests: finish what there is; when all is done,
  TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
 
@@ -1110,6 +1086,30 @@ toolb_status toolb_exchange_peer(toolb_consumer *consumer,
 toolb_status toolb_exchange_set_user_data(toolb_consumer *consumer,
                                           uint64_t exchange,
                                           void *user_data);
+
+/*
+ Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
+ is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
+ handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
+ a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
+ toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
+ TOOLB_BAD_STATE if the consumer was attached with `streams`.
+
+ # Safety
+ `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
+ answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
+
+/*
+ Makes toolb_consumer_run return once it has answered what it has begun; the rest goes to other
+ consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
+ times, and from signal handlers.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_stop(toolb_consumer *consumer);
 
 /*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the

@@ -10,13 +10,58 @@ use super::live::id_of;
 use super::turn::{Inner, NONE};
 use super::{
     TOOLB_EVENT_BODY, TOOLB_EVENT_BODY_ABORTED, TOOLB_EVENT_CANCELLED, TOOLB_EVENT_END,
-    TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST,
+    TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST, toolb_consumer, with,
 };
 use crate::exchange::{toolb_request, toolb_response};
-use crate::handler::{TOOLB_DONE, TOOLB_LATER};
+use crate::guard::{entry, object};
+use crate::handler::{TOOLB_DONE, TOOLB_LATER, toolb_handler};
 use crate::last_error::fail;
 use crate::request::AnyRequest;
 use crate::toolb_status;
+
+/// Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
+/// is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
+/// handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
+/// a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
+/// toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
+/// TOOLB_BAD_STATE if the consumer was attached with `streams`.
+///
+/// # Safety
+/// `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
+/// answered by TOOLB_NULL_ARGUMENT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_consumer_run(
+    consumer: *mut toolb_consumer,
+    handler: toolb_handler,
+    user_data: *mut c_void,
+) -> toolb_status {
+    entry(|| {
+        let call = handler.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
+        let handler = Handler { call, user_data };
+        // SAFETY: the caller's promise.
+        let stopping = unsafe { &object(consumer)?.stopping };
+        // SAFETY: the caller's promise.
+        unsafe { with(consumer, |inner| inner.run(&handler, stopping)) }
+    })
+}
+
+/// Makes toolb_consumer_run return once it has answered what it has begun; the rest goes to other
+/// consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
+/// times, and from signal handlers.
+///
+/// # Safety
+/// `consumer` is a live consumer or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_consumer_stop(consumer: *mut toolb_consumer) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let consumer = unsafe { object(consumer)? };
+        // An atomic store and a write: both are safe in a signal handler.
+        consumer.stopping.store(true, Ordering::SeqCst);
+        let _ = consumer.stop.signal();
+        Ok(())
+    })
+}
 
 /// A handler of C, and what it wants to be given.
 pub(super) struct Handler {
