@@ -5,7 +5,6 @@ use std::ffi::{c_char, c_void};
 use toolb_core::engine::Response;
 
 use crate::guard::{bytes, entry, object, place, store, text, text_bytes};
-use crate::handler::CState;
 use crate::request::AnyRequest;
 use crate::toolb_status;
 
@@ -19,8 +18,8 @@ pub struct toolb_slice {
     pub len: usize,
 }
 
-/// A request. An inline handler has it for the time of its call; one that a consumer got with an
-/// event lives until its exchange is over. All slices taken from it end with it.
+/// A request. A handler has it for the time of its call; one that a consumer got with an event lives
+/// until its exchange is over. All slices taken from it end with it.
 pub struct toolb_request {
     _opaque: [u8; 0],
 }
@@ -101,7 +100,7 @@ pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> to
 
 /// Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
 /// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
-/// requests that came over the bus, which have no routes.
+/// requests that came as events, which have no routes.
 ///
 /// # Safety
 /// `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
@@ -217,20 +216,17 @@ unsafe fn look_up(
     })
 }
 
-/// What the `make_state` of the request's route made for this loop; NULL if there is none, and for
-/// requests that came over the bus.
+/// What the `make_state` of the request's route made for this loop, or for this consumer; NULL if there
+/// is none, and for requests that came as events.
 ///
 /// # Safety
 /// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_state(request: *const toolb_request) -> *mut c_void {
     // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
-    match unsafe { object(request.cast::<AnyRequest<'_>>()) } {
-        Ok(AnyRequest::Inline(request)) => request
-            .state::<CState>()
-            .map_or(std::ptr::null_mut(), |state| state.pointer),
-        _ => std::ptr::null_mut(),
-    }
+    let request = unsafe { object(request.cast::<AnyRequest<'_>>()) };
+    let state = request.ok().and_then(AnyRequest::state);
+    state.unwrap_or(std::ptr::null_mut())
 }
 
 /// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the

@@ -23,8 +23,9 @@ pub const TOOLB_LATER: c_int = 2;
 /// token by toolb_response_later and returns TOOLB_LATER. Any other number closes the connection,
 /// too; a token and another number than TOOLB_LATER, or the other way round, is answered by a 500.
 ///
-/// It is called on the loop thread of the request's connection: calls on different loops overlap,
-/// and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
+/// An engine calls it on the loop thread of the request's connection: calls on different loops overlap,
+/// and as long as it runs every other connection of its loop waits. A consumer calls it on the thread
+/// of toolb_consumer_run. It must not throw or longjmp.
 pub type toolb_handler = Option<
     unsafe extern "C" fn(
         user_data: *mut c_void,
@@ -41,12 +42,12 @@ pub struct toolb_route {
     pub struct_size: usize,
     /// Answers the requests.
     pub handler: toolb_handler,
-    /// For the functions of this route. Borrowed until the engine is freed and used from all loop
-    /// threads at once.
+    /// For the functions of this route. Borrowed until the engine or consumer is freed; an engine uses
+    /// it from all loop threads at once.
     pub user_data: *mut c_void,
     /// Makes what this route keeps on the loop number `loop_index`, for toolb_request_state. Called once
     /// on each loop's thread before its first request; it may start timers and watch descriptors.
-    /// NULL: it keeps nothing.
+    /// NULL: it keeps nothing. For consumers see toolb_consumer_add_route.
     pub make_state:
         Option<unsafe extern "C" fn(user_data: *mut c_void, loop_index: u32) -> *mut c_void>,
     /// Ends what `make_state` made, unless that was NULL: called once on the same thread when the

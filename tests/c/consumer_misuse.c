@@ -55,6 +55,8 @@ static toolb_event next(toolb_consumer *consumer, uint32_t kind)
     }
 }
 
+static int handler(void *data, const toolb_request *request, toolb_response *response);
+
 static void without_a_consumer(void)
 {
     char text[256];
@@ -100,6 +102,9 @@ static void without_a_consumer(void)
     EXPECT(toolb_consumer_wait(NULL, 0), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_flush(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_run(NULL, NULL, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_run(NULL, handler, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_route(NULL, "GET", "/", handler, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_add_route(NULL, "GET", "/", NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_leave(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_stop(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_free(NULL), TOOLB_OK);
@@ -140,6 +145,7 @@ static void *from_elsewhere(void *data)
     EXPECT(toolb_consumer_poll(consumer, 1, &got), TOOLB_BAD_STATE);
     EXPECT(toolb_consumer_wait(consumer, 0), TOOLB_BAD_STATE);
     EXPECT(toolb_consumer_free(consumer), TOOLB_BAD_STATE);
+    EXPECT(toolb_consumer_route(consumer, "GET", "/", handler, NULL), TOOLB_BAD_STATE);
     EXPECT(toolb_exchange_write(consumer, 65537, "a", 1), TOOLB_BAD_STATE);
     EXPECT(toolb_last_error(text, sizeof text, NULL), TOOLB_OK);
     REQUIRE(strstr(text, "another thread") != NULL);
@@ -155,6 +161,8 @@ static int handler(void *data, const toolb_request *request, toolb_response *res
     REQUIRE(pthread_join(thread, NULL) == 0);
     EXPECT(toolb_consumer_free(consumer), TOOLB_BAD_STATE);
     EXPECT(toolb_consumer_run(consumer, handler, NULL), TOOLB_BAD_STATE);
+    EXPECT(toolb_timer_start(0, NULL, NULL, NULL, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_timer_cancel(1), TOOLB_WRONG_LOOP);
     REQUIRE(toolb_request_path(request).len == 4);
     EXPECT(toolb_response_write(response, "x", 1), TOOLB_OK);
     return TOOLB_DONE;

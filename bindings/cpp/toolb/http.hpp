@@ -8,11 +8,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace toolb {
 inline namespace TOOLB_MODE {
@@ -179,7 +181,7 @@ public:
     }
 
     /// Gives away the right to answer, with what was set and written so far; what is written here
-    /// afterwards is lost. The second one is empty, and so is that of a consumer's response.
+    /// afterwards is lost. The second one is empty.
     Token later() noexcept
     {
         toolb_token *made = nullptr;
@@ -295,6 +297,57 @@ private:
     const Make make_;
     const Handler handler_;
     const std::string name_;
+};
+
+/// What an engine or a consumer keeps of the application, as long as it lives.
+class Kept {
+public:
+    template <class Held, class... Arguments>
+    Held *hold(Arguments &&...arguments)
+    {
+        auto held = std::make_shared<Held>(std::forward<Arguments>(arguments)...);
+        kept_.push_back(held);
+        return held.get();
+    }
+
+    /// The route of a handler.
+    template <class Handler>
+    toolb_route route(const char *method, const char *pattern, Handler handler)
+    {
+        toolb_route route{};
+        route.struct_size = sizeof route;
+        route.handler = &Bound<Handler>::call;
+        route.user_data = hold<Bound<Handler>>(std::move(handler), name_of(method, pattern));
+        return route;
+    }
+
+    /// The same with a state.
+    template <class Make, class Handler>
+    toolb_route route(const char *method, const char *pattern, Make make_state, Handler handler)
+    {
+        using Bound = BoundState<Make, Handler>;
+        toolb_route route{};
+        route.struct_size = sizeof route;
+        route.handler = &Bound::call;
+        route.user_data =
+            hold<Bound>(std::move(make_state), std::move(handler), name_of(method, pattern));
+        route.make_state = &Bound::make;
+        route.drop_state = &Bound::drop;
+        return route;
+    }
+
+private:
+    /// What a line about an exception calls a handler.
+    static std::string name_of(const char *method, const char *pattern)
+    {
+        std::string name = "the handler of ";
+        // The library refuses what is null; here it must only not crash.
+        if (method != nullptr && pattern != nullptr)
+            name.append(method).append(" ").append(pattern);
+        return name;
+    }
+
+    std::vector<std::shared_ptr<void>> kept_;
 };
 
 } // namespace detail

@@ -64,10 +64,10 @@ pub use stream::{
 };
 pub use token::{Desk, Fate, News, OnCancel, OnWritable, Outbox, Token, WriteError};
 
-/// How requests find their handlers, for who has handlers elsewhere.
-pub use crate::route::{Match, Params, Router};
 /// Writes a line of the level `Error`, for application code that has failed.
 pub use crate::log::error as log_error;
+/// How requests find their handlers, for who has handlers elsewhere.
+pub use crate::route::{Match, Params, Router};
 /// What [`Engine::stats`] gives.
 pub use crate::stats::Snapshot;
 /// What [`Engine::control_events`] rings.

@@ -1,9 +1,11 @@
 //! Consumers: programs that answer the requests of an engine in another process.
 
 mod exchange;
+mod later;
 mod live;
 mod options;
 mod respond;
+mod routes;
 mod run;
 mod turn;
 
@@ -11,6 +13,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -25,6 +28,7 @@ use crate::toolb_status;
 
 pub use exchange::*;
 pub use options::*;
+pub use routes::*;
 pub use run::*;
 
 use options::attach_patience;
@@ -38,7 +42,8 @@ use turn::Inner;
 pub struct toolb_consumer {
     busy: AtomicBool,
     stopping: AtomicBool,
-    stop: EventFd,
+    /// Wakes it, to stop or to look for what the holders of tokens have said.
+    stop: Arc<EventFd>,
     inner: UnsafeCell<Inner>,
 }
 
@@ -328,7 +333,7 @@ impl toolb_consumer {
                 format_args!("{error}; raise the limit on open files (ulimit -n)"),
             )
         };
-        let stop = EventFd::new().map_err(cannot)?;
+        let stop = Arc::new(EventFd::new().map_err(cannot)?);
         let inner = Inner::new(consumer, &stop).map_err(cannot)?;
         Ok(Box::into_raw(Box::new(Self {
             busy: AtomicBool::new(false),
