@@ -9,7 +9,7 @@ use toolb_core::engine::{
 };
 
 use crate::context;
-use crate::guard::{entry, object, sized, text, text_bytes};
+use crate::guard::{ends_whole, entry, object, sized, text, text_bytes};
 use crate::stream::{TOOLB_NO_TIMEOUT, ms, toolb_stream};
 use crate::{toolb_engine, toolb_status};
 
@@ -96,6 +96,8 @@ pub struct toolb_service {
     /// grace time: a service whose streams do not end by themselves says goodbye here.
     pub on_drain: toolb_loop_callback,
 }
+
+ends_whole!(toolb_service, on_drain: *const ());
 
 /// Adds a service for raw connections that come to a host name or address and a port (0: a free one
 /// is picked, see toolb_engine_address: services come after what toolb_engine_listen added, as

@@ -21,18 +21,18 @@ static toolb_event next(void)
 {
     for (;;) {
         toolb_event event = {.struct_size = sizeof event};
-        EXPECT(toolb_consumer_next(consumer, &event), TOOLB_OK);
+        MUST(toolb_consumer_next(consumer, &event));
         if (event.kind != TOOLB_EVENT_NONE)
             return event;
-        EXPECT(toolb_consumer_wait(consumer, -1), TOOLB_OK);
-        EXPECT(toolb_consumer_poll(consumer, 0, NULL), TOOLB_OK);
+        MUST(toolb_consumer_wait(consumer, -1));
+        MUST(toolb_consumer_poll(consumer, 0, NULL));
     }
 }
 
 static toolb_event next_of(uint64_t stream, uint32_t kind)
 {
     toolb_event event = next();
-    EXPECT_TRUE(event.exchange == stream && event.kind == kind);
+    REQUIRE(event.exchange == stream && event.kind == kind);
     return event;
 }
 
@@ -44,7 +44,7 @@ static int dial(const char *port)
     to.sin_family = AF_INET;
     to.sin_port = htons((uint16_t)atoi(port));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_TRUE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
     return fd;
 }
 
@@ -55,7 +55,7 @@ static int is(toolb_event event, const char *text)
 
 static void put(int client, const char *text)
 {
-    EXPECT_TRUE(write(client, text, strlen(text)) == (ssize_t)strlen(text));
+    REQUIRE(write(client, text, strlen(text)) == (ssize_t)strlen(text));
 }
 
 static void times(const char *port)
@@ -63,68 +63,68 @@ static void times(const char *port)
     char rest[16];
     int mark, client = dial(port), other;
     uint64_t late, stream = next().exchange;
-    EXPECT(toolb_exchange_set_user_data(consumer, stream, &mark), TOOLB_OK);
+    MUST(toolb_exchange_set_user_data(consumer, stream, &mark));
 
     /* What cannot be. */
     EXPECT(toolb_exchange_want(NULL, stream, SOON), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_want(consumer, stream + 1, SOON), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_want(consumer, 0, SOON), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_want_bytes(consumer, stream, WINDOW + 1, SOON), TOOLB_BAD_ARGUMENT);
-    EXPECT(toolb_exchange_want_bytes(consumer, stream, WINDOW, SOON), TOOLB_OK);
-    EXPECT(toolb_exchange_want_bytes(consumer, stream, 0, TOOLB_NO_TIMEOUT), TOOLB_OK);
+    MUST(toolb_exchange_want_bytes(consumer, stream, WINDOW, SOON));
+    MUST(toolb_exchange_want_bytes(consumer, stream, 0, TOOLB_NO_TIMEOUT));
 
     /* A program that sleeps is woken; one time, one event; and it is not over for that. */
-    EXPECT(toolb_exchange_want(consumer, stream, SOON), TOOLB_OK);
-    EXPECT_TRUE(next_of(stream, TOOLB_EVENT_STREAM_TIMEOUT).user_data == &mark);
+    MUST(toolb_exchange_want(consumer, stream, SOON));
+    REQUIRE(next_of(stream, TOOLB_EVENT_STREAM_TIMEOUT).user_data == &mark);
     other = dial(port);
     late = next().exchange;
-    EXPECT(toolb_exchange_want(consumer, late, 5 * SOON), TOOLB_OK);
+    MUST(toolb_exchange_want(consumer, late, 5 * SOON));
     next_of(late, TOOLB_EVENT_STREAM_TIMEOUT);
     put(client, "hello");
-    EXPECT_TRUE(is(next_of(stream, TOOLB_EVENT_STREAM_DATA), "hello"));
+    REQUIRE(is(next_of(stream, TOOLB_EVENT_STREAM_DATA), "hello"));
 
     /* Parts come when the time is over, and what is whole in one. */
-    EXPECT(toolb_exchange_want_bytes(consumer, stream, 6, SOON), TOOLB_OK);
+    MUST(toolb_exchange_want_bytes(consumer, stream, 6, SOON));
     put(client, "abc");
     next_of(stream, TOOLB_EVENT_STREAM_TIMEOUT);
-    EXPECT_TRUE(is(next_of(stream, TOOLB_EVENT_STREAM_DATA), "abc"));
-    EXPECT(toolb_exchange_want_bytes(consumer, stream, 6, TOOLB_NO_TIMEOUT), TOOLB_OK);
+    REQUIRE(is(next_of(stream, TOOLB_EVENT_STREAM_DATA), "abc"));
+    MUST(toolb_exchange_want_bytes(consumer, stream, 6, TOOLB_NO_TIMEOUT));
     put(client, "de");
     put(client, "fg");
     put(client, "hi");
-    EXPECT_TRUE(is(next_of(stream, TOOLB_EVENT_STREAM_DATA), "defghi"));
+    REQUIRE(is(next_of(stream, TOOLB_EVENT_STREAM_DATA), "defghi"));
 
     /* The last word counts. */
-    EXPECT(toolb_exchange_want(consumer, stream, 1), TOOLB_OK);
-    EXPECT(toolb_exchange_want(consumer, stream, TOOLB_NO_TIMEOUT), TOOLB_OK);
-    EXPECT(toolb_exchange_want(consumer, late, 2 * SOON), TOOLB_OK);
+    MUST(toolb_exchange_want(consumer, stream, 1));
+    MUST(toolb_exchange_want(consumer, stream, TOOLB_NO_TIMEOUT));
+    MUST(toolb_exchange_want(consumer, late, 2 * SOON));
     next_of(late, TOOLB_EVENT_STREAM_TIMEOUT);
 
     /* Its client has ended its side, and may still be too slow for what is left to say. */
-    EXPECT_TRUE(shutdown(client, SHUT_WR) == 0);
-    EXPECT_TRUE(next_of(stream, TOOLB_EVENT_STREAM_DATA).flags == TOOLB_EVENT_END);
-    EXPECT(toolb_exchange_want(consumer, stream, SOON), TOOLB_OK);
+    REQUIRE(shutdown(client, SHUT_WR) == 0);
+    REQUIRE(next_of(stream, TOOLB_EVENT_STREAM_DATA).flags == TOOLB_EVENT_END);
+    MUST(toolb_exchange_want(consumer, stream, SOON));
     next_of(stream, TOOLB_EVENT_STREAM_TIMEOUT);
-    EXPECT(toolb_exchange_write(consumer, stream, "bye", 3), TOOLB_OK);
-    EXPECT(toolb_exchange_end(consumer, stream), TOOLB_OK);
+    MUST(toolb_exchange_write(consumer, stream, "bye", 3));
+    MUST(toolb_exchange_end(consumer, stream));
     EXPECT(toolb_exchange_want(consumer, stream, SOON), TOOLB_BAD_STATE);
-    EXPECT(toolb_exchange_done(consumer, stream), TOOLB_OK);
+    MUST(toolb_exchange_done(consumer, stream));
     EXPECT(toolb_exchange_want(consumer, stream, SOON), TOOLB_NOT_FOUND);
-    EXPECT(toolb_consumer_flush(consumer), TOOLB_OK);
-    EXPECT_TRUE(recv(client, rest, 3, MSG_WAITALL) == 3 && memcmp(rest, "bye", 3) == 0);
-    EXPECT_TRUE(read(client, rest, 1) == 0);
+    MUST(toolb_consumer_flush(consumer));
+    REQUIRE(recv(client, rest, 3, MSG_WAITALL) == 3 && memcmp(rest, "bye", 3) == 0);
+    REQUIRE(read(client, rest, 1) == 0);
     close(client);
 
     /* One that has gone, with its time running. */
-    EXPECT(toolb_exchange_want(consumer, late, 60000), TOOLB_OK);
+    MUST(toolb_exchange_want(consumer, late, 60000));
     {
         struct linger reset = {1, 0};
-        EXPECT_TRUE(setsockopt(other, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
+        REQUIRE(setsockopt(other, SOL_SOCKET, SO_LINGER, &reset, sizeof reset) == 0);
         close(other);
     }
     next_of(late, TOOLB_EVENT_CANCELLED);
     EXPECT(toolb_exchange_want(consumer, late, SOON), TOOLB_GONE);
-    EXPECT(toolb_exchange_done(consumer, late), TOOLB_OK);
+    MUST(toolb_exchange_done(consumer, late));
 }
 
 /* A stream of which nothing is said has the engine's time, each time anew. */
@@ -134,9 +134,9 @@ static void by_default(const char *port)
     uint64_t stream = next().exchange;
     for (int times = 0; times < 3; times++)
         next_of(stream, TOOLB_EVENT_STREAM_TIMEOUT);
-    EXPECT(toolb_exchange_want(consumer, stream, 0), TOOLB_OK);
+    MUST(toolb_exchange_want(consumer, stream, 0));
     next_of(stream, TOOLB_EVENT_STREAM_TIMEOUT);
-    EXPECT(toolb_exchange_abort(consumer, stream), TOOLB_OK);
+    MUST(toolb_exchange_abort(consumer, stream));
     close(client);
 }
 
@@ -148,18 +148,18 @@ static void with_idle(uint32_t idle, void (*act)(const char *port))
     char text[256];
     options.timeout_stream_idle_ms = idle;
     taker.streams = 4;
-    EXPECT(toolb_engine_new(&options, &engine), TOOLB_OK);
-    EXPECT(toolb_engine_stream_pool(engine, "127.0.0.1", 0), TOOLB_OK);
-    EXPECT(toolb_engine_pool(engine, ""), TOOLB_OK);
-    EXPECT(toolb_engine_start(engine), TOOLB_OK);
-    EXPECT(toolb_engine_address(engine, 0, text, sizeof text, NULL), TOOLB_OK);
-    EXPECT_TRUE(strncmp(text, "tcp://127.0.0.1:", 16) == 0);
-    EXPECT(toolb_engine_consumer(engine, &taker, &consumer), TOOLB_OK);
-    EXPECT(toolb_consumer_ready(consumer), TOOLB_OK);
+    MUST(toolb_engine_new(&options, &engine));
+    MUST(toolb_engine_stream_pool(engine, "127.0.0.1", 0));
+    MUST(toolb_engine_pool(engine, ""));
+    MUST(toolb_engine_start(engine));
+    MUST(toolb_engine_address(engine, 0, text, sizeof text, NULL));
+    REQUIRE(strncmp(text, "tcp://127.0.0.1:", 16) == 0);
+    MUST(toolb_engine_consumer(engine, &taker, &consumer));
+    MUST(toolb_consumer_ready(consumer));
     act(text + 16);
-    EXPECT(toolb_consumer_free(consumer), TOOLB_OK);
-    EXPECT(toolb_engine_stop(engine), TOOLB_OK);
-    EXPECT(toolb_engine_run(engine), TOOLB_OK);
+    MUST(toolb_consumer_free(consumer));
+    MUST(toolb_engine_stop(engine));
+    MUST(toolb_engine_run(engine));
     toolb_engine_free(engine);
 }
 

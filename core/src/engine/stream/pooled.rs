@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::bus::{Kind, RecordHeader, flags};
+use crate::bus::{Kind, flags};
 use crate::http::{ResponseFacts, Version};
 use crate::message::{RequestHeadParts, TimeUp, Want, encode_request_head};
 
@@ -102,22 +102,9 @@ impl Loop {
                 lane.list_waiter(slot);
                 return false;
             }
-            let header = RecordHeader {
-                kind: Kind::Data as u8,
-                flags: if end { flags::END } else { 0 },
-                aux: 0,
-                owner: self.index,
-                slot,
-                generation,
-                len: 0,
-            };
-            let at = conn.consumed;
-            let pushed = lane
-                .ends
-                .requests
-                .push(header, &[&conn.input[at..at + part]]);
-            debug_assert!(pushed, "the ring had room for the part");
-            lane.touched = true;
+            let flag = if end { flags::END } else { 0 };
+            let data = &conn.input[conn.consumed..][..part];
+            lane.push(Kind::Data, flag, (slot, generation), data);
             exchange.body_sent += part as u64;
             exchange.body_done = end;
             conn.consumed += part;
@@ -180,19 +167,8 @@ impl Loop {
             lane.list_waiter(slot);
             return wants.put_off();
         }
-        let header = RecordHeader {
-            kind: Kind::Timeout as u8,
-            flags: 0,
-            aux: 0,
-            owner: self.index,
-            slot,
-            generation,
-            len: 0,
-        };
         let time_up = wants.expire(exchange.received, self.now).encode();
-        let pushed = lane.ends.requests.push(header, &[&time_up]);
-        debug_assert!(pushed, "the ring had room for the record");
-        lane.touched = true;
+        lane.push(Kind::Timeout, 0, (slot, generation), &time_up);
     }
 
     /// Sends what a consumer sends to the client.
