@@ -191,23 +191,7 @@ impl Socket {
     /// Receives what is there into the spare capacity of `buffer`; 0 is the end of the stream.
     #[inline]
     pub fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let spare = buffer.spare_capacity_mut();
-        // SAFETY: the kernel writes at most `spare.len()` bytes into memory that we own.
-        let count = unsafe {
-            libc::recv(
-                self.0.as_raw_fd(),
-                spare.as_mut_ptr().cast(),
-                spare.len(),
-                0,
-            )
-        };
-        if count < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let count = count as usize;
-        // SAFETY: the kernel has initialised `count` bytes after the old length.
-        unsafe { buffer.set_len(buffer.len() + count) };
-        Ok(count)
+        self.recv_at_most(buffer, usize::MAX)
     }
 
     /// As `recv`, but at most `most` bytes.
