@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::address::{socket_address, tcp_address, unix_address};
+use super::call::{check, new_fd};
 
 /// The number of the error for what was given up.
 pub const CANCELLED: i32 = libc::ECANCELED;
@@ -295,17 +296,9 @@ pub(super) fn accept_with(mut accept: impl FnMut(i32) -> i32) -> io::Result<Opti
 const MOST_FAILED: usize = 64;
 
 fn new_socket(family: i32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked.
-    let fd = unsafe {
-        libc::socket(
-            family,
-            libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            0,
-        )
-    };
-    check(fd)?;
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the descriptor is new.
+    unsafe { new_fd(libc::socket(family, kind, 0)) }
 }
 
 fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
@@ -344,13 +337,6 @@ fn connect(
             Ok((Socket(fd), false))
         }
         Err(error) => Err(error),
-    }
-}
-
-pub(super) fn check(result: i32) -> io::Result<()> {
-    match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
