@@ -146,7 +146,7 @@ impl Loop {
         Self {
             index,
             sleeper: shared.page.sleeper(index),
-            inline_response: Response::on_loop(
+            inline_response: Response::at(
                 shared.mailboxes[usize::from(index)].clone(),
                 shared.config.response_window as usize,
             ),

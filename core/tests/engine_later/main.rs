@@ -116,7 +116,7 @@ fn later(tokens: Sender<Waiting>, cancels: Sender<(String, ThreadId)>) -> Arc<dy
         let token = response.later();
         response.write(b"lost");
         let cancels = cancels.clone();
-        let on_cancel = move |_: &mut Context<'_>| {
+        let on_cancel = move |_: Option<&mut Context<'_>>| {
             cancels.send((path, std::thread::current().id())).unwrap();
         };
         token.on_cancel(on_cancel).unwrap();

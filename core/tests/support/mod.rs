@@ -7,7 +7,7 @@ pub(crate) mod loopback;
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -20,6 +20,7 @@ use toolb_core::engine::{Engine, LaneHandle};
 use toolb_core::message::{Control, Request, Welcome};
 use toolb_core::sys::epoll::{self, Epoll, Events};
 use toolb_core::sys::seqpacket::Seqpacket;
+use toolb_core::sys::socket::Listener;
 
 use loopback::{address_of, any_port, to_consumers};
 
@@ -377,4 +378,19 @@ impl Random {
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (bits ^ (bits >> 31)) % limit
     }
+}
+
+/// A socket whose last descriptor cannot be closed before its peer is.
+pub(crate) fn hanging() -> (OwnedFd, TcpStream) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
+    let peer = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
+    let (socket, _) = loop {
+        if let Some(accepted) = listener.accept().unwrap() {
+            break accepted;
+        }
+    };
+    while socket.send(&[0; 65536]).is_ok() {}
+    socket.linger_on_close(Duration::from_secs(3600));
+    (socket.into(), peer)
 }
