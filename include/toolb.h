@@ -1413,6 +1413,16 @@ toolb_status toolb_response_clear(toolb_response *response);
 toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
 
 /*
+ Writes a line to the log of this process, as the library writes its own errors: to standard error,
+ "toolb error: " and `text`, without ever waiting for whoever reads it. What would not fit one line is
+ escaped. Any thread.
+
+ # Safety
+ `text` is NUL-terminated or NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_log_error(const char *text);
+
+/*
  Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire
  in the order of their deadlines; one that still waits when the loop ends is not called. `id`, if
  not NULL, gets what toolb_timer_cancel wants, which is never 0.
