@@ -170,7 +170,8 @@ typedef enum {
      */
     TOOLB_BAD_STRUCT_SIZE = 102,
     /*
-     An option, address or route that cannot be meant; the engine's error text says why.
+     An option, address or route that cannot be meant; toolb_engine_error says why, or where there is
+     no engine, toolb_last_error.
      */
     TOOLB_BAD_ARGUMENT = 103,
     /*
