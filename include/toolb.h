@@ -4,8 +4,9 @@
  * Conventions
  *   Names       toolb_ for functions and types, TOOLB_ for constants.
  *   Errors      Functions return a toolb_status; TOOLB_OK is 0. toolb_status_text explains a status,
- *               toolb_engine_error tells what went wrong with an engine. NULL where an object is
- *               needed is answered by TOOLB_NULL_ARGUMENT, never by a crash.
+ *               toolb_engine_error tells what went wrong with an engine, toolb_last_error with
+ *               anything else. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
+ *               never by a crash.
  *   Arguments   The object first, then what goes in, then where results are stored. Texts that go in
  *               are NUL-terminated UTF-8 unless a length goes with them.
  *   Ownership   "owns": the caller frees it with the function named. "borrows": it belongs to
