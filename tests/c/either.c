@@ -116,16 +116,29 @@ static void drop(void *user)
     atomic_fetch_add(&dropped, 1);
 }
 
+/* Callbacks of a consumer's tokens come on the thread that serves, which is in use. */
+static pthread_t serving_by;
+
+static void expect_thread(void)
+{
+    if (consumer == NULL)
+        return;
+    REQUIRE(pthread_equal(pthread_self(), serving_by));
+    EXPECT(toolb_consumer_flush(consumer), TOOLB_BAD_STATE);
+    EXPECT(toolb_timer_cancel(1), TOOLB_WRONG_LOOP);
+}
+
 static void count_call(void *user)
 {
-    /* Only `user` says which of both it is. */
     REQUIRE(user == &given);
+    expect_thread();
     atomic_fetch_add(&cancelled, 1);
 }
 
 static void count_room(void *user)
 {
     REQUIRE(user == &given);
+    expect_thread();
     atomic_fetch_add(&writable, 1);
 }
 
@@ -320,6 +333,7 @@ static void *run_engine(void *unused)
 static void *run_consumer(void *unused)
 {
     (void)unused;
+    serving_by = pthread_self();
     MUST(toolb_consumer_run(consumer, NULL, NULL));
     return NULL;
 }
