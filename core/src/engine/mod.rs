@@ -1,12 +1,13 @@
 //! Floor 5: loops and connections, and everything that turns the floors below into a server.
 //!
 //! A [`Loop`](event_loop) is a thread that owns connections and its ends of every lane. It is one
-//! struct whose methods are told by direction: `intake` reads clients, `relay` writes to consumers,
-//! `reply` reads consumers, `output` writes to clients, `serve_inline` runs handlers on the spot,
-//! `serve_token` takes what they answer later, `files` sends what consumers have opened, `stream`
-//! serves raw connections; `deadlines` and `drain` end what has to end.
+//! struct whose methods are told by direction: `accept` lets clients in, `intake` reads them, `relay`
+//! writes to consumers, `reply` reads consumers, `output` writes to clients, `serve_inline` runs
+//! handlers on the spot, `serve_token` takes what they answer later, `files` sends what consumers have
+//! opened, `stream` serves raw connections; `deadlines` and `drain` end what has to end.
 #![forbid(unsafe_code)]
 
+mod accept;
 mod conn;
 mod context;
 mod deadlines;
