@@ -24,8 +24,6 @@ pub(crate) fn work(args: &Work, worker: &WorkerCommand) -> Result<i32, String> {
         start_timeout: Duration::from_secs(600),
         graceful_shutdown: args.grace.timeout_graceful_shutdown,
     };
-    let outcome = server::work(options, |event| {
-        log::write(event.level(), format_args!("{event}"));
-    });
+    let outcome = server::work(options, |event| event.log());
     Ok(outcome.exit_code())
 }
