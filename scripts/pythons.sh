@@ -2,8 +2,9 @@
 # pythons.sh TESTED [PYTEST ARGUMENTS]...
 #
 # Tests the extension with every supported Python that is on this machine, except the one of the
-# virtual environment TESTED. Each has a virtual environment and a stamp in build/; what has passed
-# and has not changed since is not tested again, unless arguments for pytest are given.
+# virtual environment TESTED. Each has a virtual environment and a stamp in build/ (PYTHON_HOMES says
+# where else); what has passed and has not changed since is not tested again, unless arguments for
+# pytest are given.
 #
 # Pythons are found by name on PATH, among those of pyenv, or in PYTHONS, which names some more.
 set -euo pipefail
@@ -17,6 +18,7 @@ PARTS=(Cargo.toml Cargo.lock core/Cargo.toml core/src cli bindings/python requir
 
 tested=$1
 shift
+homes=$(realpath -m "${PYTHON_HOMES:-build}")
 
 # The version of an interpreter, "3.12"; nothing if there is none of this name, or it is broken: a
 # shim of pyenv may stand for a version that is not chosen here.
@@ -50,7 +52,7 @@ digest() {
 build() {
     local home=$1 python=$1/venv/bin/python
     rm -rf "$home/wheel"
-    PYO3_PYTHON="$PWD/$python" "$home/venv/bin/maturin" build --quiet --release --locked \
+    PYO3_PYTHON="$python" "$home/venv/bin/maturin" build --quiet --release --locked \
         --manifest-path bindings/python/Cargo.toml --interpreter "$python" --out "$home/wheel" &&
         "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
             --force-reinstall "$home"/wheel/*.whl
@@ -58,7 +60,7 @@ build() {
 
 # Brings a version up to date and tests it.
 try() {
-    local version=$1 python=$2 home=build/python$1 state
+    local version=$1 python=$2 home=$homes/python$1 state
     shift 2
     state="$("$python" -VV) $sources"
     if (($# == 0)) && [[ "$(cat "$home/passed" 2>/dev/null)" == "$state" ]]; then
