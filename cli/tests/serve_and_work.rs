@@ -135,13 +135,16 @@ fn work_that_ends_answers_what_it_has_begun() {
     let mut serve = scene.serve("0", &[]);
     let address = address(&serve.wait_for("serving on")).to_owned();
     let mut work = scene.work("echo:app", &[]);
+    // A worker that has not yet said that it is ready is ended without much ado.
+    work.wait_for("1 worker ready");
     let mut held = TcpStream::connect(&address).unwrap();
     ask(&mut held, "/hold");
     work.wait_for("holding");
     work.signal("TERM");
     work.wait_for("SIGTERM: finishing");
     fs::write(scene.folder.fifo(), "go on").unwrap();
-    assert!(answer_of(held).starts_with("HTTP/1.1 200 OK\r\n"));
+    let answer = answer_of(held);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert_eq!(work.finish().0.code(), Some(0));
     serve.signal("TERM");
     assert_eq!(serve.finish().0.code(), Some(0));
