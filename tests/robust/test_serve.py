@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -178,6 +179,48 @@ def test_a_dead_workers_requests_are_settled(stage: Stage) -> None:
         os.kill(victim, signal.SIGKILL)
         assert begun.receive().status == 502
     assert stage.pid() != victim
+    work.stop()
+    serve.stop()
+
+
+@pytest.mark.parametrize("engine", ["there", "gone"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_worker_that_stands_still_is_replaced(stage: Stage, loop: str, engine: str) -> None:
+    """By those who have started it: the engine can do no more than give it up."""
+    serve = stage.serve("--timeout-response", "0")
+    work = stage.work("--loop", loop, "--timeout-worker-healthcheck", "1s")
+    victim = stage.pid()
+    with stage.connect() as begun:
+        begun.send(request("/block?ms=600000", headers={"X-Id": "stuck"}))
+        stage.awaits("BEGIN stuck")
+        if engine == "gone":
+            serve.kill()
+        work.says(f"worker 1 (pid {victim}) has stood still for 1 s with work to do and is ended")
+        work.says("was ended, as it stood still; another starts in 100 ms")
+        if engine == "there":
+            assert begun.receive().status == 502
+    said = work.said()
+    hung = said.index("Fatal Python error: Aborted")
+    assert said.index("has stood still") < hung < said.index("was ended, as it stood still")
+    assert 'app.py", line' in said[hung:], said
+    if engine == "gone":
+        serve = stage.serve()
+    assert stage.pid() != victim
+    work.stop()
+    serve.stop()
+
+
+def test_workers_that_wait_answer_those_who_ask(stage: Stage) -> None:
+    """Asleep, without an engine, and with a request that takes its time."""
+    work = stage.work("--timeout-worker-healthcheck", "400ms")
+    # not-sync: longer than a worker may stand still
+    time.sleep(1.2)
+    serve = stage.serve()
+    first = stage.pid()
+    with stage.connect() as connection:
+        connection.send(request("/sleep?ms=1500", headers={"X-Id": "sleeps"}))
+        assert connection.receive().status == 200
+    assert stage.pid() == first, work.said()
     work.stop()
     serve.stop()
 

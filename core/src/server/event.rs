@@ -93,6 +93,27 @@ pub enum Event {
         /// For how long it has been starting.
         since: Duration,
     },
+    /// A worker has work to do and stands still: it is made to say where, and ended.
+    Stuck {
+        /// Which worker.
+        worker: usize,
+        /// Its process.
+        pid: u32,
+        /// For how long it has stood still, at least.
+        since: Duration,
+    },
+    /// A worker turns, but holds on to many requests that nobody waits for: another takes its place
+    /// as soon as it has finished the others.
+    Crowded {
+        /// Which worker.
+        worker: usize,
+        /// Its process.
+        pid: u32,
+        /// How many requests it holds on to.
+        left: usize,
+        /// How many it has room for.
+        slots: usize,
+    },
     /// A worker has ended unasked.
     Lost {
         /// Which worker.
@@ -148,6 +169,8 @@ impl Event {
             | Self::Stopped => Level::Info,
             Self::Refused { .. }
             | Self::Slow { .. }
+            | Self::Stuck { .. }
+            | Self::Crowded { .. }
             | Self::Lost { .. }
             | Self::Cut { .. }
             | Self::CutOff { .. } => Level::Warning,
@@ -235,6 +258,22 @@ impl fmt::Display for Event {
                     "worker {worker} (pid {pid}): still waiting, after {since} s, for {what}"
                 )
             }
+            Self::Stuck { worker, pid, since } => write!(
+                f,
+                "worker {worker} (pid {pid}) has stood still for {} s with work to do and is ended; where it \
+                 hangs follows here, on standard error",
+                since.as_secs_f64()
+            ),
+            Self::Crowded {
+                worker,
+                pid,
+                left,
+                slots,
+            } => write!(
+                f,
+                "worker {worker} (pid {pid}) goes on with {left} requests that nobody waits for, and has \
+                 room for {slots}: it finishes the others and makes room for another worker"
+            ),
             Self::Lost {
                 worker,
                 pid,

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::engine::ControlEvent;
 use crate::message::{Control, MAX_CONTROL_PACKET};
@@ -46,7 +46,6 @@ pub(super) struct Supervisor<'a> {
     fleet: Fleet,
     links: Vec<Link>,
     command: WorkerCommand,
-    stuck_grace: Duration,
     open_files: Option<u64>,
     tell: &'a mut dyn FnMut(Event),
     packet: Vec<u8>,
@@ -65,7 +64,6 @@ pub(super) struct Setup {
     pub(super) command: WorkerCommand,
     pub(super) workers: usize,
     pub(super) patience: Patience,
-    pub(super) stuck_grace: Duration,
     /// The soft limit of open files for workers.
     pub(super) open_files: Option<u64>,
 }
@@ -91,7 +89,6 @@ impl<'a> Supervisor<'a> {
             fleet: Fleet::new(setup.workers, setup.patience, hint, now),
             links: (0..setup.workers).map(|_| Link::default()).collect(),
             command: setup.command,
-            stuck_grace: setup.stuck_grace,
             open_files: setup.open_files,
             tell,
             packet: vec![0; MAX_CONTROL_PACKET],
@@ -161,7 +158,21 @@ impl<'a> Supervisor<'a> {
                 }
                 ControlEvent::Stuck { lane_id } => {
                     if let Some(index) = here.worker_of(lane_id) {
-                        self.fleet.stuck(index, self.stuck_grace, Instant::now());
+                        self.fleet.stuck(index, Instant::now());
+                    }
+                }
+                ControlEvent::Crowded {
+                    lane_id,
+                    left,
+                    slots,
+                } => {
+                    if let Some(index) = here.worker_of(lane_id) {
+                        self.fleet.crowded(index, left, slots, Instant::now());
+                    }
+                }
+                ControlEvent::Settled { lane_id } => {
+                    if let Some(index) = here.worker_of(lane_id) {
+                        self.fleet.settled(index, Instant::now());
                     }
                 }
                 ControlEvent::Released { .. } => {}
@@ -246,7 +257,8 @@ impl<'a> Supervisor<'a> {
             Control::Error(why) => self.fleet.complained(index, why, now),
             // Its exit is what counts.
             Control::Draining | Control::Drained => {}
-            Control::Welcome(_) | Control::Drain | Control::File { .. } => {
+            Control::State { .. } => self.fleet.answered(index),
+            Control::Welcome(_) | Control::Drain | Control::Ask | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }
@@ -291,6 +303,7 @@ impl<'a> Supervisor<'a> {
                 }
             }
             Action::TellDrain(index) => self.send(index, &Control::Drain),
+            Action::Ask(index) => self.send(index, &Control::Ask),
             Action::TellError(index, why) => self.send(index, &Control::Error(why)),
             Action::Terminate(index) => self.signal(index, signal::SIGTERM),
             Action::Abort(index) => self.signal(index, signal::SIGABRT),

@@ -152,7 +152,7 @@ class Guest:
         loop.add_reader(worker.control_fd, self._on_control)
         self._bridge.attach(worker)
         worker.ready()
-        logger.info("attached to the engine at %s", self._bus)
+        self._tell(True)
         await self._parting.wait()
         if not self._gone:
             worker.leave()
@@ -177,8 +177,18 @@ class Guest:
 
     def _complain(self, why: str, before: str, level: int) -> str:
         if why != before:
-            logger.log(level, "%s - looking again until an engine is there", why)
+            self._tell(False, why, level)
         return why
+
+    def _tell(self, attached: bool, why: str = "", level: int = logging.INFO) -> None:
+        """Says whether there is an engine: to the supervisor, which speaks for all of its workers."""
+        if self._leash is not None:
+            self._leash.attached(attached, why)
+            level = level if level > logging.INFO else logging.DEBUG
+        if attached:
+            logger.log(level, "attached to the engine at %s", self._bus)
+        else:
+            logger.log(level, "%s - looking again until an engine is there", why)
 
     def _end(self) -> None:
         self._stop.set()
@@ -205,7 +215,7 @@ class Guest:
                 continue
             self._take(kind)
             if kind == "hang-up":
-                logger.warning("the engine at %s has gone", self._bus)
+                self._tell(False, "the engine has gone")
                 asyncio.get_running_loop().remove_reader(worker.control_fd)
                 # Tells the handlers: no bell will ring.
                 worker.drain()

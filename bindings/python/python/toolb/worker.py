@@ -6,6 +6,7 @@ bus socket is named in TOOLB_BUS.
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
@@ -39,6 +40,8 @@ The supervisor says `drain` when nothing is in flight, or when little is left of
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a worker and returns its exit code."""
     args = _parse(argv)
+    # Who stands still gets SIGABRT and prints where, even if it holds the interpreter's lock.
+    faulthandler.enable()
     _log_to_stderr(args.log_level)
     bus = os.environ.pop("TOOLB_BUS", "")
     supervisor = os.environ.pop("TOOLB_SUPERVISOR", "")
