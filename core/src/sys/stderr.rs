@@ -13,8 +13,8 @@ static MISSED: AtomicU64 = AtomicU64::new(0);
 /// has stopped, holds nobody up: what it does not take is left out, and counted in a line of its own
 /// once it takes something again.
 ///
-/// What is no longer than 4 KiB is not mixed with what other processes write.
-pub fn write(text: &str) {
+/// What is no longer than 4 KiB is not mixed with what other processes write. `stamp` begins that line.
+pub fn write(stamp: &str, text: &str) {
     if !is_ready() {
         MISSED.fetch_add(1, Ordering::Relaxed);
         return;
@@ -24,10 +24,10 @@ pub fn write(text: &str) {
         _ => MISSED.swap(0, Ordering::Relaxed),
     };
     if missed > 0 {
-        put(
-            format!("toolb warning: {missed} lines of the log were left out, as nobody read it\n")
-                .as_bytes(),
-        );
+        put(format!(
+            "{stamp}toolb warning: {missed} lines of the log were left out, as nobody read it\n"
+        )
+        .as_bytes());
     }
     for part in text.as_bytes().chunks(WHOLE) {
         if !is_ready() {

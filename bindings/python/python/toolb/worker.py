@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from ._app import AppError, load
@@ -225,11 +226,21 @@ def _report(text: str, error: BaseException | None) -> None:
 def _log_to_stderr(level: str) -> None:
     """Sends what this package logs to stderr, whatever the application does with the root logger."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s"))
+    # As the engine has it: the time in front unless a person reads it at a terminal.
+    stamp = "" if sys.stderr.isatty() else "%(asctime)s "
+    handler.setFormatter(_Formatter(stamp + "[%(process)d] %(levelname)s %(message)s"))
     package = logging.getLogger("toolb")
     package.addHandler(handler)
     package.propagate = False
     package.setLevel({"trace": logging.DEBUG}.get(level, level.upper()))
+
+
+class _Formatter(logging.Formatter):
+    """With times of RFC 3339."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        time = datetime.fromtimestamp(record.created).astimezone()
+        return time.isoformat(timespec="milliseconds")
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
