@@ -277,8 +277,8 @@ typedef struct toolb_consumer toolb_consumer;
 typedef struct toolb_engine toolb_engine;
 
 /*
- A request. An inline handler has it for the time of its call; one that a consumer got with an
- event lives until its exchange is over. All slices taken from it end with it.
+ A request. A handler has it for the time of its call; one that a consumer got with an event lives
+ until its exchange is over. All slices taken from it end with it.
  */
 typedef struct toolb_request toolb_request;
 
@@ -291,11 +291,13 @@ typedef struct toolb_response toolb_response;
 /*
  The right and the duty to answer one request later, from any thread.
 
- Made by toolb_response_later; ended by exactly one of toolb_token_end, toolb_token_answer and
+ Made by toolb_response_later, for a handler that an engine runs as for one of toolb_consumer_run;
+ ended by exactly one of toolb_token_end, toolb_token_answer and
  toolb_token_abort, which consume it: no other function may be called with it then, nor run at
  that time. Until then each function may be called by any thread, several at a time, too. Once
  nobody waits for the answer any more (the client has left, the time for the response is over, the
- engine has stopped or was freed) they all return TOOLB_GONE; the token still has to be ended.
+ engine has stopped or was freed, toolb_consumer_run has returned) they all return TOOLB_GONE; the
+ token still has to be ended.
  */
 typedef struct toolb_token toolb_token;
 
@@ -398,10 +400,41 @@ typedef struct {
  token by toolb_response_later and returns TOOLB_LATER. Any other number closes the connection,
  too; a token and another number than TOOLB_LATER, or the other way round, is answered by a 500.
 
- It is called on the loop thread of the request's connection: calls on different loops overlap,
- and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
+ An engine calls it on the loop thread of the request's connection: calls on different loops overlap,
+ and as long as it runs every other connection of its loop waits. A consumer calls it on the thread
+ of toolb_consumer_run. It must not throw or longjmp.
  */
 typedef int (*toolb_handler)(void *user_data, const toolb_request *request, toolb_response *response);
+
+/*
+ A route with all it can have. Set `struct_size` first.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_route)`.
+     */
+    size_t struct_size;
+    /*
+     Answers the requests.
+     */
+    toolb_handler handler;
+    /*
+     For the functions of this route. Borrowed until the engine or consumer is freed; an engine uses
+     it from all loop threads at once.
+     */
+    void *user_data;
+    /*
+     Makes what this route keeps on the loop number `loop_index`, for toolb_request_state. Called once
+     on each loop's thread before its first request; it may start timers and watch descriptors.
+     NULL: it keeps nothing. For consumers see toolb_consumer_add_route.
+     */
+    void *(*make_state)(void *user_data, uint32_t loop_index);
+    /*
+     Ends what `make_state` made, unless that was NULL: called once on the same thread when the
+     loop ends, after every callback. NULL: nothing is to be ended.
+     */
+    void (*drop_state)(void *state);
+} toolb_route;
 
 /*
  Settings of an engine; 0 leaves a setting at its default. Set `struct_size` first.
@@ -506,45 +539,15 @@ typedef struct {
      */
     uint32_t callback_budget_ms;
     /*
-     The Server field of responses; NULL for "toolb", "" for none. Copied.
-     */
-    const char *server;
-    /*
      Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
      default.
      */
     uint32_t limit_streams;
+    /*
+     The Server field of responses; NULL for "toolb", "" for none. Copied.
+     */
+    const char *server;
 } toolb_options;
-
-/*
- A route with all it can have. Set `struct_size` first.
- */
-typedef struct {
-    /*
-     `sizeof(toolb_route)`.
-     */
-    size_t struct_size;
-    /*
-     Answers the requests.
-     */
-    toolb_handler handler;
-    /*
-     For the functions of this route. Borrowed until the engine is freed and used from all loop
-     threads at once.
-     */
-    void *user_data;
-    /*
-     Makes what this route keeps on the loop number `loop_index`, for toolb_request_state. Called once
-     on each loop's thread before its first request; it may start timers and watch descriptors.
-     NULL: it keeps nothing.
-     */
-    void *(*make_state)(void *user_data, uint32_t loop_index);
-    /*
-     Ends what `make_state` made, unless that was NULL: called once on the same thread when the
-     loop ends, after every callback. NULL: nothing is to be ended.
-     */
-    void (*drop_state)(void *state);
-} toolb_route;
 
 /*
  A function that is kept, with its `user` pointer.
@@ -919,30 +922,6 @@ toolb_status toolb_consumer_wait(toolb_consumer *consumer, int32_t timeout_ms);
 toolb_status toolb_consumer_flush(toolb_consumer *consumer);
 
 /*
- Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
- is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
- handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
- a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
- toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
- TOOLB_BAD_STATE if the consumer was attached with `streams`.
-
- # Safety
- `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
- answered by TOOLB_NULL_ARGUMENT.
- */
-toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
-
-/*
- Makes toolb_consumer_run return once it has answered what it has begun; the rest goes to other
- consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
- times, and from signal handlers.
-
- # Safety
- `consumer` is a live consumer or NULL.
- */
-toolb_status toolb_consumer_stop(toolb_consumer *consumer);
-
-/*
  Asks the engine for no more requests: finish what there is; when all is done,
  TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
 
@@ -1112,6 +1091,65 @@ toolb_status toolb_exchange_set_user_data(toolb_consumer *consumer,
                                           void *user_data);
 
 /*
+ Adds a route to a consumer, for toolb_consumer_run: methods, patterns, parameters and what is
+ answered where none matches are as for toolb_engine_route, so that a handler serves behind the bus
+ as it does in the engine. The texts are copied; `user_data` is borrowed until the consumer is freed.
+ TOOLB_BAD_ARGUMENT for a method or pattern that cannot be meant: toolb_last_error says why.
+
+ # Safety
+ `consumer` is a live consumer; the texts are NUL-terminated; `handler` is a function of that type.
+ Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_route(toolb_consumer *consumer,
+                                  const char *method,
+                                  const char *pattern,
+                                  toolb_handler handler,
+                                  void *user_data);
+
+/*
+ Adds a route as toolb_consumer_route does, with all that a route can have. Its `make_state` is
+ called with 0 when toolb_consumer_run begins, and its `drop_state` before that returns, on the same
+ thread; there is no loop, and so there are no timers and watches. The struct is copied.
+
+ # Safety
+ `consumer` is a live consumer; the texts are NUL-terminated; `route` points to a toolb_route of the
+ size it says. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_add_route(toolb_consumer *consumer,
+                                      const char *method,
+                                      const char *pattern,
+                                      const toolb_route *route);
+
+/*
+ Serves by the routes of toolb_consumer_route, one request at a time and with its whole body, until
+ the engine drains and all is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has
+ gone (TOOLB_HANG_UP). What no route matches is answered by `handler`, which gets `user_data`; or if
+ that is NULL by a 404, 405 or 400, as the engine does it. TOOLB_NULL_ARGUMENT if there is neither.
+
+ Handlers are those of the engine's routes, and see and answer requests in the same way, tokens
+ included; but they run on this thread, and may block: then all that this consumer has to say waits,
+ answers by token, too. Calls toolb_consumer_ready. For several threads, run a consumer on each.
+ Streams come as events only: TOOLB_BAD_STATE if the consumer was attached with `streams`.
+
+ Tokens that are still out when it returns are of no use any more, as when an engine ends.
+
+ # Safety
+ `consumer` is a live consumer, which NULL is answered for by TOOLB_NULL_ARGUMENT; `handler` is a
+ function of that type or NULL.
+ */
+toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
+
+/*
+ Makes toolb_consumer_run return once all that it has begun is answered, by token, too; the rest goes
+ to other consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
+ times, and from signal handlers.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_stop(toolb_consumer *consumer);
+
+/*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
  caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
  which.
@@ -1269,7 +1307,7 @@ toolb_slice toolb_request_body(const toolb_request *request);
 /*
  Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
  the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
- requests that came over the bus, which have no routes.
+ requests that came as events, which have no routes.
 
  # Safety
  `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
@@ -1287,8 +1325,40 @@ toolb_status toolb_request_param(const toolb_request *request, const char *name,
 toolb_status toolb_request_field(const toolb_request *request, const char *name, toolb_slice *out);
 
 /*
- What the `make_state` of the request's route made for this loop; NULL if there is none, and for
- requests that came over the bus.
+ How many fields the request has.
+
+ # Safety
+ `request` is one that lives, or NULL.
+ */
+size_t toolb_request_field_count(const toolb_request *request);
+
+/*
+ Stores in `name` and `value`, each of which may be NULL, the field number `index`, counted from 0 in
+ the order they came; one that was sent several times is there as often. Names are as sent, over the
+ bus in lower case. TOOLB_NOT_FOUND if there are not so many. Both borrow from `request`.
+
+ # Safety
+ `request` is one that lives, or NULL, which is answered by TOOLB_NULL_ARGUMENT; `name` and `value`
+ may be written or are NULL.
+ */
+toolb_status toolb_request_field_at(const toolb_request *request,
+                                    size_t index,
+                                    toolb_slice *name,
+                                    toolb_slice *value);
+
+/*
+ The address of the client, such as "127.0.0.1" or "::1", and in `port`, if not NULL, its port. Empty
+ and 0 for clients of a Unix socket. Borrows from `request`.
+
+ # Safety
+ `request` is one that lives, or NULL; `port` may be written or is NULL.
+ */
+toolb_slice toolb_request_peer(const toolb_request *request,
+                               uint16_t *port);
+
+/*
+ What the `make_state` of the request's route made for this loop, or for this consumer; NULL if there
+ is none, and for requests that came as events.
 
  # Safety
  `request` is one that lives, or NULL.
@@ -1574,7 +1644,7 @@ toolb_status toolb_stream_peer(toolb_stream stream, char *buffer, size_t capacit
  Gives the right to answer away, with the status, the fields and the body that were written so
  far, and stores it in `out`; the handler then returns TOOLB_LATER. The caller owns the token.
  What is written to `response` afterwards is lost. TOOLB_BAD_STATE if there has been a token for
- this request before, and in a consumer, whose handlers answer at once.
+ this request before.
 
  # Safety
  `response` is what the handler was called with, during that call; `out` may be written. Each may
@@ -1604,14 +1674,16 @@ toolb_status toolb_token_field(toolb_token *token, const char *name, const char 
  Sends the head of the answer, if it has not been sent, and `len` bytes of its body; they are
  copied. Without a Content-Length among the fields the body is sent in chunks.
 
- Of one answer at most the option `response_window` may wait for the client to take it. What does
- not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
+ Of one answer at most the option `response_window` (of a consumer's answer: 128 KiB, besides what
+ is on its way to the engine) may wait for the client to take it. What does not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
  toolb_token_on_writable, and write again. Any thread.
 
  # Safety
  `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
  */
-toolb_status toolb_token_write(toolb_token *token, const char *data, size_t len);
+toolb_status toolb_token_write(toolb_token *token,
+                               const char *data,
+                               size_t len);
 
 /*
  Completes the answer. Consumes `token`, also where it returns TOOLB_GONE. After TOOLB_OK the
@@ -1643,8 +1715,8 @@ toolb_status toolb_token_answer(toolb_token *token, const char *data, size_t len
 toolb_status toolb_token_abort(toolb_token *token);
 
 /*
- Has `call` called once, on the loop of the request, when nobody waits for the answer any more. It
- replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
+ Has `call` called once, on the loop of the request or by the toolb_consumer_run that it came to, when
+ nobody waits for the answer any more. It replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
  set in the handler nothing can be missed.
 
  `user` is given away: `drop`, if not NULL, is called for it exactly once, on whichever thread,
@@ -1653,7 +1725,7 @@ toolb_status toolb_token_abort(toolb_token *token);
 
  # Safety
  `token` is a token that has not been ended, or NULL; `call` and `drop` are functions of that type
- or NULL, and `user` may be used on the loop's thread.
+ or NULL, and `user` may be used on that thread.
  */
 toolb_status toolb_token_on_cancel(toolb_token *token,
                                    toolb_callback call,
@@ -1661,8 +1733,8 @@ toolb_status toolb_token_on_cancel(toolb_token *token,
                                    toolb_callback drop);
 
 /*
- Has `call` called on the loop of the request when there is room again, once after each write that
- was answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
+ Has `call` called on the same thread when there is room again, once after each write that was
+ answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
  another thread ends the token. `user` and `drop` as for toolb_token_on_cancel. Any thread.
 
  # Safety
@@ -1676,7 +1748,7 @@ toolb_status toolb_token_on_writable(toolb_token *token,
 /*
  Waits until what was refused by TOOLB_FULL would be taken; at most `timeout_ms` milliseconds, -1
  for as long as it takes. TOOLB_TIMEOUT if the time is over. TOOLB_BAD_STATE in a callback on a
- loop, which may not wait. Any other thread.
+ loop and in what toolb_consumer_run calls, which would wait for themselves. Any other thread.
 
  # Safety
  `token` is a token that nobody ends meanwhile, or NULL.

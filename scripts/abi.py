@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Compares the C ABI with what was promised: ffi/symbols.txt and ffi/statuses.txt.
+"""Compares the C ABI with what was promised: ffi/symbols.txt, ffi/statuses.txt and ffi/layout.txt.
 
 - Every function of include/toolb.h is listed, and every listed function is there.
 - Every number of toolb_status is listed with its name for ever. One that is not used any more stays
   in the list, marked `retired`, so that no other gets its number.
+- Signatures, constants, types, and sizes and offsets of fields are what ffi/layout.txt says: see
+  abi_layout.py for what may be added.
 - With --library PATH: the shared library exports what is listed and nothing else, and has a text for
   each status.
 
@@ -20,10 +22,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import abi_layout
+
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "include/toolb.h"
 SYMBOLS = ROOT / "ffi/symbols.txt"
 STATUSES = ROOT / "ffi/statuses.txt"
+LAYOUT = ROOT / "ffi/layout.txt"
 
 UNKNOWN_STATUS = -1
 
@@ -114,6 +119,9 @@ def write(header: str) -> None:
             listed.append((number, name, False))
     lines = [f"{n} {name}{' retired' if old else ''}\n" for n, name, old in sorted(listed)]
     STATUSES.write_text("".join(lines))
+    promised = abi_layout.Layout.of_dump(LAYOUT.read_text())
+    there = abi_layout.Layout.of_header(header)
+    LAYOUT.write_text(abi_layout.added(promised, there).dump())
 
 
 def main() -> int:
@@ -129,6 +137,9 @@ def main() -> int:
     statuses = read_statuses(STATUSES.read_text())
     problems = symbol_problems(symbols, functions_of(header), HEADER.name)
     problems += status_problems(statuses, statuses_of(header))
+    promised = abi_layout.Layout.of_dump(LAYOUT.read_text())
+    there = abi_layout.Layout.of_header(header)
+    problems += abi_layout.problems(promised, there, HEADER.name)
     if args.library:
         problems += symbol_problems(symbols, exported_by(args.library), args.library.name)
         numbers = [number for number, _, retired in statuses if not retired]
@@ -138,7 +149,11 @@ def main() -> int:
     if problems:
         print("abi: scripts/abi.py --write adds what is new; what is gone breaks programs")
         return 1
-    print(f"abi: {len(symbols)} functions and {len(statuses)} statuses, as promised")
+    fields = sum(len(struct.fields) for struct in promised.structs.values())
+    print(
+        f"abi: {len(symbols)} functions, {len(statuses)} statuses, {len(promised.structs)} structs "
+        f"with {fields} fields, as promised"
+    )
     return 0
 
 

@@ -53,7 +53,7 @@ fn tell(event: &Event, target: &str) {
             }
             log::say(&text);
         }
-        event => log::write(event.level(), format_args!("{event}")),
+        event => event.log(),
     }
 }
 

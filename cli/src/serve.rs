@@ -62,7 +62,7 @@ fn tell(event: &Event) {
             let text = banner(addresses, bus, *loops, process::id());
             log::say(&text);
         }
-        event => log::write(event.level(), format_args!("{event}")),
+        event => event.log(),
     }
 }
 

@@ -14,11 +14,12 @@ use std::time::Duration;
 use toolb_core::bus::{Kind, flags::*};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, RespondError, Sent};
-use toolb_core::engine::{ControlEvent, Engine, Listen, Routes};
+use toolb_core::engine::{ControlEvent, Engine};
 use toolb_core::message::Request;
 use toolb_core::sys::socket::Socket;
 
 use hostile::{Peer, by_file, plain, until};
+use support::loopback::{any_port, to_consumers};
 use support::{Echo, Handle, Server, Worker, read_response};
 
 /// Answers requests as `Echo` does, and echoes streams at the pace at which they are read.
@@ -108,16 +109,8 @@ fn config() -> EngineConfig {
 
 /// An engine that speaks HTTP at one address and passes streams on at another.
 fn start(config: EngineConfig) -> (Server, String) {
-    let listen = Listen::Tcp {
-        host: "127.0.0.1".into(),
-        port: 0,
-    };
-    let routes = Routes {
-        pool: true,
-        ..Routes::default()
-    };
-    let mut engine = Engine::bind(config, routes, std::slice::from_ref(&listen)).unwrap();
-    engine.add_stream_pool(&listen).unwrap();
+    let mut engine = Engine::bind(config, to_consumers(), &[any_port()]).unwrap();
+    engine.add_stream_pool(&any_port()).unwrap();
     engine.start().unwrap();
     let mut addresses = engine.addresses();
     let raw = addresses.pop().unwrap().replace("tcp://", "");

@@ -5,18 +5,17 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
-use support::{Handle, Server, Worker, read_response};
+use support::{Handle, Server, Worker, hanging, read_response};
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, FileError};
 use toolb_core::message::{Control, Request};
-use toolb_core::sys::{memory, socket::Listener};
+use toolb_core::sys::memory;
 
 /// Answers `/file?OFFSET,LENGTH` with the file, `/slow` after a word, all else with its path.
 struct Files {
@@ -311,6 +310,36 @@ fn a_file_that_shrinks_is_never_mistaken_for_a_whole_one() {
 }
 
 #[test]
+fn a_file_that_grows_is_sent_as_it_was_announced() {
+    let content = content(3_000_000);
+    let mut file = file_of(&content);
+    let fixture = Fixture::new(&file);
+    let mut client = fixture.ask("/file");
+    ask_on(&mut client, "/next");
+    let (packet, taken) = fixture.worker.take_file();
+    file.seek(std::io::SeekFrom::End(0)).unwrap();
+    file.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    fixture
+        .worker
+        .give_file(&fixture.server.engine, &packet, taken);
+    let mut first = vec![0; 1000];
+    client.read_exact(&mut first).unwrap();
+    file.write_all(&content).unwrap();
+    let announced = b"content-length: 3000000\r\n";
+    let head = first.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    assert!(
+        first[..head]
+            .windows(announced.len())
+            .any(|at| at == announced)
+    );
+    let mut rest = vec![0; content.len() - (first.len() - head)];
+    client.read_exact(&mut rest).unwrap();
+    assert!([&first[head..], &rest].concat() == content);
+    assert_eq!(read_response(&mut client), (200, b"/next".to_vec()));
+    fixture.end();
+}
+
+#[test]
 fn a_consumer_that_dies_before_its_file_comes_is_a_502() {
     let fixture = Fixture::new(&file_of(&content(50_000)));
     let mut client = fixture.ask("/file");
@@ -372,21 +401,6 @@ fn a_descriptor_that_hangs_holds_up_nobody_else() {
     assert!(read_response(&mut slow) == (200, content));
     other.kill(engine);
     fixture.end();
-}
-
-/// A socket whose last descriptor cannot be closed before its peer is.
-fn hanging() -> (OwnedFd, TcpStream) {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
-    let peer = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
-    let (socket, _) = loop {
-        if let Some(accepted) = listener.accept().unwrap() {
-            break accepted;
-        }
-    };
-    while socket.send(&[0; 65536]).is_ok() {}
-    socket.linger_on_close(Duration::from_secs(3600));
-    (socket.into(), peer)
 }
 
 #[test]

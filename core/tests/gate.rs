@@ -1,6 +1,8 @@
 //! Consumers that come by themselves, to an engine inside this process.
 #![forbid(unsafe_code)]
 
+mod loopback;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,13 +16,15 @@ use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
 use toolb_core::consumer::{AttachError, Consumer, ConsumerOptions, ControlEvent, Event};
-use toolb_core::engine::{Listen, Routes};
+use toolb_core::engine::Routes;
 use toolb_core::message::{Control, Hello};
 use toolb_core::server::{Embedded, GateOptions};
 use toolb_core::sys::epoll::{EDGE, Epoll, Events, IN};
 use toolb_core::sys::eventfd::EventFd;
 use toolb_core::sys::rendezvous::{PacketListener, connect};
 use toolb_core::sys::seqpacket::Seqpacket;
+
+use loopback::{address_of, any_port, to_consumers};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,15 +61,7 @@ fn start(gate: &GateOptions) -> Embedded {
 }
 
 fn try_start(gate: &GateOptions) -> Result<Embedded, String> {
-    let listen = Listen::Tcp {
-        host: "127.0.0.1".into(),
-        port: 0,
-    };
-    let routes = Routes {
-        pool: true,
-        ..Routes::default()
-    };
-    Embedded::start(EngineConfig::default(), routes, &[listen], gate)
+    Embedded::start(EngineConfig::default(), to_consumers(), &[any_port()], gate)
 }
 
 fn at(path: &Path) -> GateOptions {
@@ -73,8 +69,7 @@ fn at(path: &Path) -> GateOptions {
 }
 
 fn ask(server: &Embedded, path: &str) -> TcpStream {
-    let address = server.engine().addresses()[0].replace("http://", "");
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address_of(server.engine())).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
 
-use crate::guard::{sized, text};
+use crate::guard::{ends_whole, sized, text};
 use crate::last_error::fail;
 use crate::toolb_status;
 
@@ -69,12 +69,14 @@ pub struct toolb_options {
     /// Milliseconds that a callback of a stream service may run before it is counted as an overrun;
     /// 100 by default.
     pub callback_budget_ms: u32,
-    /// The Server field of responses; NULL for "toolb", "" for none. Copied.
-    pub server: *const c_char,
     /// Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
     /// default.
     pub limit_streams: u32,
+    /// The Server field of responses; NULL for "toolb", "" for none. Copied.
+    pub server: *const c_char,
 }
+
+ends_whole!(toolb_options, server: *const c_char);
 
 /// The settings that `options` stands for.
 ///

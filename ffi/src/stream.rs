@@ -14,7 +14,7 @@ use toolb_core::engine::{
 };
 
 use crate::context;
-use crate::guard::{bytes, entry, object, place, put_text, sized, text, text_bytes};
+use crate::guard::{bytes, ends_whole, entry, object, place, put_text, sized, text, text_bytes};
 use crate::{toolb_engine, toolb_slice, toolb_status};
 
 /// The name of a raw connection: never 0 and never used again, so that a function that is given the
@@ -108,6 +108,8 @@ pub struct toolb_service {
     /// grace time: a service whose streams do not end by themselves says goodbye here.
     pub on_drain: toolb_loop_callback,
 }
+
+ends_whole!(toolb_service, on_drain: *const ());
 
 /// Adds a service for raw connections that come to a host name or address and a port (0: a free one
 /// is picked, see toolb_engine_address: services come after what toolb_engine_listen added, as

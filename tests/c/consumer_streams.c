@@ -9,33 +9,10 @@
  */
 #define _POSIX_C_SOURCE 200809L
 #include <arpa/inet.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <toolb.h>
-
-#define EXPECT(call, status)                                                                  \
-    do {                                                                                      \
-        toolb_status got_ = (call);                                                           \
-        if (got_ != (status)) {                                                               \
-            char text_[256] = "";                                                             \
-            toolb_last_error(text_, sizeof text_, NULL);                                      \
-            fprintf(stderr, "%s:%d: %s is %d, not " #status " (%s)\n", __FILE__, __LINE__,    \
-                    #call, got_, text_);                                                      \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
-
-#define REQUIRE(what)                                                                         \
-    do {                                                                                      \
-        if (!(what)) {                                                                        \
-            fprintf(stderr, "%s:%d: not so: " #what "\n", __FILE__, __LINE__);                \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
+#include "expect.h"
 
 static toolb_consumer *consumer;
 

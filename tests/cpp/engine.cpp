@@ -71,6 +71,16 @@ void handlers_answer()
         response.status(201).field("x-method", std::string(request.method()).c_str());
         response.write(request.path()).write("?").write(request.query()).write(request.body());
     });
+    engine.get("/fields", [](const toolb::Request &request, toolb::Response &response) {
+        const toolb::Fields fields = request.fields();
+        EXPECT(fields.size() == 2 && !fields.empty());
+        EXPECT(std::distance(fields.begin(), fields.end()) == 2);
+        for (const auto [name, value] : fields)
+            response.write(name).write("=").write(value).write(";");
+        std::uint16_t port = 0;
+        response.write(request.peer(&port));
+        EXPECT(port != 0);
+    });
     engine.get("/close", [](const toolb::Request &, toolb::Response &) { return toolb::Step::Close; });
     engine.get("/clear", [](const toolb::Request &, toolb::Response &response) {
         response.status(404).field("x-a", "b").write("never seen").clear().write("anew");
@@ -94,6 +104,7 @@ void handlers_answer()
     std::thread running([&] { EXPECT(engine.run()); });
 
     EXPECT(ends(ask(address, "GET", "/hello/a%20b"), "\r\n\r\nHello, a b"));
+    EXPECT(ends(ask(address, "GET", "/fields"), "\r\n\r\nHost=t;Connection=close;127.0.0.1"));
     const std::string all = ask(address, "DELETE", "/all?q=1");
     EXPECT(starts(all, "HTTP/1.1 201 "));
     EXPECT(all.find("x-method: DELETE\r\n") != std::string::npos);

@@ -77,6 +77,12 @@ class Parser:
             return self._finish()
         raise CutError(self.began, bytes(self.rest))
 
+    def take_body(self) -> bytes:
+        """What has come of the body, which is not kept then: for bodies too large to keep."""
+        taken = b"".join(self._parts)
+        self._parts.clear()
+        return taken
+
     def _finish(self) -> Answer:
         assert self.answer is not None
         self.answer.body = b"".join(self._parts)

@@ -1,14 +1,14 @@
-//! The client's side inwards: accepting, and what comes of what was read.
+//! The client's side inwards: what comes of what was read.
 
 use std::sync::atomic::Ordering;
 
-use crate::bus::{Kind, RecordHeader, flags};
+use crate::bus::{Kind, flags};
 use crate::http::{BodyReader, BodyStep, Head, Reject, ResponseFacts, Version};
 use crate::log::access::Said;
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
-use super::event_loop::{ACCEPT_BATCH, Loop, Purpose, TURN_BUDGET};
+use super::event_loop::{Loop, TURN_BUDGET};
 
 /// A record carries at most this much of a body along with the head.
 pub(super) const INLINE_BODY: usize = 16 * 1024;
@@ -17,41 +17,6 @@ pub(super) const BODY_PART: usize = 32 * 1024;
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Loop {
-    /// Accepts a batch of connections. True: there may be more.
-    pub(super) fn accept(&mut self, address: usize) -> bool {
-        for _ in 0..ACCEPT_BATCH {
-            let (socket, peer) = match self.listeners[address].accept() {
-                Ok(Some(accepted)) => accepted,
-                Ok(None) => return false,
-                // Out of descriptors or memory: the listener stays readable, so look away a while.
-                Err(_) => {
-                    self.pause_accepting();
-                    return false;
-                }
-            };
-            let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
-            let key = self
-                .conns
-                .insert(Conn::new(socket, peer, address as u16, self.now));
-            let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
-            // The key was just handed out, so the connection is there.
-            let Some(conn) = self.conns.get_mut(key) else {
-                return false;
-            };
-            if self.epoll.add(&conn.socket, key, flags).is_err() {
-                self.conns.remove(key);
-                self.pause_accepting();
-                return false;
-            }
-            self.stats().accepted.add(1);
-            if matches!(self.purposes[address], Purpose::Streams(_)) {
-                self.begin_stream(key);
-            }
-            self.set_timer(key);
-        }
-        true
-    }
-
     pub(super) fn conn_event(&mut self, key: u64, flags: u32) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
@@ -366,20 +331,11 @@ impl Loop {
                     return false;
                 }
             };
-            let header = RecordHeader {
-                kind: Kind::RequestBody as u8,
-                flags: if ended { flags::END } else { 0 },
-                aux: 0,
-                owner: self.index,
-                slot,
-                generation,
-                len: 0,
-            };
             exchange.body_sent += data.len() as u64;
             conn.body_read += data.len() as u64;
-            let pushed = lane.ends.requests.push(header, &[&conn.input[data]]);
-            debug_assert!(pushed, "the ring had room for the part");
-            lane.touched = true;
+            let flag = if ended { flags::END } else { 0 };
+            let part = &conn.input[data];
+            lane.push(Kind::RequestBody, flag, (slot, generation), part);
             if ended {
                 exchange.body_done = true;
                 conn.enter(Phase::Response, self.now);

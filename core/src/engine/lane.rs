@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
+use crate::bus::{EngineLane, Geometry, Kind, LaneState, LoopEnds, RecordHeader, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
 use super::file_desk::FileDesk;
@@ -119,6 +119,7 @@ impl LaneHandle {
 /// One loop's ends of a lane.
 pub(super) struct LaneEnd {
     pub(super) handle: Arc<LaneHandle>,
+    loop_index: u16,
     pub(super) ends: LoopEnds,
     /// By slot; only the entries of exchanges that this loop owns are in use.
     pub(super) slots: Vec<Held>,
@@ -223,6 +224,7 @@ impl LaneEnd {
             ends: handle.lane.ends(loop_index),
             slots: vec![empty; usize::from(handle.geometry.slots)],
             handle,
+            loop_index,
             unstarted: VecDeque::new(),
             body_waiters: Vec::new(),
             head_waiters: VecDeque::new(),
@@ -354,6 +356,29 @@ impl LaneEnd {
         true
     }
 
+    /// Writes a record of an exchange for which `room_for` has just found room.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        kind: Kind,
+        flags: u8,
+        (slot, generation): (u16, u32),
+        payload: &[u8],
+    ) {
+        let header = RecordHeader {
+            kind: kind as u8,
+            flags,
+            aux: 0,
+            owner: self.loop_index,
+            slot,
+            generation,
+            len: 0,
+        };
+        let pushed = self.ends.requests.push(header, &[payload]);
+        debug_assert!(pushed, "the ring had room for the record");
+        self.touched = true;
+    }
+
     /// When to look for room elsewhere for what has not started here; `u64::MAX` if nothing waits.
     pub(super) fn recall_at(&self, now: u64) -> u64 {
         match self.unstarted.front() {
@@ -384,22 +409,29 @@ impl LaneEnd {
 
 #[cfg(test)]
 mod tests {
-    use crate::bus::{ConsumerLane, Kind, RecordHeader};
+    use crate::bus::ConsumerLane;
     use crate::dispatch::{PoolLimits, Work};
 
     use super::*;
 
+    fn limits(most: u16) -> LaneLimits {
+        LaneLimits {
+            slots: most,
+            concurrency: most,
+            window: most,
+            streams: 0,
+        }
+    }
+
+    /// A lane with a ring for each of `loops`, at `index` in its pool.
+    fn handle(index: u16, limits: &LaneLimits, loops: u16) -> Arc<LaneHandle> {
+        let page = StatusPage::create(loops, 1).unwrap();
+        Arc::new(LaneHandle::new(1, index, limits, loops, &page).unwrap())
+    }
+
     #[test]
     fn whose_body_waits_is_listed_once_and_as_long_as_its_slot_is_held() {
-        let page = StatusPage::create(1, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 2,
-            concurrency: 2,
-            window: 2,
-            streams: 0,
-        };
-        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
-        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        let mut lane = LaneEnd::new(handle(0, &limits(2), 1), 0);
         for held in &mut lane.slots {
             held.in_use = true;
             held.conn = 7;
@@ -417,30 +449,14 @@ mod tests {
 
     #[test]
     fn room_that_nobody_waits_for_is_no_news() {
-        let page = StatusPage::create(1, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 1,
-            concurrency: 1,
-            window: 1,
-            streams: 0,
-        };
-        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let handle = handle(0, &limits(1), 1);
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let mut consumer =
             ConsumerLane::open(handle.fds().into_iter().map(copy).collect()).unwrap();
-        let mut lane = LaneEnd::new(Arc::new(handle), 0);
-        let header = RecordHeader {
-            kind: Kind::RequestBody as u8,
-            flags: 0,
-            aux: 0,
-            owner: 0,
-            slot: 0,
-            generation: 1,
-            len: 0,
-        };
+        let mut lane = LaneEnd::new(handle, 0);
         let part = [0; 32 * 1024];
         while lane.room_for(part.len()) {
-            assert!(lane.ends.requests.push(header, &[&part]));
+            lane.push(Kind::RequestBody, 0, (0, 1), &part);
         }
         lane.ends.requests.publish();
         let requests = &mut consumer.ring(0).requests;
@@ -456,19 +472,13 @@ mod tests {
 
     #[test]
     fn a_consumer_is_stalled_as_long_as_one_loop_finds_it_so() {
-        let page = StatusPage::create(2, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 9,
-            concurrency: 9,
-            window: 9,
-            streams: 0,
-        };
+        let limits = limits(9);
         let pool = Pool::new(PoolLimits {
             queue_size: 1,
             limit_concurrency: None,
         });
         let index = pool.add_lane(limits).unwrap();
-        let handle = Arc::new(LaneHandle::new(1, index, &limits, 2, &page).unwrap());
+        let handle = handle(index, &limits, 2);
         handle.open(&pool);
         let is_trusted = || {
             let room = pool.reserve_elsewhere(Work::Request, u16::MAX);
@@ -496,15 +506,7 @@ mod tests {
 
     #[test]
     fn what_is_overdue_and_finds_no_room_is_not_looked_at_all_the_time() {
-        let page = StatusPage::create(1, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 1,
-            concurrency: 1,
-            window: 1,
-            streams: 0,
-        };
-        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
-        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        let mut lane = LaneEnd::new(handle(0, &limits(1), 1), 0);
         assert_eq!(lane.recall_at(1000), u64::MAX);
         lane.unstarted.push_back(Unstarted {
             slot: 0,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::bus::{self, Kind, RecordHeader};
+use crate::bus::{self, Kind};
 use crate::dispatch::{Admission, Reservation, Ticket, Work};
 
 use super::conn::Place;
@@ -170,21 +170,11 @@ impl Loop {
             let exchange = conn.and_then(|c| c.exchange.as_deref());
             if let Some(exchange) = exchange.filter(|_| wanted) {
                 let kind = if raw { Kind::Open } else { Kind::RequestHead };
-                let header = RecordHeader {
-                    kind: kind as u8,
-                    flags: exchange.record_flags,
-                    aux: 0,
-                    owner: self.index,
-                    slot,
-                    generation,
-                    len: 0,
-                };
                 if !lane.room_for(exchange.record.len()) {
                     return;
                 }
-                let pushed = lane.ends.requests.push(header, &[&exchange.record]);
-                debug_assert!(pushed, "the ring had room for the head");
-                lane.touched = true;
+                let flags = exchange.record_flags;
+                lane.push(kind, flags, (slot, generation), &exchange.record);
                 lane.slots[usize::from(slot)].sent = true;
             } else {
                 // The consumer has never heard of it, so it will not say that it is done.

@@ -85,6 +85,15 @@ impl<T> Router<T> {
         }
     }
 
+    /// The same for a path of any bytes: no route matches one that is not UTF-8.
+    #[inline]
+    pub fn find_bytes<'k, 'v>(&'k self, method: &[u8], path: &'v [u8]) -> Match<'k, 'v, T> {
+        match std::str::from_utf8(path) {
+            Ok(path) => self.find(method, path),
+            Err(_) => Match::NotFound,
+        }
+    }
+
     /// Whether there are no routes.
     pub fn is_empty(&self) -> bool {
         self.len == 0

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::log::Level;
+use crate::log::{self, Level};
 
 /// What happens while a server runs. `Display` gives one line for a person to read.
 ///
@@ -176,6 +176,11 @@ impl Event {
             | Self::CutOff { .. } => Level::Warning,
             Self::StartFailed(_) => Level::Error,
         }
+    }
+
+    /// Writes it to the log.
+    pub fn log(&self) {
+        log::write(self.level(), format_args!("{self}"));
     }
 }
 

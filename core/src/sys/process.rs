@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{signal, wait_readable};
+use super::{signal, stderr, wait_readable};
 
 /// A child process. It is killed if it still lives when this is dropped.
 #[derive(Debug)]
@@ -166,18 +166,9 @@ pub fn effective_user() -> u32 {
 /// Ends this process without anything that is due at its end: it may be stuck there. `line` goes to
 /// standard error, unless nobody makes room for it.
 pub(crate) fn end_at_once(line: &str, code: i32) -> ! {
-    let mut entry = libc::pollfd {
-        fd: libc::STDERR_FILENO,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: one valid pollfd; then the bytes of a live text; the last call takes no pointers.
-    unsafe {
-        if libc::poll(&mut entry, 1, 0) > 0 && entry.revents & libc::POLLOUT != 0 {
-            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
-        }
-        libc::_exit(code)
-    }
+    stderr::write("", line);
+    // SAFETY: no pointers; it does not return.
+    unsafe { libc::_exit(code) }
 }
 
 /// Makes sure that descriptors 0 to 2 are open, if only on `/dev/null`: else the next thing that is

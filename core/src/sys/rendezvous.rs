@@ -8,8 +8,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
+use super::address::unix_address;
 use super::seqpacket::Seqpacket;
-use super::socket::{accept_with, bind, check, unix_address};
+use super::socket::{accept_with, bind, check};
 
 /// A listening packet socket, non-blocking and closed on exec.
 #[derive(Debug)]

@@ -2,22 +2,27 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub(crate) mod http;
+#[path = "../loopback/mod.rs"]
+pub(crate) mod loopback;
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use toolb_core::config::EngineConfig;
+use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Sent};
-use toolb_core::engine::{Engine, LaneHandle, Listen, Routes};
+use toolb_core::engine::{Engine, LaneHandle};
 use toolb_core::message::{Control, Request, Welcome};
 use toolb_core::sys::epoll::{self, Epoll, Events};
 use toolb_core::sys::seqpacket::Seqpacket;
+use toolb_core::sys::socket::Listener;
+
+use loopback::{address_of, any_port, to_consumers};
 
 /// An engine that listens on a free port.
 pub(crate) struct Server {
@@ -32,18 +37,17 @@ impl Server {
         server
     }
 
+    pub(crate) fn with_timeouts(timeouts: Timeouts) -> Self {
+        Self::start(EngineConfig {
+            timeouts,
+            ..EngineConfig::default()
+        })
+    }
+
     /// One whose loops are still to be started.
     pub(crate) fn bind(config: EngineConfig) -> Self {
-        let listen = Listen::Tcp {
-            host: "127.0.0.1".into(),
-            port: 0,
-        };
-        let routes = Routes {
-            pool: true,
-            ..Routes::default()
-        };
-        let engine = Engine::bind(config, routes, &[listen]).unwrap();
-        let address = engine.addresses()[0].replace("http://", "");
+        let engine = Engine::bind(config, to_consumers(), &[any_port()]).unwrap();
+        let address = address_of(&engine);
         Self { engine, address }
     }
 
@@ -374,4 +378,19 @@ impl Random {
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         (bits ^ (bits >> 31)) % limit
     }
+}
+
+/// A socket whose last descriptor cannot be closed before its peer is.
+pub(crate) fn hanging() -> (OwnedFd, TcpStream) {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
+    let peer = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
+    let (socket, _) = loop {
+        if let Some(accepted) = listener.accept().unwrap() {
+            break accepted;
+        }
+    };
+    while socket.send(&[0; 65536]).is_ok() {}
+    socket.linger_on_close(Duration::from_secs(3600));
+    (socket.into(), peer)
 }

@@ -8,7 +8,6 @@ use toolb_core::consumer::{ExchangeId, FileError, RespondError, Sent};
 use super::live::{Head, Live, id_of};
 use super::turn::Inner;
 use crate::last_error::fail;
-use crate::request::AnyRequest;
 use crate::toolb_status;
 
 impl Inner {
@@ -119,11 +118,7 @@ impl Inner {
     /// The client's address, and its port; "" if it has none.
     pub(super) fn peer(&mut self, number: u64) -> Result<(String, u16), toolb_status> {
         let (_, live) = self.held(number)?;
-        let peer = match &*live.request {
-            AnyRequest::Bus(request) => request.head.peer(),
-            _ => None,
-        };
-        let (host, port) = peer.unwrap_or_default();
+        let (host, port) = live.request.peer().unwrap_or_default();
         Ok((String::from_utf8_lossy(host).into_owned(), port))
     }
 

@@ -7,6 +7,7 @@ use toolb_core::consumer::{Consumer, ControlEvent, Event, ExchangeId, Watch};
 use toolb_core::engine::EventFd;
 
 use super::live::{Live, number};
+use super::routes::Routes;
 use super::{
     TOOLB_EVENT_BODY, TOOLB_EVENT_BODY_ABORTED, TOOLB_EVENT_CANCELLED, TOOLB_EVENT_DRAIN,
     TOOLB_EVENT_END, TOOLB_EVENT_HANG_UP, TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST,
@@ -26,6 +27,8 @@ const CONTROL_EVERY: u32 = 64;
 pub(crate) struct Inner {
     pub(super) consumer: Consumer,
     watch: Watch,
+    /// For a program that serves by handlers.
+    pub(super) routes: Routes,
     /// By slot.
     pub(super) live: Box<[Live]>,
     /// How many of them are in use.
@@ -58,6 +61,7 @@ impl Inner {
             live: (0..consumer.slots()).map(|_| Live::free()).collect(),
             consumer,
             watch,
+            routes: Routes::default(),
             held: 0,
             events: Vec::with_capacity(BUDGET),
             lent: None,

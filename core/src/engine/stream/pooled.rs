@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::bus::{Kind, RecordHeader, flags};
+use crate::bus::{Kind, flags};
 use crate::http::{ResponseFacts, Version};
 use crate::message::{RequestHeadParts, encode_request_head};
 
@@ -101,22 +101,9 @@ impl Loop {
                 lane.list_waiter(slot);
                 return false;
             }
-            let header = RecordHeader {
-                kind: Kind::Data as u8,
-                flags: if end { flags::END } else { 0 },
-                aux: 0,
-                owner: self.index,
-                slot,
-                generation,
-                len: 0,
-            };
-            let at = conn.consumed;
-            let pushed = lane
-                .ends
-                .requests
-                .push(header, &[&conn.input[at..at + part]]);
-            debug_assert!(pushed, "the ring had room for the part");
-            lane.touched = true;
+            let flag = if end { flags::END } else { 0 };
+            let data = &conn.input[conn.consumed..][..part];
+            lane.push(Kind::Data, flag, (slot, generation), data);
             exchange.body_sent += part as u64;
             exchange.body_done = end;
             conn.consumed += part;

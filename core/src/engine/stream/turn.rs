@@ -5,6 +5,7 @@
 //! (`finish_streams`): output is sent, once for each stream, ends are told, deadlines are set.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::log;
@@ -13,7 +14,7 @@ use crate::sys::epoll;
 use crate::sys::socket::{self, Socket};
 
 use super::super::context::Context;
-use super::super::event_loop::{ACCEPT_BATCH, Loop, READ_BUFFER, TAG_STREAM, Timer};
+use super::super::event_loop::{Loop, READ_BUFFER, TAG_STREAM, Timer};
 use super::state::{Ending, Event, Overdue, Phase, Stream, after};
 use super::{Callbacks, CloseReason, Service, StreamId, Wait};
 
@@ -48,32 +49,26 @@ impl Loop {
         self.calls.streams.current = None;
     }
 
-    /// Accepts a batch of connections for a service. True: there may be more.
-    pub(in crate::engine) fn accept_streams(&mut self, address: usize, service: u16) -> bool {
-        for _ in 0..ACCEPT_BATCH {
-            let (socket, peer) = match self.listeners[address].accept() {
-                Ok(Some(accepted)) => accepted,
-                Ok(None) => return false,
-                // Out of descriptors or memory: the listener stays readable, so look away a while.
-                Err(_) => {
-                    self.pause_accepting();
-                    return false;
-                }
-            };
-            let mut stream = Stream::new(service, Some(socket));
-            stream.peer = peer;
-            let Ok(key) = self.calls.streams.table.insert(Box::new(stream)) else {
-                // More streams than ids: the connection is dropped with the stream.
-                return false;
-            };
-            if self.watch_stream(key).is_err() {
-                self.calls.streams.table.remove(key);
-                self.pause_accepting();
-                return false;
-            }
-            self.stats().streams_accepted.add(1);
-            self.calls.streams.queue(key);
+    /// A client has connected to a service. False: there is no room for more.
+    pub(in crate::engine) fn stream_accepted(
+        &mut self,
+        service: u16,
+        socket: Socket,
+        peer: Option<SocketAddr>,
+    ) -> bool {
+        let mut stream = Stream::new(service, Some(socket));
+        stream.peer = peer;
+        let Ok(key) = self.calls.streams.table.insert(Box::new(stream)) else {
+            // More streams than ids: the connection is dropped with the stream.
+            return false;
+        };
+        if self.watch_stream(key).is_err() {
+            self.calls.streams.table.remove(key);
+            self.pause_accepting();
+            return false;
         }
+        self.stats().streams_accepted.add(1);
+        self.calls.streams.queue(key);
         true
     }
 

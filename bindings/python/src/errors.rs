@@ -1,0 +1,32 @@
+//! The exceptions of the native half.
+#![forbid(unsafe_code)]
+
+use pyo3::{
+    create_exception,
+    exceptions::{PyConnectionError, PyOSError},
+};
+
+create_exception!(
+    toolb._toolb,
+    ClientDisconnected,
+    PyOSError,
+    "The client has gone: nothing more can be sent."
+);
+create_exception!(
+    toolb._toolb,
+    AttachError,
+    PyConnectionError,
+    "The worker could not attach to its engine."
+);
+create_exception!(
+    toolb._toolb,
+    EngineAbsent,
+    AttachError,
+    "There is no engine at that address, or not now."
+);
+create_exception!(
+    toolb._toolb,
+    BusError,
+    PyConnectionError,
+    "The engine broke the rules of the bus."
+);
