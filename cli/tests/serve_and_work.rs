@@ -60,7 +60,7 @@ fn an_engine_and_workers_find_each_other_and_end() {
     let mut early = TcpStream::connect(&address).unwrap();
     ask(&mut early, "/");
     let mut work = scene.work("echo:app", &["-w", "2"]);
-    work.wait_for("2 workers ready for the engine at");
+    work.wait_for("2 workers ready for an engine at");
     assert!(answer_of(early).starts_with("HTTP/1.1 200 OK\r\n"));
     serve.wait_for("requests go to 2 consumers now");
     work.signal("TERM");

@@ -230,13 +230,15 @@ def test_workers_outlive_the_engine(stage: Stage, loop: str) -> None:
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     work = stage.work("-w", "2", "--loop", loop)
-    work.says("2 workers ready for the engine at")
+    work.says("2 workers ready for an engine at")
+    work.says(f"no engine at {stage.bus}: 2 workers looking for one (there is no bus at")
     work.says("is `toolb serve` running?")
     workers = {p.pid for p in children(work.process.pid)}
     held: dict[int, int] = {}
     for turn in range(3):
         serve = stage.serve()
         serve.says("requests go to 2 consumers now")
+        work.says(f"2 workers attached to the engine at {stage.bus}", times=turn + 1)
         for _ in range(8):
             assert stage.pid() in workers
         # Nothing of the engines before is kept.
@@ -252,6 +254,7 @@ def test_workers_outlive_the_engine(stage: Stage, loop: str) -> None:
                 connection.receive()
         # The application is told that its client has gone with the engine.
         stage.awaits(f"GONE sse{turn}")
+        work.says("2 workers looking for one (", times=turn + 2)
         assert stage.left() == ["b", "b.lock"]
     serve = stage.serve()
     serve.says("requests go to 2 consumers now")

@@ -53,6 +53,22 @@ pub enum Event {
         /// Where the engine is looked for.
         bus: String,
     },
+    /// All workers have found the engine elsewhere, for the first time or again.
+    Attached {
+        /// How many workers.
+        workers: usize,
+        /// Where the engine is.
+        bus: String,
+    },
+    /// No worker has an engine: they look for one.
+    Waiting {
+        /// How many workers.
+        workers: usize,
+        /// Where they look.
+        bus: String,
+        /// What they find there.
+        why: String,
+    },
     /// A consumer that came by itself takes requests.
     Joined {
         /// What it calls itself.
@@ -163,6 +179,8 @@ impl Event {
             Self::Serving { .. }
             | Self::Open { .. }
             | Self::Working { .. }
+            | Self::Attached { .. }
+            | Self::Waiting { .. }
             | Self::Joined { .. }
             | Self::Left { .. }
             | Self::Stopping { .. }
@@ -217,10 +235,20 @@ impl fmt::Display for Event {
             Self::Working { workers, bus } => {
                 write!(
                     f,
-                    "{} ready for the engine at {bus}",
+                    "{} ready for an engine at {bus}",
                     counted(*workers, "worker")
                 )
             }
+            Self::Attached { workers, bus } => write!(
+                f,
+                "{} attached to the engine at {bus}",
+                counted(*workers, "worker")
+            ),
+            Self::Waiting { workers, bus, why } => write!(
+                f,
+                "no engine at {bus}: {} looking for one ({why})",
+                counted(*workers, "worker")
+            ),
             Self::Joined {
                 name,
                 pid,

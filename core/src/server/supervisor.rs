@@ -50,6 +50,10 @@ pub(super) struct Supervisor<'a> {
     tell: &'a mut dyn FnMut(Event),
     packet: Vec<u8>,
     outcome: Option<Outcome>,
+    /// All workers have been ready.
+    serving: bool,
+    /// What was last told of the engine elsewhere: whether it is there.
+    told: Option<bool>,
 }
 
 /// What connects us with a worker.
@@ -57,6 +61,8 @@ pub(super) struct Supervisor<'a> {
 struct Link {
     process: Option<Process>,
     socket: Option<Seqpacket>,
+    /// Whether it is with an engine elsewhere, as far as it has said.
+    attached: Option<bool>,
 }
 
 /// How the supervisor is set up.
@@ -93,6 +99,8 @@ impl<'a> Supervisor<'a> {
             tell,
             packet: vec![0; MAX_CONTROL_PACKET],
             outcome: None,
+            serving: false,
+            told: None,
         })
     }
 
@@ -194,6 +202,7 @@ impl<'a> Supervisor<'a> {
         self.take_packets(index, LAST_PACKETS);
         self.fleet.exited(index, exit, Instant::now());
         self.close_socket(index);
+        self.links[index].attached = None;
         if let Some(process) = self.links[index].process.take() {
             let _ = self.epoll.delete(&process);
         }
@@ -257,12 +266,42 @@ impl<'a> Supervisor<'a> {
             Control::Error(why) => self.fleet.complained(index, why, now),
             // Its exit is what counts.
             Control::Draining | Control::Drained => {}
-            Control::State { .. } => self.fleet.answered(index),
+            Control::State { attached, why } => {
+                self.fleet.answered(index);
+                self.links[index].attached = Some(attached);
+                self.tell_of_engine(&why);
+            }
             Control::Welcome(_) | Control::Drain | Control::Ask | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }
         Ok(())
+    }
+
+    /// Tells when the engine elsewhere was found, and when it was lost: once for all workers.
+    fn tell_of_engine(&mut self, why: &str) {
+        let Home::Elsewhere(bus) = &self.home else {
+            return;
+        };
+        let known: Vec<bool> = self.links.iter().filter_map(|link| link.attached).collect();
+        let all_known = known.len() == self.links.len();
+        if !self.serving || !(all_known || self.told.is_some()) {
+            return;
+        }
+        let (workers, bus) = (known.len(), bus.to_string_lossy().into_owned());
+        let event = match self.told {
+            Some(false) | None if known.iter().all(|&attached| attached) => {
+                self.told = Some(true);
+                Event::Attached { workers, bus }
+            }
+            Some(true) | None if !known.contains(&true) => {
+                self.told = Some(false);
+                let why = why.to_owned();
+                Event::Waiting { workers, bus, why }
+            }
+            _ => return,
+        };
+        (self.tell)(event);
     }
 
     fn carry_out(&mut self) {
@@ -320,17 +359,20 @@ impl<'a> Supervisor<'a> {
                     }
                 }
             },
-            Action::Serving => (self.tell)(match &self.home {
-                Home::Elsewhere(bus) => Event::Working {
-                    workers: self.links.len(),
-                    bus: bus.to_string_lossy().into_owned(),
-                },
-                Home::Here(here) => Event::Serving {
-                    addresses: here.engine.addresses(),
-                    workers: self.links.len(),
-                    loops: here.engine.loops(),
-                },
-            }),
+            Action::Serving => {
+                self.serving = true;
+                (self.tell)(match &self.home {
+                    Home::Elsewhere(bus) => Event::Working {
+                        workers: self.links.len(),
+                        bus: bus.to_string_lossy().into_owned(),
+                    },
+                    Home::Here(here) => Event::Serving {
+                        addresses: here.engine.addresses(),
+                        workers: self.links.len(),
+                        loops: here.engine.loops(),
+                    },
+                });
+            }
             Action::Tell(event) => (self.tell)(event),
             Action::Finish(outcome) => self.outcome = Some(outcome),
         }
