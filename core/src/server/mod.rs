@@ -99,9 +99,9 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
         hello: options.hello_timeout,
         start: options.start_timeout,
         graceful: options.engine.timeouts.graceful_shutdown,
+        stuck: options.engine.timeouts.stuck_grace,
         ..Patience::default()
     };
-    let stuck_grace = options.engine.timeouts.stuck_grace;
     let routes = Routes {
         pool: true,
         ..Routes::default()
@@ -112,7 +112,6 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
         command: options.command,
         workers: options.workers,
         patience,
-        stuck_grace,
         open_files,
     };
     let home = Home::Here(Box::new(Here::new(engine, options.workers)));

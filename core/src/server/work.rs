@@ -23,6 +23,8 @@ pub struct WorkOptions {
     pub start_timeout: Duration,
     /// How long workers may take to finish when asked to stop.
     pub graceful_shutdown: Duration,
+    /// How long a worker may stand still before it is ended. 0: nobody looks.
+    pub stuck_grace: Duration,
 }
 
 /// Runs workers until a signal ends it, and tells `tell` what happens meanwhile. Signals as for
@@ -43,9 +45,10 @@ fn try_work(options: WorkOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome
             hello: options.start_timeout,
             start: options.start_timeout,
             graceful: options.graceful_shutdown,
+            stuck: options.stuck_grace,
+            asks: true,
             ..Patience::default()
         },
-        stuck_grace: Duration::ZERO,
         open_files,
     };
     let home = Home::Elsewhere(options.bus);

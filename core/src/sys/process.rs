@@ -164,7 +164,7 @@ pub fn effective_user() -> u32 {
 /// Ends this process without anything that is due at its end: it may be stuck there. `line` goes to
 /// standard error, unless nobody makes room for it.
 pub(crate) fn end_at_once(line: &str, code: i32) -> ! {
-    stderr::write(line);
+    stderr::write("", line);
     // SAFETY: no pointers; it does not return.
     unsafe { libc::_exit(code) }
 }
