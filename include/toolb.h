@@ -4,8 +4,9 @@
  * Conventions
  *   Names       toolb_ for functions and types, TOOLB_ for constants.
  *   Errors      Functions return a toolb_status; TOOLB_OK is 0. toolb_status_text explains a status,
- *               toolb_engine_error tells what went wrong with an engine. NULL where an object is
- *               needed is answered by TOOLB_NULL_ARGUMENT, never by a crash.
+ *               toolb_engine_error tells what went wrong with an engine, toolb_last_error with
+ *               anything else. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
+ *               never by a crash.
  *   Arguments   The object first, then what goes in, then where results are stored. Texts that go in
  *               are NUL-terminated UTF-8 unless a length goes with them.
  *   Ownership   "owns": the caller frees it with the function named. "borrows": it belongs to
@@ -177,7 +178,8 @@ typedef enum {
      */
     TOOLB_BAD_STRUCT_SIZE = 102,
     /*
-     An option, address or route that cannot be meant; the engine's error text says why.
+     An option, address or route that cannot be meant; toolb_engine_error says why, or where there is
+     no engine, toolb_last_error.
      */
     TOOLB_BAD_ARGUMENT = 103,
     /*
@@ -1455,6 +1457,16 @@ toolb_status toolb_response_clear(toolb_response *response);
  `buffer` has room for `capacity` bytes; `needed` may be written or is NULL.
  */
 toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
+
+/*
+ Writes a line to the log of this process, as the library writes its own errors: to standard error,
+ "toolb error: " and `text`, without ever waiting for whoever reads it. What would not fit one line is
+ escaped. Any thread.
+
+ # Safety
+ `text` is NUL-terminated or NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_log_error(const char *text);
 
 /*
  Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire

@@ -11,7 +11,7 @@ use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use toolb_core::config::parse_duration;
 
-pub(crate) use engine::{EngineArgs, Grace, Log, switch};
+pub(crate) use engine::{EngineArgs, Grace, Health, Log, switch};
 pub(crate) use values::workers;
 
 use values::{bus, folder, io_threads, port, positive, target};
@@ -105,6 +105,8 @@ pub(crate) struct Run {
     pub(crate) threads: Threads,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) health: Health,
 }
 
 /// Serve with programs that attach by themselves.
@@ -135,6 +137,8 @@ pub(crate) struct Work {
     pub(crate) processes: Processes,
     #[command(flatten)]
     pub(crate) grace: Grace,
+    #[command(flatten)]
+    pub(crate) health: Health,
     #[command(flatten)]
     pub(crate) log: Log,
 }

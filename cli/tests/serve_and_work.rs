@@ -60,7 +60,7 @@ fn an_engine_and_workers_find_each_other_and_end() {
     let mut early = TcpStream::connect(&address).unwrap();
     ask(&mut early, "/");
     let mut work = scene.work("echo:app", &["-w", "2"]);
-    work.wait_for("2 workers ready for the engine at");
+    work.wait_for("2 workers ready for an engine at");
     assert!(answer_of(early).starts_with("HTTP/1.1 200 OK\r\n"));
     serve.wait_for("requests go to 2 consumers now");
     work.signal("TERM");
@@ -127,13 +127,16 @@ fn work_that_ends_answers_what_it_has_begun() {
     let mut serve = scene.serve("0", &[]);
     let address = address(&serve.wait_for("serving on")).to_owned();
     let mut work = scene.work("echo:app", &[]);
+    // A worker that has not yet said that it is ready is ended without much ado.
+    work.wait_for("1 worker ready");
     let mut held = TcpStream::connect(&address).unwrap();
     ask(&mut held, "/hold");
     work.wait_for("holding");
     work.signal("TERM");
     work.wait_for("SIGTERM: finishing");
     fs::write(scene.folder.fifo(), "go on").unwrap();
-    assert!(answer_of(held).starts_with("HTTP/1.1 200 OK\r\n"));
+    let answer = answer_of(held);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert_eq!(work.finish().0.code(), Some(0));
     serve.stop();
 }

@@ -189,6 +189,23 @@ void a_consumer_that_stops_waits_for_its_tokens()
     EXPECT(starts(answer, "HTTP/1.1 200 ") && answer.find("a part") != std::string::npos);
 }
 
+// Whenever it is told to stop: before it begins, on its way to sleep, and when it sleeps.
+void a_consumer_stops_at_any_time()
+{
+    for (int round = 0; round < 100; ++round) {
+        Running running("");
+        auto consumer = running.engine.consumer();
+        EXPECT(consumer);
+        std::thread stopping([&] {
+            for (int turn = 0; turn < round; ++turn)
+                std::this_thread::yield();
+            consumer->stop();
+        });
+        EXPECT(consumer->run([](const Request &, Response &) {}));
+        stopping.join();
+    }
+}
+
 // Streams are sent back as they come, until their client has ended its side.
 void streams_are_served()
 {
@@ -445,6 +462,7 @@ int main()
     handlers_serve_on_both_sides_of_the_bus();
     a_mistake_in_a_route_is_kept();
     a_consumer_that_stops_waits_for_its_tokens();
+    a_consumer_stops_at_any_time();
     streams_are_served();
     streams_have_their_time();
     events_are_taken();

@@ -69,12 +69,13 @@ impl Loop {
                         generation,
                     } if conn.raw => self.time_out_stream(key, (lane, slot, generation)),
                     Place::Queued(_, until) if self.now >= *until => self.time_out_in_queue(key),
-                    Place::Lane { lane, .. }
-                        if exchange.writer.is_none() && self.now >= exchange.deadline =>
-                    {
-                        let lane = *lane;
+                    &Place::Lane {
+                        lane,
+                        slot,
+                        generation,
+                    } if exchange.writer.is_none() && self.now >= exchange.deadline => {
                         self.abandon(key);
-                        self.suspect(lane);
+                        self.note_overdue(lane, slot, generation);
                         self.stats().timed_out.add(1);
                         self.answer_simply(key, 504, "the application took too long\n", &[]);
                     }

@@ -322,7 +322,7 @@ impl Loop {
         while let Some((due, timer)) = self.deadlines.pop_due(self.now) {
             match timer {
                 Timer::Conn(key) => self.conn_deadline(key, due),
-                Timer::Lane(lane) => self.lane_deadline(lane),
+                Timer::Lane(lane) => self.look_at_turns(lane, due),
                 Timer::Accept => self.resume_accepting(),
                 Timer::Drain => self.drain_deadline(),
                 Timer::Stream(key) => self.stream_deadline(key, due),

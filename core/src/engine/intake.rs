@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use crate::bus::{Kind, flags};
-use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
+use crate::http::{BodyReader, BodyStep, Head, Reject, ResponseFacts, Version};
+use crate::log::access::Said;
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
@@ -133,9 +134,13 @@ impl Loop {
         if response_timeout > 0 {
             exchange.deadline = self.now + response_timeout;
         }
-        if shared.access.is_some() {
-            exchange.line =
-                request_line(head.method.of(input), head.target.of(input), head.version);
+        match shared.access {
+            Some(_) => take_down(&mut exchange.said, head, input),
+            None => {
+                let target = head.target.of(input);
+                let start = &target[..target.len().min(TARGET)];
+                exchange.said.set_line([head.method.of(input), start, b""]);
+            }
         }
         conn.body = BodyReader::new(head.framing, shared.config.limits.body);
         conn.exchange = Some(exchange);
@@ -430,12 +435,21 @@ impl Conn {
     }
 }
 
-fn request_line(method: &[u8], target: &[u8], version: Version) -> String {
-    let version = match version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
+/// Keeps what the access log repeats of a request.
+#[cold]
+fn take_down(said: &mut Said, head: &Head, input: &[u8]) {
+    let version: &[u8] = match head.version {
+        Version::Http10 => b"HTTP/1.0",
+        Version::Http11 => b"HTTP/1.1",
     };
-    let method = String::from_utf8_lossy(method);
-    let target = target.escape_ascii();
-    format!("{method} {target} {version}")
+    said.set_line([head.method.of(input), head.target.of(input), version]);
+    let field = |wanted: &[u8]| {
+        let mut fields = head.fields.iter();
+        let found = fields.find(|(name, _)| name.of(input).eq_ignore_ascii_case(wanted));
+        found.map_or(&b""[..], |(_, value)| value.of(input))
+    };
+    said.set_fields(field(b"referer"), field(b"user-agent"));
 }
+
+/// So much of a target is repeated in lines about a request.
+const TARGET: usize = 200;

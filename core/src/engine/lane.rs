@@ -11,6 +11,7 @@ use crate::dispatch::{LaneLimits, Pool};
 
 use super::file_desk::FileDesk;
 use super::files::Meeting;
+use super::stuck::Watch;
 
 /// No connection: the client has left, or has its answer, and only the slot is still held.
 pub(super) const NOBODY: u64 = u64::MAX;
@@ -39,6 +40,10 @@ pub struct LaneHandle {
     closed: Mutex<bool>,
     /// Loops that take its consumer for stalled.
     stalled_on: AtomicUsize,
+    /// Slots that were last seen held by exchanges nobody has waited for, for long.
+    pub(super) left: AtomicUsize,
+    /// Those last seen held by all others.
+    pub(super) live: AtomicUsize,
 }
 
 impl LaneHandle {
@@ -66,6 +71,8 @@ impl LaneHandle {
             tells_time: AtomicBool::new(false),
             closed: Mutex::new(false),
             stalled_on: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
         })
     }
 
@@ -112,6 +119,11 @@ impl LaneHandle {
         pool.close_lane(self.index);
     }
 
+    /// Whether it lets work in no more.
+    pub(super) fn is_closed(&self) -> bool {
+        *self.lock_closed()
+    }
+
     fn lock_closed(&self) -> MutexGuard<'_, bool> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -149,8 +161,10 @@ pub(super) struct LaneEnd {
     pub(super) held: usize,
     /// Where files and the records that speak of them wait for each other.
     pub(super) meeting: Meeting,
-    /// Since an exchange overran its deadline: the tick then, and when to look again.
-    pub(super) suspicion: Option<(u32, u64)>,
+    /// Whether its consumer still turns, as long as there is something to do for it.
+    pub(super) watch: Option<Watch>,
+    /// What was last added to the handle's `left` and `live`.
+    pub(super) reported: (usize, usize),
 }
 
 /// A slot in use by an exchange of this loop.
@@ -170,8 +184,31 @@ pub(super) struct Held {
     pub(super) recalled: bool,
     /// It stands in `body_waiters`, perhaps since an earlier use of the slot.
     pub(super) listed: bool,
+    /// It overran its deadline.
+    pub(super) overdue: bool,
+    /// So many looks of the watch have found it running for nobody.
+    pub(super) looks: u8,
     /// The connection, or `NOBODY`.
     pub(super) conn: u64,
+}
+
+impl Held {
+    /// The use of a slot that is just beginning.
+    pub(super) fn begin(generation: u32, listed: bool, conn: u64) -> Self {
+        Self {
+            generation,
+            in_use: true,
+            sent: false,
+            started: false,
+            ended: false,
+            done: false,
+            recalled: false,
+            listed,
+            overdue: false,
+            looks: 0,
+            conn,
+        }
+    }
 }
 
 /// A head that waits for room in the ring.
@@ -193,15 +230,8 @@ pub(super) struct Unstarted {
 impl LaneEnd {
     pub(super) fn new(handle: Arc<LaneHandle>, loop_index: u16) -> Self {
         let empty = Held {
-            generation: 0,
             in_use: false,
-            sent: false,
-            started: false,
-            ended: false,
-            done: false,
-            recalled: false,
-            listed: false,
-            conn: NOBODY,
+            ..Held::begin(0, false, NOBODY)
         };
         Self {
             ends: handle.lane.ends(loop_index),
@@ -221,7 +251,8 @@ impl LaneEnd {
             look_for_starts: false,
             held: 0,
             meeting: Meeting::default(),
-            suspicion: None,
+            watch: None,
+            reported: (0, 0),
         }
     }
 

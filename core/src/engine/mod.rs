@@ -31,6 +31,7 @@ mod serve_token;
 mod shared;
 mod slab;
 mod stream;
+mod stuck;
 mod timers;
 mod token;
 

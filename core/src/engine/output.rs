@@ -35,7 +35,11 @@ impl Loop {
         let extras = super::event_loop::extras(&self.date, &self.shared);
         simple_response(&mut conn.output, &facts, status, text, fields, &extras);
         exchange.status = status;
-        exchange.writer = Some(ResponseWriter::new(facts));
+        let mut writer = ResponseWriter::new(facts);
+        if !facts.head_request {
+            writer.appended(text.len() as u64);
+        }
+        exchange.writer = Some(writer);
         self.finish(key, !facts.keep_alive);
     }
 
@@ -192,6 +196,16 @@ impl Loop {
         }
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
+            if let Some(access) = self.shared.access.as_ref().filter(|_| !conn.raw) {
+                // The client has left before the end, or was cut off: 499 is what nginx calls it if
+                // there was no answer yet.
+                let status = match exchange.writer {
+                    Some(_) => exchange.status,
+                    None => 499,
+                };
+                let peer = conn.peer.take().map(|(host, _)| host);
+                access.push(exchange.entry(peer, status, self.now));
+            }
             self.spare(record);
         }
         let output = std::mem::take(&mut conn.output);

@@ -8,7 +8,7 @@ use crate::bus::{self, Kind};
 use crate::dispatch::{Admission, Reservation, Ticket, Work};
 
 use super::conn::Place;
-use super::event_loop::{Loop, Timer};
+use super::event_loop::Loop;
 use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::shared::ControlEvent;
 
@@ -127,17 +127,8 @@ impl Loop {
         exchange.received = 0;
         exchange.granted = window;
         let more_body = !exchange.body_done;
-        lane.slots[usize::from(slot)] = Held {
-            generation,
-            in_use: true,
-            sent: false,
-            started: false,
-            ended: false,
-            done: false,
-            recalled: false,
-            listed: lane.slots[usize::from(slot)].listed,
-            conn: key,
-        };
+        let held = &mut lane.slots[usize::from(slot)];
+        *held = Held::begin(generation, held.listed, key);
         lane.held += 1;
         lane.ends.slots.grant_response(slot, window);
         lane.unstarted.push_back(Unstarted {
@@ -150,6 +141,9 @@ impl Loop {
             slot,
             generation,
         });
+        if lane.watch.is_none() {
+            self.watch_turns(index);
+        }
         self.send_heads(index);
         if more_body {
             // It waits for this lane's grants from now on, not for those of one it was on before.
@@ -455,48 +449,5 @@ impl Loop {
             }
         }
         self.shared.pool.leave();
-    }
-
-    /// An exchange overran its deadline: from now on the consumer is watched for standing still.
-    pub(super) fn suspect(&mut self, index: u16) {
-        let grace = self.shared.config.timeouts.stuck_grace.as_nanos() as u64;
-        let until = self.now + grace;
-        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
-            return;
-        };
-        if lane.suspicion.is_none() && grace > 0 {
-            lane.suspicion = Some((lane.ends.slots.tick(), until));
-            // Whoever sleeps with nothing to do does not tick: ring, so that only one who cannot
-            // turn stands still.
-            lane.ends.notice.bump();
-            lane.touched = true;
-            self.deadlines.insert(until, Timer::Lane(index));
-        }
-    }
-
-    pub(super) fn lane_deadline(&mut self, index: u16) {
-        let Some(lane) = self
-            .lanes
-            .get_mut(usize::from(index))
-            .and_then(|l| l.as_deref_mut())
-        else {
-            return;
-        };
-        let Some((tick, until)) = lane.suspicion.filter(|(_, until)| *until <= self.now) else {
-            return;
-        };
-        lane.suspicion = None;
-        let overdue = lane
-            .slots
-            .iter()
-            .any(|held| held.in_use && held.conn == NOBODY);
-        if overdue && until <= self.now {
-            match lane.ends.slots.tick() == tick {
-                true => self.shared.tell(ControlEvent::Stuck {
-                    lane_id: lane.handle.id,
-                }),
-                false => self.suspect(index),
-            }
-        }
     }
 }

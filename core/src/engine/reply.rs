@@ -404,24 +404,20 @@ impl Loop {
         self.mark_dirty(key);
         self.spare(record);
         if !is_raw {
-            self.log_access(key, &exchange);
+            self.log_access(key, &mut exchange);
         }
         if exchange.collected.capacity() <= READ_SPARE && self.exchanges.len() < MAX_SPARES {
             self.exchanges.push(exchange);
         }
     }
 
-    fn log_access(&mut self, key: u64, exchange: &Exchange) {
+    fn log_access(&mut self, key: u64, exchange: &mut Exchange) {
         self.stats().count_response(exchange.status);
-        let Some(access) = &self.shared.access else {
-            return;
-        };
-        let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.clone());
-        let (host, port) = peer
-            .as_ref()
-            .map_or(("unix", 0), |(host, port)| (&**host, *port));
-        let elapsed = self.now.saturating_sub(exchange.begun_at);
-        access.push(host, port, &exchange.line, exchange.status, elapsed);
+        if let Some(access) = &self.shared.access {
+            let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.as_ref());
+            let peer = peer.map(|(host, _)| host.clone());
+            access.push(exchange.entry(peer, exchange.status, self.now));
+        }
     }
 
     /// Keeps a buffer for later use, unless it has grown large.

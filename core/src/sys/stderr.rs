@@ -9,10 +9,10 @@ use super::poll::poll;
 /// has stopped, holds nobody up: what it does not take is left out, and counted in a line of its own
 /// once it takes something again.
 ///
-/// What is no longer than 4 KiB is not mixed with what other processes write.
-pub fn write(text: &str) {
+/// What is no longer than 4 KiB is not mixed with what other processes write. `stamp` begins that line.
+pub fn write(stamp: &str, text: &str) {
     let missed = MISSED.swap(0, Ordering::Relaxed);
-    if missed > 0 && !put(note_of(missed).as_bytes()) {
+    if missed > 0 && !put(note_of(stamp, missed).as_bytes()) {
         MISSED.fetch_add(missed + 1, Ordering::Relaxed);
         return;
     }
@@ -21,8 +21,8 @@ pub fn write(text: &str) {
     }
 }
 
-fn note_of(missed: u64) -> String {
-    format!("toolb warning: {missed} lines of the log were left out, as nobody read it\n")
+fn note_of(stamp: &str, missed: u64) -> String {
+    format!("{stamp}toolb warning: {missed} lines of the log were left out, as nobody read it\n")
 }
 
 /// Writes, unless that would wait or raise SIGPIPE: then it is false. One call and no lock: who is

@@ -132,7 +132,7 @@ class Guest:
         loop.add_reader(worker.control_fd, self._on_control)
         self._bridge.attach(worker)
         worker.ready()
-        logger.info("attached to the engine at %s", self._bus)
+        self._tell(True)
         await self._parting.wait()
         if not self._gone:
             worker.leave()
@@ -157,8 +157,18 @@ class Guest:
 
     def _complain(self, why: str, before: str, level: int) -> str:
         if why != before:
-            logger.log(level, "%s - looking again until an engine is there", why)
+            self._tell(False, why, level)
         return why
+
+    def _tell(self, attached: bool, why: str = "", level: int = logging.INFO) -> None:
+        """Says whether there is an engine: to the supervisor, which speaks for all of its workers."""
+        if self._leash is not None:
+            self._leash.attached(attached, why)
+            level = level if level > logging.INFO else logging.DEBUG
+        if attached:
+            logger.log(level, "attached to the engine at %s", self._bus)
+        else:
+            logger.log(level, "%s - looking again until an engine is there", why)
 
     def _end(self) -> None:
         self._stop.set()
@@ -182,7 +192,7 @@ class Guest:
     def _on_word(self, word: str) -> None:
         self._take(word)
         if word == "hang-up":
-            logger.warning("the engine at %s has gone", self._bus)
+            self._tell(False, "the engine has gone")
 
     def _on_leash(self) -> None:
         assert self._leash is not None

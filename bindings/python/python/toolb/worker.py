@@ -6,12 +6,14 @@ bus socket is named in TOOLB_BUS.
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 
 from ._app import AppError
 from ._control import hear
@@ -40,6 +42,8 @@ The supervisor says `drain` when nothing is in flight, or when little is left of
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a worker and returns its exit code."""
     args = _parse(argv)
+    # Who stands still gets SIGABRT and prints where, even if it holds the interpreter's lock.
+    faulthandler.enable()
     _log_to_stderr(args.log_level)
     bus = os.environ.pop("TOOLB_BUS", "")
     supervisor = os.environ.pop("TOOLB_SUPERVISOR", "")
@@ -188,11 +192,21 @@ def _report(text: str, error: BaseException | None) -> None:
 def _log_to_stderr(level: str) -> None:
     """Sends what this package logs to stderr, whatever the application does with the root logger."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s"))
+    # As the engine has it: the time in front unless a person reads it at a terminal.
+    stamp = "" if sys.stderr.isatty() else "%(asctime)s "
+    handler.setFormatter(_Formatter(stamp + "[%(process)d] %(levelname)s %(message)s"))
     package = logging.getLogger("toolb")
     package.addHandler(handler)
     package.propagate = False
     package.setLevel({"trace": logging.DEBUG}.get(level, level.upper()))
+
+
+class _Formatter(logging.Formatter):
+    """With times of RFC 3339."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        time = datetime.fromtimestamp(record.created).astimezone()
+        return time.isoformat(timespec="milliseconds")
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

@@ -248,6 +248,12 @@ impl PyLeash {
         self.0.fail(reason, permanent);
     }
 
+    /// It is with an engine, or not, and why.
+    #[pyo3(signature = (attached, why = ""))]
+    fn attached(&self, attached: bool, why: &str) {
+        self.0.attached(attached, why);
+    }
+
     /// The next word of the supervisor, as `Worker.control` has it.
     fn word(&self) -> Option<(&'static str, String)> {
         word(self.0.word())
