@@ -4,8 +4,9 @@
  * Conventions
  *   Names       toolb_ for functions and types, TOOLB_ for constants.
  *   Errors      Functions return a toolb_status; TOOLB_OK is 0. toolb_status_text explains a status,
- *               toolb_engine_error tells what went wrong with an engine. NULL where an object is
- *               needed is answered by TOOLB_NULL_ARGUMENT, never by a crash.
+ *               toolb_engine_error tells what went wrong with an engine, toolb_last_error with
+ *               anything else. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
+ *               never by a crash.
  *   Arguments   The object first, then what goes in, then where results are stored. Texts that go in
  *               are NUL-terminated UTF-8 unless a length goes with them.
  *   Ownership   "owns": the caller frees it with the function named. "borrows": it belongs to
@@ -99,6 +100,13 @@
 #define TOOLB_EVENT_STREAM_DATA 9
 
 /*
+ Nothing has come on a stream for as long as toolb_exchange_want or `timeout_stream_idle_ms` of the
+ engine allows: a program that knows no better says goodbye, and toolb_exchange_end and _done. What
+ is not ended waits again, for the engine's time.
+ */
+#define TOOLB_EVENT_STREAM_TIMEOUT 10
+
+/*
  A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
  TOOLB_EVENT_STREAM_DATA: the last one of its stream.
  */
@@ -170,7 +178,8 @@ typedef enum {
      */
     TOOLB_BAD_STRUCT_SIZE = 102,
     /*
-     An option, address or route that cannot be meant; the engine's error text says why.
+     An option, address or route that cannot be meant; toolb_engine_error says why, or where there is
+     no engine, toolb_last_error.
      */
     TOOLB_BAD_ARGUMENT = 103,
     /*
@@ -277,8 +286,8 @@ typedef struct toolb_consumer toolb_consumer;
 typedef struct toolb_engine toolb_engine;
 
 /*
- A request. An inline handler has it for the time of its call; one that a consumer got with an
- event lives until its exchange is over. All slices taken from it end with it.
+ A request. A handler has it for the time of its call; one that a consumer got with an event lives
+ until its exchange is over. All slices taken from it end with it.
  */
 typedef struct toolb_request toolb_request;
 
@@ -291,11 +300,13 @@ typedef struct toolb_response toolb_response;
 /*
  The right and the duty to answer one request later, from any thread.
 
- Made by toolb_response_later; ended by exactly one of toolb_token_end, toolb_token_answer and
+ Made by toolb_response_later, for a handler that an engine runs as for one of toolb_consumer_run;
+ ended by exactly one of toolb_token_end, toolb_token_answer and
  toolb_token_abort, which consume it: no other function may be called with it then, nor run at
  that time. Until then each function may be called by any thread, several at a time, too. Once
  nobody waits for the answer any more (the client has left, the time for the response is over, the
- engine has stopped or was freed) they all return TOOLB_GONE; the token still has to be ended.
+ engine has stopped or was freed, toolb_consumer_run has returned) they all return TOOLB_GONE; the
+ token still has to be ended.
  */
 typedef struct toolb_token toolb_token;
 
@@ -398,10 +409,41 @@ typedef struct {
  token by toolb_response_later and returns TOOLB_LATER. Any other number closes the connection,
  too; a token and another number than TOOLB_LATER, or the other way round, is answered by a 500.
 
- It is called on the loop thread of the request's connection: calls on different loops overlap,
- and as long as it runs every other connection of its loop waits. It must not throw or longjmp.
+ An engine calls it on the loop thread of the request's connection: calls on different loops overlap,
+ and as long as it runs every other connection of its loop waits. A consumer calls it on the thread
+ of toolb_consumer_run. It must not throw or longjmp.
  */
 typedef int (*toolb_handler)(void *user_data, const toolb_request *request, toolb_response *response);
+
+/*
+ A route with all it can have. Set `struct_size` first.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_route)`.
+     */
+    size_t struct_size;
+    /*
+     Answers the requests.
+     */
+    toolb_handler handler;
+    /*
+     For the functions of this route. Borrowed until the engine or consumer is freed; an engine uses
+     it from all loop threads at once.
+     */
+    void *user_data;
+    /*
+     Makes what this route keeps on the loop number `loop_index`, for toolb_request_state. Called once
+     on each loop's thread before its first request; it may start timers and watch descriptors.
+     NULL: it keeps nothing. For consumers see toolb_consumer_add_route.
+     */
+    void *(*make_state)(void *user_data, uint32_t loop_index);
+    /*
+     Ends what `make_state` made, unless that was NULL: called once on the same thread when the
+     loop ends, after every callback. NULL: nothing is to be ended.
+     */
+    void (*drop_state)(void *state);
+} toolb_route;
 
 /*
  Settings of an engine; 0 leaves a setting at its default. Set `struct_size` first.
@@ -506,45 +548,20 @@ typedef struct {
      */
     uint32_t callback_budget_ms;
     /*
-     The Server field of responses; NULL for "toolb", "" for none. Copied.
-     */
-    const char *server;
-    /*
      Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
      default.
      */
     uint32_t limit_streams;
+    /*
+     Milliseconds without an event of a raw connection with a consumer that did not say how long to
+     wait (TOOLB_EVENT_STREAM_TIMEOUT); 60000 by default. TOOLB_OFF: no limit.
+     */
+    uint32_t timeout_stream_idle_ms;
+    /*
+     The Server field of responses; NULL for "toolb", "" for none. Copied.
+     */
+    const char *server;
 } toolb_options;
-
-/*
- A route with all it can have. Set `struct_size` first.
- */
-typedef struct {
-    /*
-     `sizeof(toolb_route)`.
-     */
-    size_t struct_size;
-    /*
-     Answers the requests.
-     */
-    toolb_handler handler;
-    /*
-     For the functions of this route. Borrowed until the engine is freed and used from all loop
-     threads at once.
-     */
-    void *user_data;
-    /*
-     Makes what this route keeps on the loop number `loop_index`, for toolb_request_state. Called once
-     on each loop's thread before its first request; it may start timers and watch descriptors.
-     NULL: it keeps nothing.
-     */
-    void *(*make_state)(void *user_data, uint32_t loop_index);
-    /*
-     Ends what `make_state` made, unless that was NULL: called once on the same thread when the
-     loop ends, after every callback. NULL: nothing is to be ended.
-     */
-    void (*drop_state)(void *state);
-} toolb_route;
 
 /*
  A function that is kept, with its `user` pointer.
@@ -555,85 +572,6 @@ typedef void (*toolb_callback)(void *user);
  What is called when a watched descriptor is ready for `events`.
  */
 typedef void (*toolb_watch_callback)(void *user, int fd, uint32_t events);
-
-/*
- What an engine has counted since its start, summed over its loops. Set `struct_size` before each
- call; fields are only ever added at the end.
- */
-typedef struct {
-    /*
-     `sizeof(toolb_stats)`.
-     */
-    size_t struct_size;
-    /*
-     Connections accepted.
-     */
-    uint64_t accepted;
-    /*
-     Connections open now.
-     */
-    uint64_t connections_active;
-    /*
-     Requests whose head was read.
-     */
-    uint64_t requests;
-    /*
-     Responses with a status of 200 to 299.
-     */
-    uint64_t responses_2xx;
-    /*
-     Responses with a status of 300 to 399.
-     */
-    uint64_t responses_3xx;
-    /*
-     Responses with a status of 400 to 499.
-     */
-    uint64_t responses_4xx;
-    /*
-     Responses with a status of 500 to 599.
-     */
-    uint64_t responses_5xx;
-    /*
-     Requests answered 504.
-     */
-    uint64_t timed_out;
-    /*
-     Requests answered 503 as the queue was full or the limit reached.
-     */
-    uint64_t overloaded;
-    /*
-     Requests answered 503 as they waited too long for a consumer.
-     */
-    uint64_t queue_timeouts;
-    /*
-     Requests answered 502 as their consumer died.
-     */
-    uint64_t worker_died;
-    /*
-     Bytes read from clients.
-     */
-    uint64_t bytes_in;
-    /*
-     Bytes sent to clients.
-     */
-    uint64_t bytes_out;
-    /*
-     Raw connections accepted for services.
-     */
-    uint64_t streams_accepted;
-    /*
-     Raw connections that services have made.
-     */
-    uint64_t streams_connected;
-    /*
-     Raw connections open now.
-     */
-    uint64_t streams_active;
-    /*
-     Callbacks of stream services that ran for too long.
-     */
-    uint64_t stream_overruns;
-} toolb_stats;
 
 /*
  The name of a raw connection: never 0 and never used again, so that a function that is given the
@@ -735,6 +673,85 @@ typedef struct {
      */
     toolb_loop_callback on_drain;
 } toolb_service;
+
+/*
+ What an engine has counted since its start, summed over its loops. Set `struct_size` before each
+ call; fields are only ever added at the end.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_stats)`.
+     */
+    size_t struct_size;
+    /*
+     Connections accepted.
+     */
+    uint64_t accepted;
+    /*
+     Connections open now.
+     */
+    uint64_t connections_active;
+    /*
+     Requests whose head was read.
+     */
+    uint64_t requests;
+    /*
+     Responses with a status of 200 to 299.
+     */
+    uint64_t responses_2xx;
+    /*
+     Responses with a status of 300 to 399.
+     */
+    uint64_t responses_3xx;
+    /*
+     Responses with a status of 400 to 499.
+     */
+    uint64_t responses_4xx;
+    /*
+     Responses with a status of 500 to 599.
+     */
+    uint64_t responses_5xx;
+    /*
+     Requests answered 504.
+     */
+    uint64_t timed_out;
+    /*
+     Requests answered 503 as the queue was full or the limit reached.
+     */
+    uint64_t overloaded;
+    /*
+     Requests answered 503 as they waited too long for a consumer.
+     */
+    uint64_t queue_timeouts;
+    /*
+     Requests answered 502 as their consumer died.
+     */
+    uint64_t worker_died;
+    /*
+     Bytes read from clients.
+     */
+    uint64_t bytes_in;
+    /*
+     Bytes sent to clients.
+     */
+    uint64_t bytes_out;
+    /*
+     Raw connections accepted for services.
+     */
+    uint64_t streams_accepted;
+    /*
+     Raw connections that services have made.
+     */
+    uint64_t streams_connected;
+    /*
+     Raw connections open now.
+     */
+    uint64_t streams_active;
+    /*
+     Callbacks of stream services that ran for too long.
+     */
+    uint64_t stream_overruns;
+} toolb_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -919,30 +936,6 @@ toolb_status toolb_consumer_wait(toolb_consumer *consumer, int32_t timeout_ms);
 toolb_status toolb_consumer_flush(toolb_consumer *consumer);
 
 /*
- Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
- is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
- handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
- a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
- toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
- TOOLB_BAD_STATE if the consumer was attached with `streams`.
-
- # Safety
- `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
- answered by TOOLB_NULL_ARGUMENT.
- */
-toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
-
-/*
- Makes toolb_consumer_run return once it has answered what it has begun; the rest goes to other
- consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
- times, and from signal handlers.
-
- # Safety
- `consumer` is a live consumer or NULL.
- */
-toolb_status toolb_consumer_stop(toolb_consumer *consumer);
-
-/*
  Asks the engine for no more requests: finish what there is; when all is done,
  TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
 
@@ -1112,6 +1105,97 @@ toolb_status toolb_exchange_set_user_data(toolb_consumer *consumer,
                                           void *user_data);
 
 /*
+ Adds a route to a consumer, for toolb_consumer_run: methods, patterns, parameters and what is
+ answered where none matches are as for toolb_engine_route, so that a handler serves behind the bus
+ as it does in the engine. The texts are copied; `user_data` is borrowed until the consumer is freed.
+ TOOLB_BAD_ARGUMENT for a method or pattern that cannot be meant: toolb_last_error says why.
+
+ # Safety
+ `consumer` is a live consumer; the texts are NUL-terminated; `handler` is a function of that type.
+ Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_route(toolb_consumer *consumer,
+                                  const char *method,
+                                  const char *pattern,
+                                  toolb_handler handler,
+                                  void *user_data);
+
+/*
+ Adds a route as toolb_consumer_route does, with all that a route can have. Its `make_state` is
+ called with 0 when toolb_consumer_run begins, and its `drop_state` before that returns, on the same
+ thread; there is no loop, and so there are no timers and watches. The struct is copied.
+
+ # Safety
+ `consumer` is a live consumer; the texts are NUL-terminated; `route` points to a toolb_route of the
+ size it says. Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_consumer_add_route(toolb_consumer *consumer,
+                                      const char *method,
+                                      const char *pattern,
+                                      const toolb_route *route);
+
+/*
+ Serves by the routes of toolb_consumer_route, one request at a time and with its whole body, until
+ the engine drains and all is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has
+ gone (TOOLB_HANG_UP). What no route matches is answered by `handler`, which gets `user_data`; or if
+ that is NULL by a 404, 405 or 400, as the engine does it. TOOLB_NULL_ARGUMENT if there is neither.
+
+ Handlers are those of the engine's routes, and see and answer requests in the same way, tokens
+ included; but they run on this thread, and may block: then all that this consumer has to say waits,
+ answers by token, too. Calls toolb_consumer_ready. For several threads, run a consumer on each.
+ Streams come as events only: TOOLB_BAD_STATE if the consumer was attached with `streams`.
+
+ Tokens that are still out when it returns are of no use any more, as when an engine ends.
+
+ # Safety
+ `consumer` is a live consumer, which NULL is answered for by TOOLB_NULL_ARGUMENT; `handler` is a
+ function of that type or NULL.
+ */
+toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
+
+/*
+ Makes toolb_consumer_run return once all that it has begun is answered, by token, too; the rest goes
+ to other consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
+ times, and from signal handlers.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_consumer_stop(toolb_consumer *consumer);
+
+/*
+ Arms one next event of a stream: TOOLB_EVENT_STREAM_DATA when something comes or its client ends
+ its side, or TOOLB_EVENT_STREAM_TIMEOUT when neither has come after `timeout_ms` (0: the engine's
+ `timeout_stream_idle_ms`; TOOLB_NO_TIMEOUT: never). The last call counts, and no timeout of an
+ earlier one comes after it.
+
+ Without it data comes as it comes, under the engine's time, which begins anew with every event and
+ with every byte that the client takes. The engine keeps the time, so a program that blocks in
+ toolb_consumer_wait is woken by it. TOOLB_GONE: the client has gone. TOOLB_BAD_STATE: it is a
+ request, it was ended, or the engine is too old to keep the time.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_want(toolb_consumer *consumer, uint64_t exchange, uint32_t timeout_ms);
+
+/*
+ As toolb_exchange_want, but TOOLB_EVENT_STREAM_DATA comes when at least `least` bytes are there that
+ came with no event before, all in one `data`, or the client has ended its side: what a protocol with
+ lengths wants. Parts of a message, however it was cut on its way, neither come nor put the timeout
+ off; after a TOOLB_EVENT_STREAM_TIMEOUT they do, unless the program wants something else.
+ TOOLB_BAD_ARGUMENT above the engine's `request_window` (64 KiB by default). Fewer bytes come if there
+ is no room for so many beside those that toolb_exchange_pause holds back.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_want_bytes(toolb_consumer *consumer,
+                                       uint64_t exchange,
+                                       size_t least,
+                                       uint32_t timeout_ms);
+
+/*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
  caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
  which.
@@ -1269,7 +1353,7 @@ toolb_slice toolb_request_body(const toolb_request *request);
 /*
  Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
  the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
- requests that came over the bus, which have no routes.
+ requests that came as events, which have no routes.
 
  # Safety
  `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
@@ -1287,8 +1371,40 @@ toolb_status toolb_request_param(const toolb_request *request, const char *name,
 toolb_status toolb_request_field(const toolb_request *request, const char *name, toolb_slice *out);
 
 /*
- What the `make_state` of the request's route made for this loop; NULL if there is none, and for
- requests that came over the bus.
+ How many fields the request has.
+
+ # Safety
+ `request` is one that lives, or NULL.
+ */
+size_t toolb_request_field_count(const toolb_request *request);
+
+/*
+ Stores in `name` and `value`, each of which may be NULL, the field number `index`, counted from 0 in
+ the order they came; one that was sent several times is there as often. Names are as sent, over the
+ bus in lower case. TOOLB_NOT_FOUND if there are not so many. Both borrow from `request`.
+
+ # Safety
+ `request` is one that lives, or NULL, which is answered by TOOLB_NULL_ARGUMENT; `name` and `value`
+ may be written or are NULL.
+ */
+toolb_status toolb_request_field_at(const toolb_request *request,
+                                    size_t index,
+                                    toolb_slice *name,
+                                    toolb_slice *value);
+
+/*
+ The address of the client, such as "127.0.0.1" or "::1", and in `port`, if not NULL, its port. Empty
+ and 0 for clients of a Unix socket. Borrows from `request`.
+
+ # Safety
+ `request` is one that lives, or NULL; `port` may be written or is NULL.
+ */
+toolb_slice toolb_request_peer(const toolb_request *request,
+                               uint16_t *port);
+
+/*
+ What the `make_state` of the request's route made for this loop, or for this consumer; NULL if there
+ is none, and for requests that came as events.
 
  # Safety
  `request` is one that lives, or NULL.
@@ -1341,6 +1457,16 @@ toolb_status toolb_response_clear(toolb_response *response);
  `buffer` has room for `capacity` bytes; `needed` may be written or is NULL.
  */
 toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
+
+/*
+ Writes a line to the log of this process, as the library writes its own errors: to standard error,
+ "toolb error: " and `text`, without ever waiting for whoever reads it. What would not fit one line is
+ escaped. Any thread.
+
+ # Safety
+ `text` is NUL-terminated or NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_log_error(const char *text);
 
 /*
  Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire
@@ -1401,20 +1527,6 @@ toolb_status toolb_watch(int fd,
 toolb_status toolb_unwatch(uint64_t id);
 
 /*
- Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
- end. Any thread.
-
- # Safety
- `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
- */
-toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
-
-/*
- A line of text for a status; never NULL, never freed. Any thread, any time.
- */
-const char *toolb_status_text(uint32_t status);
-
-/*
  Adds a service for raw connections that come to a host name or address and a port (0: a free one
  is picked, see toolb_engine_address: services come after what toolb_engine_listen added, as
  "tcp://127.0.0.1:9000"). With `host` NULL it has no address and lives on connections that it makes.
@@ -1443,6 +1555,20 @@ toolb_status toolb_engine_service_unix(toolb_engine *engine,
                                        uint32_t mode,
                                        const toolb_service *service,
                                        void *user_data);
+
+/*
+ Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
+ end. Any thread.
+
+ # Safety
+ `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
+ */
+toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
+
+/*
+ A line of text for a status; never NULL, never freed. Any thread, any time.
+ */
+const char *toolb_status_text(uint32_t status);
 
 /*
  Arms one next event of a stream: on_receive when at least one byte is unread (be it an old one:
@@ -1574,7 +1700,7 @@ toolb_status toolb_stream_peer(toolb_stream stream, char *buffer, size_t capacit
  Gives the right to answer away, with the status, the fields and the body that were written so
  far, and stores it in `out`; the handler then returns TOOLB_LATER. The caller owns the token.
  What is written to `response` afterwards is lost. TOOLB_BAD_STATE if there has been a token for
- this request before, and in a consumer, whose handlers answer at once.
+ this request before.
 
  # Safety
  `response` is what the handler was called with, during that call; `out` may be written. Each may
@@ -1604,14 +1730,16 @@ toolb_status toolb_token_field(toolb_token *token, const char *name, const char 
  Sends the head of the answer, if it has not been sent, and `len` bytes of its body; they are
  copied. Without a Content-Length among the fields the body is sent in chunks.
 
- Of one answer at most the option `response_window` may wait for the client to take it. What does
- not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
+ Of one answer at most the option `response_window` (of a consumer's answer: 128 KiB, besides what
+ is on its way to the engine) may wait for the client to take it. What does not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
  toolb_token_on_writable, and write again. Any thread.
 
  # Safety
  `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
  */
-toolb_status toolb_token_write(toolb_token *token, const char *data, size_t len);
+toolb_status toolb_token_write(toolb_token *token,
+                               const char *data,
+                               size_t len);
 
 /*
  Completes the answer. Consumes `token`, also where it returns TOOLB_GONE. After TOOLB_OK the
@@ -1643,8 +1771,8 @@ toolb_status toolb_token_answer(toolb_token *token, const char *data, size_t len
 toolb_status toolb_token_abort(toolb_token *token);
 
 /*
- Has `call` called once, on the loop of the request, when nobody waits for the answer any more. It
- replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
+ Has `call` called once, on the loop of the request or by the toolb_consumer_run that it came to, when
+ nobody waits for the answer any more. It replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
  set in the handler nothing can be missed.
 
  `user` is given away: `drop`, if not NULL, is called for it exactly once, on whichever thread,
@@ -1653,7 +1781,7 @@ toolb_status toolb_token_abort(toolb_token *token);
 
  # Safety
  `token` is a token that has not been ended, or NULL; `call` and `drop` are functions of that type
- or NULL, and `user` may be used on the loop's thread.
+ or NULL, and `user` may be used on that thread.
  */
 toolb_status toolb_token_on_cancel(toolb_token *token,
                                    toolb_callback call,
@@ -1661,8 +1789,8 @@ toolb_status toolb_token_on_cancel(toolb_token *token,
                                    toolb_callback drop);
 
 /*
- Has `call` called on the loop of the request when there is room again, once after each write that
- was answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
+ Has `call` called on the same thread when there is room again, once after each write that was
+ answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
  another thread ends the token. `user` and `drop` as for toolb_token_on_cancel. Any thread.
 
  # Safety
@@ -1676,7 +1804,7 @@ toolb_status toolb_token_on_writable(toolb_token *token,
 /*
  Waits until what was refused by TOOLB_FULL would be taken; at most `timeout_ms` milliseconds, -1
  for as long as it takes. TOOLB_TIMEOUT if the time is over. TOOLB_BAD_STATE in a callback on a
- loop, which may not wait. Any other thread.
+ loop and in what toolb_consumer_run calls, which would wait for themselves. Any other thread.
 
  # Safety
  `token` is a token that nobody ends meanwhile, or NULL.

@@ -5,11 +5,13 @@ mod engine;
 mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use toolb_core::config::parse_duration;
 
-pub(crate) use engine::{EngineArgs, Grace, Log, switch};
+pub(crate) use engine::{EngineArgs, Grace, Health, Log, switch};
 pub(crate) use values::workers;
 
 use values::{bus, folder, io_threads, port, positive, target};
@@ -103,6 +105,8 @@ pub(crate) struct Run {
     pub(crate) threads: Threads,
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
+    #[command(flatten)]
+    pub(crate) health: Health,
 }
 
 /// Serve with programs that attach by themselves.
@@ -133,6 +137,8 @@ pub(crate) struct Work {
     pub(crate) processes: Processes,
     #[command(flatten)]
     pub(crate) grace: Grace,
+    #[command(flatten)]
+    pub(crate) health: Health,
     #[command(flatten)]
     pub(crate) log: Log,
 }
@@ -203,6 +209,15 @@ pub(crate) struct StreamPool {
         value_parser = positive
     )]
     pub(crate) limit_streams: usize,
+    /// Without a byte of a raw connection, until its consumer is told; 0: no limit
+    #[arg(
+        long,
+        env = "TOOLB_TIMEOUT_STREAM_IDLE",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = parse_duration
+    )]
+    pub(crate) timeout_stream_idle: Duration,
 }
 
 #[derive(Args, Debug)]

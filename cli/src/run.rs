@@ -29,7 +29,9 @@ fn options(args: &Run, matches: &ArgMatches, worker: &WorkerCommand) -> Result<R
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let loops = args.threads.io_threads;
     let loops = loops.unwrap_or_else(|| EngineConfig::default_loops(count, cores));
-    let engine = engine_config(&args.engine, loops, io::stdout().is_terminal());
+    let mut engine = engine_config(&args.engine, loops, io::stdout().is_terminal());
+    engine.timeouts.stuck_grace = args.health.timeout_worker_healthcheck;
+    engine.stuck_if_busy = true;
     engine.validate().map_err(|error| format!("--{error}"))?;
     let listeners = vec![listener(&args.engine, matches)?];
     let command = command(&args.app, &args.engine.log, worker);
@@ -51,7 +53,7 @@ fn tell(event: &Event, target: &str) {
             }
             log::say(&text);
         }
-        event => log::write(event.level(), format_args!("{event}")),
+        event => event.log(),
     }
 }
 

@@ -23,9 +23,8 @@ pub(crate) fn work(args: &Work, worker: &WorkerCommand) -> Result<i32, String> {
         command: command(&args.app, &args.log, worker),
         start_timeout: Duration::from_secs(600),
         graceful_shutdown: args.grace.timeout_graceful_shutdown,
+        stuck_grace: args.health.timeout_worker_healthcheck,
     };
-    let outcome = server::work(options, |event| {
-        log::write(event.level(), format_args!("{event}"));
-    });
+    let outcome = server::work(options, |event| event.log());
     Ok(outcome.exit_code())
 }

@@ -60,7 +60,7 @@ fn an_engine_and_workers_find_each_other_and_end() {
     let mut early = TcpStream::connect(&address).unwrap();
     ask(&mut early, "/");
     let mut work = scene.work("echo:app", &["-w", "2"]);
-    work.wait_for("2 workers ready for the engine at");
+    work.wait_for("2 workers ready for an engine at");
     assert!(answer_of(early).starts_with("HTTP/1.1 200 OK\r\n"));
     serve.wait_for("requests go to 2 consumers now");
     work.signal("TERM");
@@ -96,14 +96,11 @@ fn workers_outlive_the_engine_and_serve_the_next_one() {
     known.dedup();
     assert!(known.len() <= 2, "a worker was started anew: {known:?}");
     // A graceful end is no reason for them to end either.
-    second.signal("TERM");
-    assert_eq!(second.finish().0.code(), Some(0));
+    second.stop();
     let mut third = scene.serve(port, &[]);
     third.wait_for("requests go to 2 consumers now");
-    work.signal("TERM");
-    assert_eq!(work.finish().0.code(), Some(0));
-    third.signal("TERM");
-    assert_eq!(third.finish().0.code(), Some(0));
+    work.stop();
+    third.stop();
     assert_eq!(scene.left(), 0);
 }
 
@@ -119,32 +116,29 @@ fn a_worker_that_dies_is_replaced_and_its_requests_are_settled() {
     assert!(line.contains("was ended by SIGKILL"), "{line}");
     serve.wait_for("is gone; requests wait for another consumer");
     assert_ne!(pid(&address), first);
-    work.signal("TERM");
-    assert_eq!(work.finish().0.code(), Some(0));
-    serve.signal("TERM");
-    assert_eq!(serve.finish().0.code(), Some(0));
+    work.stop();
+    serve.stop();
 }
 
 #[test]
 fn work_that_ends_answers_what_it_has_begun() {
     let scene = Scene::new();
-    let made = std::process::Command::new("mkfifo")
-        .arg(scene.folder.fifo())
-        .status();
-    assert!(made.unwrap().success());
+    scene.folder.make_fifo();
     let mut serve = scene.serve("0", &[]);
     let address = address(&serve.wait_for("serving on")).to_owned();
     let mut work = scene.work("echo:app", &[]);
+    // A worker that has not yet said that it is ready is ended without much ado.
+    work.wait_for("1 worker ready");
     let mut held = TcpStream::connect(&address).unwrap();
     ask(&mut held, "/hold");
     work.wait_for("holding");
     work.signal("TERM");
     work.wait_for("SIGTERM: finishing");
     fs::write(scene.folder.fifo(), "go on").unwrap();
-    assert!(answer_of(held).starts_with("HTTP/1.1 200 OK\r\n"));
+    let answer = answer_of(held);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     assert_eq!(work.finish().0.code(), Some(0));
-    serve.signal("TERM");
-    assert_eq!(serve.finish().0.code(), Some(0));
+    serve.stop();
 }
 
 #[test]
@@ -173,8 +167,7 @@ fn a_second_engine_on_the_bus_is_refused_with_one_line() {
         "{output}"
     );
     assert!(output.contains("--bus"), "{output}");
-    first.signal("TERM");
-    assert_eq!(first.finish().0.code(), Some(0));
+    first.stop();
     assert_eq!(scene.left(), 0);
 }
 
@@ -193,11 +186,9 @@ fn the_default_bus_is_in_the_folder_of_the_session() {
     assert!(scene.folder.0.join("toolb/bus").exists());
     let work = start(&["work", "echo:app"]);
     pid(&address);
-    serve.signal("TERM");
-    assert_eq!(serve.finish().0.code(), Some(0));
+    serve.stop();
     assert_eq!(scene.left(), 0, "the folder is gone, too");
-    work.signal("TERM");
-    assert_eq!(work.finish().0.code(), Some(0));
+    work.stop();
 }
 
 #[test]
@@ -244,8 +235,7 @@ fn workers_do_not_outlive_a_killed_supervisor() {
     // Standard error ends when the last of them has gone.
     work.finish();
     serve.wait_for("requests wait for another consumer");
-    serve.signal("TERM");
-    assert_eq!(serve.finish().0.code(), Some(0));
+    serve.stop();
 }
 
 /// Not a test: what `toolb work` starts as a worker.

@@ -53,12 +53,9 @@ fn a_client_that_reads_by_fits_and_starts_gets_everything() {
 
 #[test]
 fn the_end_of_a_long_response_is_not_cut_as_if_the_connection_were_idle() {
-    let server = Server::start(EngineConfig {
-        timeouts: Timeouts {
-            keep_alive: Duration::from_millis(20),
-            ..Timeouts::default()
-        },
-        ..EngineConfig::default()
+    let server = Server::with_timeouts(Timeouts {
+        keep_alive: Duration::from_millis(20),
+        ..Timeouts::default()
     });
     let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
     // Sizes around what the socket's buffers and the window take, so that some wait in the engine.
@@ -124,12 +121,9 @@ fn a_client_that_asks_and_does_not_read_is_not_served_ahead() {
 
 #[test]
 fn without_keep_alive_every_response_closes() {
-    let server = Server::start(EngineConfig {
-        timeouts: Timeouts {
-            keep_alive: Duration::ZERO,
-            ..Timeouts::default()
-        },
-        ..EngineConfig::default()
+    let server = Server::with_timeouts(Timeouts {
+        keep_alive: Duration::ZERO,
+        ..Timeouts::default()
     });
     let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
     let mut stream = server.connect();
@@ -281,13 +275,10 @@ impl Handle for Hasty {
 
 #[test]
 fn a_connection_is_idle_once_the_rest_of_a_body_has_come() {
-    let server = Server::start(EngineConfig {
-        timeouts: Timeouts {
-            keep_alive: Duration::from_millis(50),
-            request_body: Duration::from_secs(3600),
-            ..Timeouts::default()
-        },
-        ..EngineConfig::default()
+    let server = Server::with_timeouts(Timeouts {
+        keep_alive: Duration::from_millis(50),
+        request_body: Duration::from_secs(3600),
+        ..Timeouts::default()
     });
     let mut worker = server.attach(ConsumerOptions::default(), Hasty);
     let mut stream = server.connect();
@@ -304,13 +295,10 @@ fn a_connection_is_idle_once_the_rest_of_a_body_has_come() {
 
 #[test]
 fn a_line_end_after_a_body_begins_no_request() {
-    let server = Server::start(EngineConfig {
-        timeouts: Timeouts {
-            keep_alive: Duration::from_millis(50),
-            request_header: Duration::from_millis(50),
-            ..Timeouts::default()
-        },
-        ..EngineConfig::default()
+    let server = Server::with_timeouts(Timeouts {
+        keep_alive: Duration::from_millis(50),
+        request_header: Duration::from_millis(50),
+        ..Timeouts::default()
     });
     let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
     let post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab\r\n";
@@ -330,12 +318,9 @@ fn a_line_end_after_a_body_begins_no_request() {
 
 #[test]
 fn line_ends_keep_no_connection_alive() {
-    let server = Server::start(EngineConfig {
-        timeouts: Timeouts {
-            keep_alive: Duration::from_millis(50),
-            ..Timeouts::default()
-        },
-        ..EngineConfig::default()
+    let server = Server::with_timeouts(Timeouts {
+        keep_alive: Duration::from_millis(50),
+        ..Timeouts::default()
     });
     let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
     let mut stream = server.connect();
@@ -353,13 +338,10 @@ fn line_ends_keep_no_connection_alive() {
 #[test]
 fn the_rest_of_a_body_is_held_to_the_pace_of_bodies() {
     const LENGTH: usize = 20_000;
-    let server = Server::start(EngineConfig {
-        timeouts: Timeouts {
-            request_body: Duration::from_millis(200),
-            request_body_min_rate: 1 << 20,
-            ..Timeouts::default()
-        },
-        ..EngineConfig::default()
+    let server = Server::with_timeouts(Timeouts {
+        request_body: Duration::from_millis(200),
+        request_body_min_rate: 1 << 20,
+        ..Timeouts::default()
     });
     let mut worker = server.attach(ConsumerOptions::default(), Hasty);
     let mut stream = server.connect();
@@ -469,12 +451,9 @@ impl Handle for Halfway {
 
 #[test]
 fn an_answer_that_ends_after_the_last_call_is_the_last_on_its_connection() {
-    let server = Server::start(EngineConfig {
-        timeouts: Timeouts {
-            keep_alive: Duration::from_secs(3600),
-            ..Timeouts::default()
-        },
-        ..EngineConfig::default()
+    let server = Server::with_timeouts(Timeouts {
+        keep_alive: Duration::from_secs(3600),
+        ..Timeouts::default()
     });
     let (begun, has_begun) = channel();
     let (go_on, told) = channel();

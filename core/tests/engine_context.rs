@@ -1,6 +1,8 @@
 //! Timers and watched descriptors of handlers, behind real sockets.
 #![forbid(unsafe_code)]
 
+mod loopback;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
@@ -11,26 +13,23 @@ use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
 use toolb_core::engine::{
-    Context, Engine, Handler, Interest, Listen, Request, Response, Routes, Step, TimerId, WatchId,
+    Context, Engine, Handler, Interest, Request, Response, Routes, Step, TimerId, WatchId,
     WithContext,
 };
 
+use loopback::{address_of, any_port};
+
 fn start(handler: impl Handler + 'static) -> Engine {
-    let listen = Listen::Tcp {
-        host: "127.0.0.1".into(),
-        port: 0,
-    };
     let mut routes = Routes::default();
     routes.inline.insert("GET", "/", Arc::new(handler)).unwrap();
-    let mut engine = Engine::bind(EngineConfig::default(), routes, &[listen]).unwrap();
+    let mut engine = Engine::bind(EngineConfig::default(), routes, &[any_port()]).unwrap();
     engine.start().unwrap();
     engine
 }
 
 /// Asks once and waits for the answer.
 fn ask(engine: &Engine) {
-    let address = engine.addresses()[0].replace("http://", "");
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address_of(engine)).unwrap();
     stream
         .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         .unwrap();

@@ -1,12 +1,16 @@
 //! Inline handlers behind real sockets.
 #![forbid(unsafe_code)]
 
+mod loopback;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 
 use toolb_core::config::EngineConfig;
-use toolb_core::engine::{Engine, Handler, Listen, Request, Response, Routes, Step};
+use toolb_core::engine::{Engine, Handler, Request, Response, Routes, Step};
+
+use loopback::{address_of, any_port};
 
 fn routes() -> Routes {
     let mut routes = Routes::default();
@@ -57,19 +61,15 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let listen = Listen::Tcp {
-            host: "127.0.0.1".into(),
-            port: 0,
-        };
         let config = EngineConfig {
             loops: Some(2),
             date_header: false,
             server_header: None,
             ..EngineConfig::default()
         };
-        let mut engine = Engine::bind(config, routes(), &[listen]).unwrap();
+        let mut engine = Engine::bind(config, routes(), &[any_port()]).unwrap();
         engine.start().unwrap();
-        let address = engine.addresses()[0].replace("http://", "");
+        let address = address_of(&engine);
         Self { engine, address }
     }
 

@@ -5,6 +5,8 @@
 //! Never change the numbers here. If this test fails, programs in use fail, too.
 #![forbid(unsafe_code)]
 
+mod loopback;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -13,11 +15,12 @@ use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
-use toolb_core::engine::{Listen, Routes};
 use toolb_core::message::Control;
 use toolb_core::server::{Embedded, GateOptions};
 use toolb_core::sys::eventfd::EventFd;
 use toolb_core::sys::rendezvous::connect;
+
+use loopback::{address_of, any_port, to_consumers};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -101,17 +104,15 @@ fn serve_one_request(hello: &[u8]) {
         std::thread::current().id()
     );
     let bus = folder.join(name);
-    let listen = Listen::Tcp {
-        host: "127.0.0.1".into(),
-        port: 0,
-    };
-    let routes = Routes {
-        pool: true,
-        ..Routes::default()
-    };
     let gate = GateOptions::new(Some(bus.clone()));
-    let server = Embedded::start(EngineConfig::default(), routes, &[listen], &gate).unwrap();
-    let address = server.engine().addresses()[0].replace("http://", "");
+    let server = Embedded::start(
+        EngineConfig::default(),
+        to_consumers(),
+        &[any_port()],
+        &gate,
+    )
+    .unwrap();
+    let address = address_of(server.engine());
 
     let socket = connect(&bus, PATIENCE).unwrap();
     socket.send(hello, &[]).unwrap();

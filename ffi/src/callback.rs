@@ -20,17 +20,17 @@ impl User {
         Self { pointer, drop }
     }
 
-    /// Calls a function with it on the loop of `context`, and lets go of it there: what it holds may
-    /// be timers and watches.
+    /// Calls a function with it on the loop of `context`, if there is one, and lets go of it there:
+    /// what it holds may be timers and watches.
     ///
     /// # Safety
     /// `call` is meant for this pointer.
     pub(crate) unsafe fn last_call(
         self,
-        context: &mut Context<'_>,
+        context: Option<&mut Context<'_>>,
         call: unsafe extern "C" fn(*mut c_void),
     ) {
-        context::enter(context, || {
+        context::call(context, || {
             // SAFETY: the caller's promise.
             unsafe { call(self.pointer) };
             drop(self);

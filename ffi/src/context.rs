@@ -1,7 +1,8 @@
 //! The loop that the calling thread is on, for functions that need one and take none.
 //!
 //! Around each callback stands [`enter`]; the functions that a callback may call find the loop by
-//! [`with`]. Elsewhere, and on threads that are no loops, there is none.
+//! [`with`]. Elsewhere, and on threads that are no loops, there is none. What a consumer calls while it
+//! serves stands in [`serve`]: no loop, but a thread that others wait for, too.
 
 use std::cell::Cell;
 use std::ptr::null_mut;
@@ -18,6 +19,22 @@ pub(crate) fn enter<R>(context: &mut Context<'_>, callback: impl FnOnce() -> R) 
         let _outer = Restore(current, current.replace(pointer.cast()));
         callback()
     })
+}
+
+/// Runs `callback`, code of the application, on the thread of a consumer that serves.
+pub(crate) fn serve<R>(callback: impl FnOnce() -> R) -> R {
+    SERVES.with(|serves| {
+        let _outer = Restore(serves, serves.replace(true));
+        callback()
+    })
+}
+
+/// Runs `callback` on a loop, or where there is none as what a consumer calls.
+pub(crate) fn call<R>(context: Option<&mut Context<'_>>, callback: impl FnOnce() -> R) -> R {
+    match context {
+        Some(context) => enter(context, callback),
+        None => serve(callback),
+    }
 }
 
 /// Gives `action` the loop whose callback this thread is in.
@@ -40,14 +57,20 @@ pub(crate) fn is_inside() -> bool {
     CURRENT.with(|current| !current.get().is_null())
 }
 
-thread_local! {
-    static CURRENT: Cell<*mut Context<'static>> = const { Cell::new(null_mut()) };
+/// Whether this thread is in a callback of a consumer that serves.
+pub(crate) fn is_serving() -> bool {
+    SERVES.with(Cell::get)
 }
 
-/// Puts a pointer back to its place, even if a panic passes.
-struct Restore<'a>(&'a Cell<*mut Context<'static>>, *mut Context<'static>);
+thread_local! {
+    static CURRENT: Cell<*mut Context<'static>> = const { Cell::new(null_mut()) };
+    static SERVES: Cell<bool> = const { Cell::new(false) };
+}
 
-impl Drop for Restore<'_> {
+/// Puts a value back to its place, even if a panic passes.
+struct Restore<'a, T: Copy>(&'a Cell<T>, T);
+
+impl<T: Copy> Drop for Restore<'_, T> {
     fn drop(&mut self) {
         self.0.set(self.1);
     }

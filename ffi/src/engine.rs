@@ -1,7 +1,6 @@
 //! Engines.
 
 use std::ffi::{OsStr, c_char, c_void};
-use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,11 +12,11 @@ use toolb_core::engine::{Engine, Handler, Listen, Routes, Snapshot};
 use toolb_core::server::{Embedded, GateOptions, Stop};
 
 use crate::context;
-use crate::guard::{entry, object, place, put_text, sized, text, text_bytes};
+use crate::guard::{entry, object, place, put_text, text, text_bytes};
 use crate::handler::CHandler;
 use crate::last_error::fail;
 use crate::options::{self, toolb_options};
-use crate::stream::CService;
+use crate::service::CService;
 use crate::{toolb_handler, toolb_route, toolb_status};
 
 /// An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
@@ -271,13 +270,7 @@ pub unsafe extern "C" fn toolb_engine_route(
     handler: toolb_handler,
     user_data: *mut c_void,
 ) -> toolb_status {
-    let route = toolb_route {
-        struct_size: size_of::<toolb_route>(),
-        handler,
-        user_data,
-        make_state: None,
-        drop_state: None,
-    };
+    let route = toolb_route::plain(handler, user_data);
     // SAFETY: the caller's promise; the route is whole.
     unsafe { toolb_engine_add_route(engine, method, pattern, &route) }
 }
@@ -297,14 +290,10 @@ pub unsafe extern "C" fn toolb_engine_add_route(
     entry(|| {
         // SAFETY: the caller's promise.
         let (engine, method, pattern) = unsafe { (object(engine)?, text(method)?, text(pattern)?) };
-        let first_version = offset_of!(toolb_route, drop_state) + size_of::<*const ()>();
         // SAFETY: the caller's promise.
-        let route = unsafe { sized(route, first_version)? };
-        let route = route.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
-        let call = route.handler.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
+        let handler: Arc<dyn Handler> = Arc::new(unsafe { CHandler::read(route)? });
         let mut state = engine.state();
         state.configurable()?;
-        let handler: Arc<dyn Handler> = Arc::new(CHandler { call, route });
         match state.routes.inline.insert(method, pattern, handler) {
             Ok(()) => Ok(()),
             Err(error) => Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),

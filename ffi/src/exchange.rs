@@ -4,8 +4,7 @@ use std::ffi::{c_char, c_void};
 
 use toolb_core::engine::Response;
 
-use crate::guard::{bytes, entry, object, place, text, text_bytes};
-use crate::handler::CState;
+use crate::guard::{bytes, entry, object, place, store, text, text_bytes};
 use crate::request::AnyRequest;
 use crate::toolb_status;
 
@@ -19,8 +18,8 @@ pub struct toolb_slice {
     pub len: usize,
 }
 
-/// A request. An inline handler has it for the time of its call; one that a consumer got with an
-/// event lives until its exchange is over. All slices taken from it end with it.
+/// A request. A handler has it for the time of its call; one that a consumer got with an event lives
+/// until its exchange is over. All slices taken from it end with it.
 pub struct toolb_request {
     _opaque: [u8; 0],
 }
@@ -101,7 +100,7 @@ pub unsafe extern "C" fn toolb_request_body(request: *const toolb_request) -> to
 
 /// Stores in `out` what the route's parameter `name` stands for: for the route "/user/{id}" and
 /// the path "/user/7", "id" is "7". TOOLB_NOT_FOUND if the route has no such parameter, and for
-/// requests that came over the bus, which have no routes.
+/// requests that came as events, which have no routes.
 ///
 /// # Safety
 /// `request` is one that lives; `name` is NUL-terminated; `out` may be written. Each may be NULL,
@@ -136,6 +135,63 @@ pub unsafe extern "C" fn toolb_request_field(
     unsafe { look_up(request, name, out, find) }
 }
 
+/// How many fields the request has.
+///
+/// # Safety
+/// `request` is one that lives, or NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_field_count(request: *const toolb_request) -> usize {
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    let request = unsafe { object(request.cast::<AnyRequest<'_>>()) };
+    request.map_or(0, AnyRequest::field_count)
+}
+
+/// Stores in `name` and `value`, each of which may be NULL, the field number `index`, counted from 0 in
+/// the order they came; one that was sent several times is there as often. Names are as sent, over the
+/// bus in lower case. TOOLB_NOT_FOUND if there are not so many. Both borrow from `request`.
+///
+/// # Safety
+/// `request` is one that lives, or NULL, which is answered by TOOLB_NULL_ARGUMENT; `name` and `value`
+/// may be written or are NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_field_at(
+    request: *const toolb_request,
+    index: usize,
+    name: *mut toolb_slice,
+    value: *mut toolb_slice,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+        let request = unsafe { object(request.cast::<AnyRequest<'_>>())? };
+        let field = request.field_at(index);
+        let (its_name, its_value) = field.ok_or(toolb_status::TOOLB_NOT_FOUND)?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            store(name, slice(its_name));
+            store(value, slice(its_value));
+        }
+        Ok(())
+    })
+}
+
+/// The address of the client, such as "127.0.0.1" or "::1", and in `port`, if not NULL, its port. Empty
+/// and 0 for clients of a Unix socket. Borrows from `request`.
+///
+/// # Safety
+/// `request` is one that lives, or NULL; `port` may be written or is NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn toolb_request_peer(
+    request: *const toolb_request,
+    port: *mut u16,
+) -> toolb_slice {
+    // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
+    let request = unsafe { object(request.cast::<AnyRequest<'_>>()) };
+    let peer = request.ok().and_then(AnyRequest::peer);
+    // SAFETY: the caller's promise.
+    unsafe { store(port, peer.map_or(0, |(_, port)| port)) };
+    peer.map_or(EMPTY, |(host, _)| slice(host))
+}
+
 /// Stores what `find` finds by name.
 ///
 /// # Safety
@@ -160,20 +216,17 @@ unsafe fn look_up(
     })
 }
 
-/// What the `make_state` of the request's route made for this loop; NULL if there is none, and for
-/// requests that came over the bus.
+/// What the `make_state` of the request's route made for this loop, or for this consumer; NULL if there
+/// is none, and for requests that came as events.
 ///
 /// # Safety
 /// `request` is one that lives, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_request_state(request: *const toolb_request) -> *mut c_void {
     // SAFETY: the caller's promise; the pointer was made from an `AnyRequest`.
-    match unsafe { object(request.cast::<AnyRequest<'_>>()) } {
-        Ok(AnyRequest::Inline(request)) => request
-            .state::<CState>()
-            .map_or(std::ptr::null_mut(), |state| state.pointer),
-        _ => std::ptr::null_mut(),
-    }
+    let request = unsafe { object(request.cast::<AnyRequest<'_>>()) };
+    let state = request.ok().and_then(AnyRequest::state);
+    state.unwrap_or(std::ptr::null_mut())
 }
 
 /// Sets the status code of the response; 200 when not called. One outside of 200 to 599 makes the

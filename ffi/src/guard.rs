@@ -41,6 +41,31 @@ pub(crate) unsafe fn place<'a, T>(pointer: *mut T) -> Result<&'a mut T, toolb_st
     unsafe { pointer.as_mut() }.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)
 }
 
+/// Stores a result where the caller wants it, if anywhere.
+///
+/// # Safety
+/// If not NULL, `pointer` may be written.
+pub(crate) unsafe fn store<T>(pointer: *mut T, value: T) {
+    // SAFETY: the caller's promise.
+    if let Some(place) = unsafe { pointer.as_mut() } {
+        *place = value;
+    }
+}
+
+/// Asserts that a struct of the caller has its last field at its very end. What is behind it, as the
+/// size of a struct is a multiple of its alignment, would become a field's in the next version, and
+/// both versions would say that they have the same size. A struct that does not end so gets a field
+/// more, or one that is `reserved`.
+macro_rules! ends_whole {
+    ($sized:ident, $last:ident: $kind:ty) => {
+        const _: () = assert!(
+            std::mem::offset_of!($sized, $last) + size_of::<$kind>() == size_of::<$sized>(),
+            concat!(stringify!($sized), " does not end with its last field"),
+        );
+    };
+}
+pub(crate) use ends_whole;
+
 /// The struct behind a pointer, which begins with its size: as much of it as the caller knows, zero
 /// for the rest. NULL is answered by `None`.
 ///
@@ -156,9 +181,7 @@ pub(crate) unsafe fn put_text(
     needed: *mut usize,
 ) -> Result<(), toolb_status> {
     // SAFETY: the caller's promise.
-    if let Some(needed) = unsafe { needed.as_mut() } {
-        *needed = text.len() + 1;
-    }
+    unsafe { store(needed, text.len() + 1) };
     if capacity < text.len() + 1 {
         return Err(toolb_status::TOOLB_BUFFER_TOO_SMALL);
     }

@@ -9,7 +9,7 @@ use toolb_core::engine::{Interest, TimerId, WatchId};
 
 use crate::callback::{User, toolb_callback};
 use crate::context;
-use crate::guard::entry;
+use crate::guard::{entry, store};
 use crate::toolb_status;
 
 /// There is something to read, be it the end.
@@ -50,13 +50,11 @@ pub unsafe extern "C" fn toolb_timer_start(
         let timer = context::with(|context| {
             context.timer(Duration::from_millis(after_ms), move |context| {
                 // SAFETY: the caller's promise.
-                unsafe { user.last_call(context, call) };
+                unsafe { user.last_call(Some(context), call) };
             })
         })?;
         // SAFETY: the caller's promise.
-        if let Some(id) = unsafe { id.as_mut() } {
-            *id = timer.to_bits();
-        }
+        unsafe { store(id, timer.to_bits()) };
         Ok(())
     })
 }
@@ -126,9 +124,7 @@ pub unsafe extern "C" fn toolb_watch(
         })?;
         let watch = watch.map_err(|error| refused(&error))?;
         // SAFETY: the caller's promise.
-        if let Some(id) = unsafe { id.as_mut() } {
-            *id = watch.to_bits();
-        }
+        unsafe { store(id, watch.to_bits()) };
         Ok(())
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
 
-use crate::guard::{sized, text};
+use crate::guard::{ends_whole, sized, text};
 use crate::last_error::fail;
 use crate::toolb_status;
 
@@ -69,12 +69,17 @@ pub struct toolb_options {
     /// Milliseconds that a callback of a stream service may run before it is counted as an overrun;
     /// 100 by default.
     pub callback_budget_ms: u32,
-    /// The Server field of responses; NULL for "toolb", "" for none. Copied.
-    pub server: *const c_char,
     /// Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
     /// default.
     pub limit_streams: u32,
+    /// Milliseconds without an event of a raw connection with a consumer that did not say how long to
+    /// wait (TOOLB_EVENT_STREAM_TIMEOUT); 60000 by default. TOOLB_OFF: no limit.
+    pub timeout_stream_idle_ms: u32,
+    /// The Server field of responses; NULL for "toolb", "" for none. Copied.
+    pub server: *const c_char,
 }
+
+ends_whole!(toolb_options, server: *const c_char);
 
 /// The settings that `options` stands for.
 ///
@@ -145,6 +150,7 @@ fn apply(options: &toolb_options, config: &mut EngineConfig) {
         (options.timeout_request_body_ms, &mut timeouts.request_body),
         (options.timeout_response_ms, &mut timeouts.response),
         (options.timeout_send_idle_ms, &mut timeouts.send_idle),
+        (options.timeout_stream_idle_ms, &mut timeouts.stream_idle),
         (options.queue_timeout_ms, &mut config.queue_timeout),
         (options.callback_budget_ms, &mut config.callback_budget),
     ];

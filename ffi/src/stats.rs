@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use toolb_core::engine::Snapshot;
 
-use crate::guard::{entry, fill, object};
+use crate::guard::{ends_whole, entry, fill, object};
 use crate::{toolb_engine, toolb_status};
 
 /// What an engine has counted since its start, summed over its loops. Set `struct_size` before each
@@ -49,6 +49,8 @@ pub struct toolb_stats {
     /// Callbacks of stream services that ran for too long.
     pub stream_overruns: u64,
 }
+
+ends_whole!(toolb_stats, stream_overruns: u64);
 
 /// Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
 /// end. Any thread.

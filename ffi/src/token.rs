@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::time::Duration;
 
-use toolb_core::engine::{Context, Response, Token, WriteError};
+use toolb_core::engine::{Response, Token, WriteError};
 
 use crate::callback::{User, toolb_callback};
 use crate::context;
@@ -13,17 +13,19 @@ use crate::toolb_status;
 
 /// The right and the duty to answer one request later, from any thread.
 ///
-/// Made by toolb_response_later; ended by exactly one of toolb_token_end, toolb_token_answer and
+/// Made by toolb_response_later, for a handler that an engine runs as for one of toolb_consumer_run;
+/// ended by exactly one of toolb_token_end, toolb_token_answer and
 /// toolb_token_abort, which consume it: no other function may be called with it then, nor run at
 /// that time. Until then each function may be called by any thread, several at a time, too. Once
 /// nobody waits for the answer any more (the client has left, the time for the response is over, the
-/// engine has stopped or was freed) they all return TOOLB_GONE; the token still has to be ended.
+/// engine has stopped or was freed, toolb_consumer_run has returned) they all return TOOLB_GONE; the
+/// token still has to be ended.
 pub struct toolb_token(Token);
 
 /// Gives the right to answer away, with the status, the fields and the body that were written so
 /// far, and stores it in `out`; the handler then returns TOOLB_LATER. The caller owns the token.
 /// What is written to `response` afterwards is lost. TOOLB_BAD_STATE if there has been a token for
-/// this request before, and in a consumer, whose handlers answer at once.
+/// this request before.
 ///
 /// # Safety
 /// `response` is what the handler was called with, during that call; `out` may be written. Each may
@@ -78,8 +80,8 @@ pub unsafe extern "C" fn toolb_token_field(
 /// Sends the head of the answer, if it has not been sent, and `len` bytes of its body; they are
 /// copied. Without a Content-Length among the fields the body is sent in chunks.
 ///
-/// Of one answer at most the option `response_window` may wait for the client to take it. What does
-/// not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
+/// Of one answer at most the option `response_window` (of a consumer's answer: 128 KiB, besides what
+/// is on its way to the engine) may wait for the client to take it. What does not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
 /// toolb_token_on_writable, and write again. Any thread.
 ///
 /// # Safety
@@ -139,8 +141,8 @@ pub unsafe extern "C" fn toolb_token_abort(token: *mut toolb_token) -> toolb_sta
     entry(|| unsafe { take(token)? }.abort().map_err(refused))
 }
 
-/// Has `call` called once, on the loop of the request, when nobody waits for the answer any more. It
-/// replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
+/// Has `call` called once, on the loop of the request or by the toolb_consumer_run that it came to, when
+/// nobody waits for the answer any more. It replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
 /// set in the handler nothing can be missed.
 ///
 /// `user` is given away: `drop`, if not NULL, is called for it exactly once, on whichever thread,
@@ -149,7 +151,7 @@ pub unsafe extern "C" fn toolb_token_abort(token: *mut toolb_token) -> toolb_sta
 ///
 /// # Safety
 /// `token` is a token that has not been ended, or NULL; `call` and `drop` are functions of that type
-/// or NULL, and `user` may be used on the loop's thread.
+/// or NULL, and `user` may be used on that thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_token_on_cancel(
     token: *mut toolb_token,
@@ -157,21 +159,18 @@ pub unsafe extern "C" fn toolb_token_on_cancel(
     user: *mut c_void,
     drop: toolb_callback,
 ) -> toolb_status {
-    let user = User::new(user, drop);
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let token = unsafe { object(token)? };
-        let call = call.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
-        let run = move |context: &mut Context<'_>| {
+    let keep = |token: &Token, call: Callback, user: User| {
+        token.on_cancel(move |context| {
             // SAFETY: the caller's promise.
             unsafe { user.last_call(context, call) };
-        };
-        token.0.on_cancel(run).map_err(refused)
-    })
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { keep_callback(token, call, user, drop, keep) }
 }
 
-/// Has `call` called on the loop of the request when there is room again, once after each write that
-/// was answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
+/// Has `call` called on the same thread when there is room again, once after each write that was
+/// answered by TOOLB_FULL. It replaces one that was set before. It may still be running when
 /// another thread ends the token. `user` and `drop` as for toolb_token_on_cancel. Any thread.
 ///
 /// # Safety
@@ -183,22 +182,19 @@ pub unsafe extern "C" fn toolb_token_on_writable(
     user: *mut c_void,
     drop: toolb_callback,
 ) -> toolb_status {
-    let user = User::new(user, drop);
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let token = unsafe { object(token)? };
-        let call = call.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
-        let run = move |context: &mut Context<'_>| {
+    let keep = |token: &Token, call: Callback, user: User| {
+        token.on_writable(move |context| {
             // SAFETY: the caller's promise.
-            context::enter(context, || unsafe { call(user.pointer()) });
-        };
-        token.0.on_writable(run).map_err(refused)
-    })
+            context::call(context, || unsafe { call(user.pointer()) });
+        })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { keep_callback(token, call, user, drop, keep) }
 }
 
 /// Waits until what was refused by TOOLB_FULL would be taken; at most `timeout_ms` milliseconds, -1
 /// for as long as it takes. TOOLB_TIMEOUT if the time is over. TOOLB_BAD_STATE in a callback on a
-/// loop, which may not wait. Any other thread.
+/// loop and in what toolb_consumer_run calls, which would wait for themselves. Any other thread.
 ///
 /// # Safety
 /// `token` is a token that nobody ends meanwhile, or NULL.
@@ -210,7 +206,7 @@ pub unsafe extern "C" fn toolb_token_wait(
     entry(|| {
         // SAFETY: the caller's promise.
         let token = unsafe { object(token)? };
-        if context::is_inside() {
+        if context::is_inside() || context::is_serving() {
             return Err(toolb_status::TOOLB_BAD_STATE);
         }
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
@@ -218,6 +214,29 @@ pub unsafe extern "C" fn toolb_token_wait(
             true => Ok(()),
             false => Err(toolb_status::TOOLB_TIMEOUT),
         }
+    })
+}
+
+/// A function that a token keeps.
+type Callback = unsafe extern "C" fn(*mut c_void);
+
+/// Has a token keep a function of the caller; one that is not kept is let go of.
+///
+/// # Safety
+/// `token` is a token that has not been ended, or NULL.
+unsafe fn keep_callback(
+    token: *mut toolb_token,
+    call: toolb_callback,
+    user: *mut c_void,
+    drop: toolb_callback,
+    keep: impl FnOnce(&Token, Callback, User) -> Result<(), WriteError>,
+) -> toolb_status {
+    let user = User::new(user, drop);
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let token = unsafe { object(token)? };
+        let call = call.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
+        keep(&token.0, call, user).map_err(refused)
     })
 }
 

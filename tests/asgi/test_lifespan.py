@@ -19,9 +19,28 @@ def say(*words):
 async def answer(send, text):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": text.encode()})
+
+async def told_to_go():
+    while not os.path.exists(os.environ["GO"]):
+        await asyncio.sleep(0.01)  # not-sync: looks for the file again
+
+async def live(receive, send):
+    assert (await receive())["type"] == "lifespan.startup"
+    await send({"type": "lifespan.startup.complete"})
+    assert (await receive())["type"] == "lifespan.shutdown"
+    say("shutting down")
+    await send({"type": "lifespan.shutdown.complete"})
 """
 
 Starter = Callable[..., Server]
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `told_to_go` waits for, once it is there."""
+    path = tmp_path / "go"
+    monkeypatch.setenv("GO", str(path))
+    return path
 
 
 @pytest.fixture
@@ -107,8 +126,7 @@ async def app(scope, receive, send):
     assert scope["type"] == "lifespan"
     await receive()
     say("in the middle")
-    while not os.path.exists(os.environ["GO"]):
-        await asyncio.sleep(0.01)  # not-sync: looks for the file again
+    await told_to_go()
     await send({"type": "lifespan.startup.complete"})
     await receive()
     say("shut down all the same")
@@ -116,15 +134,12 @@ async def app(scope, receive, send):
 """
 
 
-def test_shutdown_runs_if_the_end_comes_during_startup(
-    run: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GO", str(tmp_path / "go"))
+def test_shutdown_runs_if_the_end_comes_during_startup(run: Starter, go: Path) -> None:
     server = run(STOPPED_MEANWHILE)
     server.until_said("in the middle")
     server.signal(signal.SIGTERM)
     server.until_said("SIGTERM")
-    (tmp_path / "go").touch()
+    go.touch()
     server.wait()
     assert "shut down all the same" in server.said
 
@@ -132,30 +147,21 @@ def test_shutdown_runs_if_the_end_comes_during_startup(
 IN_FLIGHT = """
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        say("shutting down")
-        await send({"type": "lifespan.shutdown.complete"})
-        return
+        return await live(receive, send)
     await answer(send, "sent")
     say("working on")
-    while not os.path.exists(os.environ["GO"]):
-        await asyncio.sleep(0.01)  # not-sync: looks for the file again
+    await told_to_go()
     say("background work done")
 """
 
 
-def test_background_work_is_finished_before_the_shutdown(
-    run: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GO", str(tmp_path / "go"))
+def test_background_work_is_finished_before_the_shutdown(run: Starter, go: Path) -> None:
     server = run(IN_FLIGHT).listening()
     assert server.ask("/").text == "sent"
     server.until_said("working on")
     server.signal(signal.SIGTERM)
     server.until_said("SIGTERM")
-    (tmp_path / "go").touch()
+    go.touch()
     assert server.wait() == 0
     assert server.said.index("background work done") < server.said.index("shutting down")
 
@@ -163,12 +169,7 @@ def test_background_work_is_finished_before_the_shutdown(
 ENDLESS = """
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        say("shutting down")
-        await send({"type": "lifespan.shutdown.complete"})
-        return
+        return await live(receive, send)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"data: 1", "more_body": True})
     message = await receive()
@@ -201,11 +202,7 @@ def factory(loop, coroutine, **options):
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         asyncio.get_running_loop().set_task_factory(factory)
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await send({"type": "lifespan.shutdown.complete"})
-        return
+        return await live(receive, send)
     await answer(send, str(asyncio.current_task().get_coro() in made))
 """
 
@@ -233,12 +230,7 @@ def test_workers_end_when_the_engine_dies(run: Starter) -> None:
 WAITING = """
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        say("shutting down")
-        await send({"type": "lifespan.shutdown.complete"})
-        return
+        return await live(receive, send)
     if scope["path"] == "/pid":
         await answer(send, str(os.getpid()))
         return

@@ -20,15 +20,15 @@ static void is_known(void)
 {
     char text[128];
     EXPECT(toolb_engine_address(engine, 0, text, sizeof text, NULL), TOOLB_OK);
-    EXPECT_TRUE(strncmp(text, "tcp://127.0.0.1:", 16) == 0);
+    REQUIRE(strncmp(text, "tcp://127.0.0.1:", 16) == 0);
     EXPECT(toolb_engine_bus(engine, text, sizeof text, NULL), TOOLB_NOT_FOUND);
-    EXPECT_TRUE(accepted() > 0);
+    REQUIRE(accepted() > 0);
 }
 
 static void tick(void *user)
 {
     (void)user;
-    EXPECT_TRUE(accepted() > 0);
+    REQUIRE(accepted() > 0);
     EXPECT(toolb_engine_stop(engine), TOOLB_OK);
     /* Refused, and harmless. */
     toolb_engine_free(engine);
@@ -39,7 +39,7 @@ static void tick(void *user)
 static void *on_init(void *user, uint32_t loop)
 {
     (void)loop;
-    EXPECT_TRUE(accepted() > 0);
+    REQUIRE(accepted() > 0);
     EXPECT(toolb_engine_start(engine), TOOLB_BAD_STATE);
     if (user != NULL)
         EXPECT(toolb_timer_start(0, tick, NULL, NULL, NULL), TOOLB_OK);
@@ -60,7 +60,7 @@ static void on_exit_of(void *state, uint32_t loop)
     (void)loop;
     if (state == NULL)
         is_known();
-    EXPECT_TRUE(accepted() > 0);
+    REQUIRE(accepted() > 0);
     exits++;
 }
 
@@ -86,10 +86,10 @@ int main(void)
     make(NULL);
     EXPECT(toolb_engine_stop(engine), TOOLB_OK);
     EXPECT(toolb_engine_run(engine), TOOLB_OK);
-    EXPECT_TRUE(inits == 2 && drains == 2 && exits == 2);
+    REQUIRE(inits == 2 && drains == 2 && exits == 2);
     EXPECT(toolb_engine_address(engine, 0, text, sizeof text, NULL), TOOLB_BAD_STATE);
     EXPECT(toolb_engine_run(engine), TOOLB_BAD_STATE);
-    EXPECT_TRUE(accepted() > 0);
+    REQUIRE(accepted() > 0);
     toolb_engine_free(engine);
 
     for (round = 0; round < 20; round++) {
@@ -99,6 +99,6 @@ int main(void)
             ;
         toolb_engine_free(engine);
     }
-    EXPECT_TRUE(inits == 42 && exits == 42 && ticks >= 20);
+    REQUIRE(inits == 42 && exits == 42 && ticks >= 20);
     return 0;
 }

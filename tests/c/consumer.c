@@ -425,12 +425,9 @@ static int handle(void *data, const toolb_request *request, toolb_response *resp
         fail("flush from a handler", TOOLB_OK);
     if (is(path, "/stop"))
         check("stop", toolb_consumer_stop(consumer));
-    if (is(path, "/later")) {
-        toolb_token *token = NULL;
-        if (toolb_response_later(response, &token) != TOOLB_BAD_STATE)
-            fail("a token", TOOLB_OK);
+    /* There is no token: nobody would answer. */
+    if (is(path, "/later"))
         return TOOLB_LATER;
-    }
     return is(path, "/close") ? TOOLB_CLOSE : TOOLB_DONE;
 }
 

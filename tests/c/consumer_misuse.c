@@ -7,34 +7,11 @@
 #define _POSIX_C_SOURCE 200809L
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include <toolb.h>
-
-#define EXPECT(call, status)                                                                  \
-    do {                                                                                      \
-        toolb_status got_ = (call);                                                           \
-        if (got_ != (status)) {                                                               \
-            char text_[256] = "";                                                             \
-            toolb_last_error(text_, sizeof text_, NULL);                                      \
-            fprintf(stderr, "%s:%d: %s is %d, not " #status " (%s)\n", __FILE__, __LINE__,    \
-                    #call, got_, text_);                                                      \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
-
-#define REQUIRE(what)                                                                         \
-    do {                                                                                      \
-        if (!(what)) {                                                                        \
-            fprintf(stderr, "%s:%d: not so: " #what "\n", __FILE__, __LINE__);                \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
+#include "expect.h"
 
 static const char *address, *program;
 
@@ -77,6 +54,8 @@ static toolb_event next(toolb_consumer *consumer, uint32_t kind)
         EXPECT(toolb_consumer_poll(consumer, 0, NULL), TOOLB_OK);
     }
 }
+
+static int handler(void *data, const toolb_request *request, toolb_response *response);
 
 static void without_a_consumer(void)
 {
@@ -123,6 +102,9 @@ static void without_a_consumer(void)
     EXPECT(toolb_consumer_wait(NULL, 0), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_flush(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_run(NULL, NULL, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_run(NULL, handler, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_route(NULL, "GET", "/", handler, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_consumer_add_route(NULL, "GET", "/", NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_leave(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_stop(NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_free(NULL), TOOLB_OK);
@@ -163,6 +145,7 @@ static void *from_elsewhere(void *data)
     EXPECT(toolb_consumer_poll(consumer, 1, &got), TOOLB_BAD_STATE);
     EXPECT(toolb_consumer_wait(consumer, 0), TOOLB_BAD_STATE);
     EXPECT(toolb_consumer_free(consumer), TOOLB_BAD_STATE);
+    EXPECT(toolb_consumer_route(consumer, "GET", "/", handler, NULL), TOOLB_BAD_STATE);
     EXPECT(toolb_exchange_write(consumer, 65537, "a", 1), TOOLB_BAD_STATE);
     EXPECT(toolb_last_error(text, sizeof text, NULL), TOOLB_OK);
     REQUIRE(strstr(text, "another thread") != NULL);
@@ -178,6 +161,8 @@ static int handler(void *data, const toolb_request *request, toolb_response *res
     REQUIRE(pthread_join(thread, NULL) == 0);
     EXPECT(toolb_consumer_free(consumer), TOOLB_BAD_STATE);
     EXPECT(toolb_consumer_run(consumer, handler, NULL), TOOLB_BAD_STATE);
+    EXPECT(toolb_timer_start(0, NULL, NULL, NULL, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_timer_cancel(1), TOOLB_WRONG_LOOP);
     REQUIRE(toolb_request_path(request).len == 4);
     EXPECT(toolb_response_write(response, "x", 1), TOOLB_OK);
     return TOOLB_DONE;
@@ -209,6 +194,10 @@ static void with_exchanges(toolb_consumer *consumer)
     EXPECT(toolb_request_field(request, "HOST", &slice), TOOLB_OK);
     EXPECT(toolb_request_field(request, "none", &slice), TOOLB_NOT_FOUND);
     EXPECT(toolb_request_param(request, "id", &slice), TOOLB_NOT_FOUND);
+    REQUIRE(toolb_request_field_count(request) == 2);
+    EXPECT(toolb_request_field_at(request, 1, &slice, NULL), TOOLB_OK);
+    REQUIRE(slice.len == 10 && memcmp(slice.data, "connection", 10) == 0);
+    EXPECT(toolb_request_field_at(request, 2, &slice, NULL), TOOLB_NOT_FOUND);
     EXPECT(toolb_exchange_field(consumer, x, NULL, "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_field(consumer, x, "a", NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_exchange_field(consumer, x, "a", "\xff"), TOOLB_OK);
@@ -241,6 +230,8 @@ static void with_exchanges(toolb_consumer *consumer)
     EXPECT(toolb_exchange_done(consumer, x), TOOLB_OK);
     /* The request ended with its exchange. */
     REQUIRE(toolb_request_path(request).len == 0);
+    REQUIRE(toolb_request_field_count(request) == 0 && toolb_request_peer(request, NULL).len == 0);
+    EXPECT(toolb_request_field_at(request, 0, NULL, NULL), TOOLB_NOT_FOUND);
     with_a_wrong_exchange(consumer, x);
     EXPECT(toolb_consumer_flush(consumer), TOOLB_OK);
     REQUIRE(answer(client) == 200);

@@ -10,22 +10,9 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-#include <toolb.h>
-
-#define MUST(call)                                                                            \
-    do {                                                                                      \
-        toolb_status got_ = (call);                                                           \
-        if (got_ != TOOLB_OK) {                                                               \
-            fprintf(stderr, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call,                     \
-                    toolb_status_text(got_));                                                 \
-            abort();                                                                          \
-        }                                                                                     \
-    } while (0)
+#include "expect.h"
 
 static toolb_engine *engine;
 /* What was given away, and what of it was let go of. */

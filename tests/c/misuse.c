@@ -193,8 +193,8 @@ static void impatient(void)
     EXPECT(toolb_engine_address(engine, 0, text, sizeof text, NULL), TOOLB_OK);
     to.sin_port = htons((uint16_t)atoi(strrchr(text, ':') + 1));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_TRUE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
-    EXPECT_TRUE(write(fd, request, strlen(request)) == (ssize_t)strlen(request));
+    REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
+    REQUIRE(write(fd, request, strlen(request)) == (ssize_t)strlen(request));
     EXPECT(toolb_engine_stop(engine), TOOLB_OK);
     /* It has heard of it when it lets nobody in any more. */
     do {
@@ -311,6 +311,11 @@ int main(void)
 
     EXPECT(toolb_request_param(NULL, "id", &slice), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_request_field(NULL, "host", &slice), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_request_field_at(NULL, 0, &slice, &slice), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_log_error(NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_log_error("of a test,\non \xff purpose"), TOOLB_OK);
+    REQUIRE(toolb_request_field_count(NULL) == 0);
+    REQUIRE(toolb_request_peer(NULL, NULL).len == 0);
     EXPECT(toolb_response_status(NULL, 200), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_field(NULL, "a", "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_write(NULL, "a", 1), TOOLB_NULL_ARGUMENT);

@@ -18,12 +18,12 @@ static void attaching_fails_in_words(void)
 
     EXPECT(toolb_consumer_attach("/none", NULL, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_consumer_attach("/none", NULL, &consumer), TOOLB_CANNOT_ATTACH);
-    EXPECT_TRUE(consumer == NULL);
+    REQUIRE(consumer == NULL);
     EXPECT(toolb_last_error(text, sizeof text, &needed), TOOLB_OK);
-    EXPECT_TRUE(strstr(text, "/none") != NULL && needed == strlen(text) + 1);
+    REQUIRE(strstr(text, "/none") != NULL && needed == strlen(text) + 1);
     EXPECT(toolb_last_error(text, 2, &needed), TOOLB_BUFFER_TOO_SMALL);
     EXPECT(toolb_consumer_attach("fd:99999", NULL, &consumer), TOOLB_CANNOT_ATTACH);
-    EXPECT_TRUE(toolb_consumer_attach("fd:x", NULL, &consumer) != TOOLB_OK);
+    REQUIRE(toolb_consumer_attach("fd:x", NULL, &consumer) != TOOLB_OK);
     EXPECT(toolb_consumer_attach("/\xff", NULL, &consumer), TOOLB_CANNOT_ATTACH);
     options.struct_size = 4;
     EXPECT(toolb_consumer_attach("/none", &options, &consumer), TOOLB_BAD_STRUCT_SIZE);
@@ -33,7 +33,7 @@ static void attaching_fails_in_words(void)
     options.slots = 0;
     options.name = "\xff";
     EXPECT(toolb_consumer_attach("/none", &options, &consumer), TOOLB_NOT_UTF8);
-    EXPECT_TRUE(consumer == NULL);
+    REQUIRE(consumer == NULL);
 }
 
 static void nothing_works_on_nothing(void)

@@ -8,32 +8,13 @@
 #define _XOPEN_SOURCE 700
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/time.h>
 #include <unistd.h>
 
-#include <toolb.h>
-
-#define MUST(call) EXPECT(TOOLB_OK, call)
-#define EXPECT(status, call)                                                                  \
-    do {                                                                                      \
-        toolb_status got_ = (call);                                                           \
-        if (got_ != (status))                                                                 \
-            die(__LINE__, #call, got_);                                                       \
-    } while (0)
+#include "expect.h"
 
 static toolb_engine *engine;
 static toolb_consumer *consumer;
-
-static void die(int line, const char *what, toolb_status status)
-{
-    char text[512] = "";
-    (void)toolb_last_error(text, sizeof text, NULL);
-    fprintf(stderr, "pool.c:%d: %s: %s (%s)\n", line, what, toolb_status_text(status), text);
-    abort();
-}
 
 /* Says what it was given to say. */
 static int say(void *user_data, const toolb_request *request, toolb_response *response)
@@ -75,13 +56,13 @@ static void check_misuse(const char *bus)
 {
     toolb_consumer *none = NULL;
     char text[512];
-    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_pool(NULL, bus));
-    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_bus(NULL, text, sizeof text, NULL));
-    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_consumer(NULL, NULL, &none));
-    EXPECT(TOOLB_NULL_ARGUMENT, toolb_engine_consumer(engine, NULL, NULL));
-    EXPECT(TOOLB_BAD_STATE, toolb_engine_consumer(engine, NULL, &none));
-    EXPECT(TOOLB_BAD_STATE, toolb_engine_bus(engine, text, sizeof text, NULL));
-    EXPECT(TOOLB_BAD_ARGUMENT, toolb_engine_pool(engine, "here/bus"));
+    EXPECT(toolb_engine_pool(NULL, bus), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_bus(NULL, text, sizeof text, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_consumer(NULL, NULL, &none), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_consumer(engine, NULL, NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_engine_consumer(engine, NULL, &none), TOOLB_BAD_STATE);
+    EXPECT(toolb_engine_bus(engine, text, sizeof text, NULL), TOOLB_BAD_STATE);
+    EXPECT(toolb_engine_pool(engine, "here/bus"), TOOLB_BAD_ARGUMENT);
     MUST(toolb_engine_error(engine, text, sizeof text, NULL));
     if (strstr(text, "begins with a slash") == NULL)
         abort();
@@ -104,7 +85,7 @@ static void check_signals(toolb_consumer *waiting)
         MUST(toolb_consumer_wait(waiting, 60000));
     if (setitimer(ITIMER_REAL, &never, NULL) != 0)
         abort();
-    EXPECT(TOOLB_TIMEOUT, toolb_consumer_wait(waiting, 1));
+    EXPECT(toolb_consumer_wait(waiting, 1), TOOLB_TIMEOUT);
 }
 
 static void check_running(const char *bus)
@@ -113,13 +94,13 @@ static void check_running(const char *bus)
     toolb_engine *second = NULL;
     char small[2], text[512];
     size_t needed = 0;
-    EXPECT(TOOLB_BAD_STATE, toolb_engine_pool(engine, NULL));
-    EXPECT(TOOLB_BUFFER_TOO_SMALL, toolb_engine_bus(engine, small, sizeof small, &needed));
+    EXPECT(toolb_engine_pool(engine, NULL), TOOLB_BAD_STATE);
+    EXPECT(toolb_engine_bus(engine, small, sizeof small, &needed), TOOLB_BUFFER_TOO_SMALL);
     MUST(toolb_engine_bus(engine, text, sizeof text, NULL));
     if (needed != strlen(bus) + 1 || strcmp(text, bus) != 0)
         abort();
     /* One consumer in a process. */
-    EXPECT(TOOLB_CANNOT_ATTACH, toolb_engine_consumer(engine, NULL, &none));
+    EXPECT(toolb_engine_consumer(engine, NULL, &none), TOOLB_CANNOT_ATTACH);
     MUST(toolb_last_error(text, sizeof text, NULL));
     if (none != NULL || strstr(text, "toolb run") == NULL)
         abort();
@@ -127,7 +108,7 @@ static void check_running(const char *bus)
     MUST(toolb_engine_new(NULL, &second));
     MUST(toolb_engine_listen(second, "127.0.0.1", 0));
     MUST(toolb_engine_pool(second, bus));
-    EXPECT(TOOLB_CANNOT_START, toolb_engine_start(second));
+    EXPECT(toolb_engine_start(second), TOOLB_CANNOT_START);
     MUST(toolb_engine_error(second, text, sizeof text, NULL));
     if (strstr(text, "another engine") == NULL)
         abort();
@@ -137,12 +118,12 @@ static void check_running(const char *bus)
     MUST(toolb_engine_listen(second, "127.0.0.1", 0));
     MUST(toolb_engine_pool(second, ""));
     MUST(toolb_engine_start(second));
-    EXPECT(TOOLB_NOT_FOUND, toolb_engine_bus(second, text, sizeof text, NULL));
+    EXPECT(toolb_engine_bus(second, text, sizeof text, NULL), TOOLB_NOT_FOUND);
     MUST(toolb_engine_consumer(second, NULL, &none));
     check_signals(none);
     /* The engine goes first. */
     toolb_engine_free(second);
-    EXPECT(TOOLB_HANG_UP, toolb_consumer_run(none, say, "nobody"));
+    EXPECT(toolb_consumer_run(none, say, "nobody"), TOOLB_HANG_UP);
     MUST(toolb_consumer_free(none));
 }
 

@@ -96,7 +96,7 @@ static void check(const char *name, toolb_status (*use)(void *), const void *who
             exit(1);
         }
         memcpy(&said, at, sizeof said);
-        EXPECT_TRUE(said == size);
+        REQUIRE(said == size);
     }
 }
 
@@ -110,7 +110,7 @@ int main(void)
     const toolb_stats stats = {0};
     const toolb_event event = {0};
     char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    EXPECT_TRUE(pages != MAP_FAILED && mprotect(pages + page, page, PROT_NONE) == 0);
+    REQUIRE(pages != MAP_FAILED && mprotect(pages + page, page, PROT_NONE) == 0);
     edge = pages + page;
 
     check("toolb_options", options_of, &options, sizeof options,

@@ -3,20 +3,8 @@
  * brings it to its end. tests/c/stopped.sh asks it.
  */
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include <toolb.h>
-
-#define MUST(call)                                                                            \
-    do {                                                                                      \
-        toolb_status got_ = (call);                                                           \
-        if (got_ != TOOLB_OK) {                                                               \
-            fprintf(stderr, "stopped.c:%d: %s: %s\n", __LINE__, #call,                        \
-                    toolb_status_text(got_));                                                 \
-            abort();                                                                          \
-        }                                                                                     \
-    } while (0)
+#include "expect.h"
 
 static toolb_engine *engine;
 

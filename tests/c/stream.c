@@ -4,30 +4,11 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <toolb.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                     \
-    do {                                                                     \
-        if (!(condition)) {                                                  \
-            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);  \
-            exit(1);                                                         \
-        }                                                                    \
-    } while (0)
-
-#define EXPECT(call, status)                                                                  \
-    do {                                                                                      \
-        toolb_status got_ = (call);                                                           \
-        if (got_ != (status)) {                                                               \
-            fprintf(stderr, "%s:%d: %s is %d, not " #status "\n", __FILE__, __LINE__, #call, got_); \
-            exit(1);                                                                          \
-        }                                                                                     \
-    } while (0)
+#include "expect.h"
 
 enum { LOOPS = 2, LIMIT = 4096 };
 
@@ -47,8 +28,8 @@ static uint16_t port;
 static struct state *enter(void *data)
 {
     struct state *state = data;
-    CHECK(pthread_equal(state->thread, pthread_self()));
-    CHECK(!state->busy);
+    REQUIRE(pthread_equal(state->thread, pthread_self()));
+    REQUIRE(!state->busy);
     state->busy = 1;
     return state;
 }
@@ -56,7 +37,7 @@ static struct state *enter(void *data)
 static void *on_init(void *user_data, uint32_t index)
 {
     struct state *state = calloc(1, sizeof *state);
-    CHECK(state != NULL && user_data == &port && index < LOOPS);
+    REQUIRE(state != NULL && user_data == &port && index < LOOPS);
     state->index = index;
     state->thread = pthread_self();
     inits++;
@@ -67,9 +48,9 @@ static void on_accept(void *data, toolb_stream stream)
 {
     struct state *state = enter(data);
     char peer[64];
-    CHECK(stream != 0 && toolb_stream_user(stream) == NULL);
+    REQUIRE(stream != 0 && toolb_stream_user(stream) == NULL);
     EXPECT(toolb_stream_peer(stream, peer, sizeof peer, NULL), TOOLB_OK);
-    CHECK(strncmp(peer, "127.0.0.1:", 10) == 0);
+    REQUIRE(strncmp(peer, "127.0.0.1:", 10) == 0);
     EXPECT(toolb_stream_set_user(stream, state), TOOLB_OK);
     EXPECT(toolb_stream_want_bytes(stream, 4, TOOLB_NO_TIMEOUT), TOOLB_OK);
     of_loop[state->index] = stream;
@@ -98,7 +79,7 @@ static void misuse(struct state *state, toolb_stream stream)
         EXPECT(toolb_stream_want_bytes(wrong, 1, 0), status);
         EXPECT(toolb_stream_recv(wrong, byte, 1, &size), status);
         EXPECT(toolb_stream_peek(wrong, &slice), status);
-        CHECK(slice.data != NULL && slice.len == 0);
+        REQUIRE(slice.data != NULL && slice.len == 0);
         EXPECT(toolb_stream_consume(wrong, 0), status);
         EXPECT(toolb_stream_send(wrong, "x", 1), status);
         EXPECT(toolb_stream_unsent(wrong, &size), status);
@@ -107,7 +88,7 @@ static void misuse(struct state *state, toolb_stream stream)
         EXPECT(toolb_stream_abort(wrong), status);
         EXPECT(toolb_stream_set_user(wrong, byte), status);
         EXPECT(toolb_stream_peer(wrong, byte, 1, NULL), status);
-        CHECK(toolb_stream_user(wrong) == NULL);
+        REQUIRE(toolb_stream_user(wrong) == NULL);
     }
     EXPECT(toolb_stream_recv(stream, NULL, 1, &size), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_stream_recv(stream, byte, 1, NULL), TOOLB_NULL_ARGUMENT);
@@ -121,18 +102,18 @@ static void misuse(struct state *state, toolb_stream stream)
     EXPECT(toolb_stream_unsent(stream, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_stream_ended(stream, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_stream_ended(stream, &ended), TOOLB_OK);
-    CHECK(!ended);
+    REQUIRE(!ended);
     EXPECT(toolb_stream_peer(stream, byte, 1, &size), TOOLB_BUFFER_TOO_SMALL);
-    CHECK(size > 10 && size < 64);
+    REQUIRE(size > 10 && size < 64);
     EXPECT(toolb_stream_connect(NULL, 1, 0, NULL, &new), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_stream_connect("::1", 1, 0, NULL, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_stream_connect("localhost", 1, 0, NULL, &new), TOOLB_BAD_ARGUMENT);
-    CHECK(new == 0);
+    REQUIRE(new == 0);
 
     /* Room for LIMIT bytes, and then for nothing. */
     EXPECT(toolb_stream_send(stream, large, LIMIT), TOOLB_OK);
     EXPECT(toolb_stream_unsent(stream, &size), TOOLB_OK);
-    CHECK(size == LIMIT);
+    REQUIRE(size == LIMIT);
     EXPECT(toolb_stream_send(stream, large, 1), TOOLB_FULL);
 }
 
@@ -144,7 +125,7 @@ static void on_receive(void *data, toolb_stream stream)
     char copy[4];
     size_t got;
     toolb_stream new;
-    CHECK(toolb_stream_user(stream) == state);
+    REQUIRE(toolb_stream_user(stream) == state);
     EXPECT(toolb_stream_peek(stream, &order), TOOLB_OK);
     if (order.len < 4) {
         state->busy = 0;
@@ -164,14 +145,14 @@ static void on_receive(void *data, toolb_stream stream)
     } else if (memcmp(order.data, "conn", 4) == 0) {
         EXPECT(toolb_stream_connect("127.0.0.1", port, 0, &port, &new), TOOLB_OK);
         EXPECT(toolb_stream_send(new, "quit", 4), TOOLB_OK);
-        CHECK(new >> 56 == state->index && toolb_stream_user(new) == &port);
+        REQUIRE(new >> 56 == state->index && toolb_stream_user(new) == &port);
     } else if (memcmp(order.data, "fail", 4) == 0) {
         EXPECT(toolb_stream_connect("unix:/nonexistent/x", 0, 0, NULL, &new), TOOLB_OK);
         EXPECT(toolb_stream_set_user(new, (void *)(uintptr_t)stream), TOOLB_OK);
     }
     /* What was shown stays where it was, whatever happened since. */
     EXPECT(toolb_stream_recv(stream, copy, sizeof copy, &got), TOOLB_OK);
-    CHECK(got == 4 && memcmp(copy, order.data, 4) == 0);
+    REQUIRE(got == 4 && memcmp(copy, order.data, 4) == 0);
     (void)toolb_stream_want_bytes(stream, 4, TOOLB_NO_TIMEOUT);
     state->busy = 0;
 }
@@ -186,7 +167,7 @@ static void on_writable(void *data, toolb_stream stream)
 static void on_connect(void *data, toolb_stream stream)
 {
     struct state *state = enter(data);
-    CHECK(toolb_stream_user(stream) == &port);
+    REQUIRE(toolb_stream_user(stream) == &port);
     /* From here on it is served like the others. */
     EXPECT(toolb_stream_set_user(stream, state), TOOLB_OK);
     accepted++;
@@ -204,7 +185,7 @@ static void on_connect_fail(void *data, toolb_stream stream, int error)
 static void on_close(void *data, toolb_stream stream, toolb_reason reason)
 {
     struct state *state = enter(data);
-    CHECK(toolb_stream_user(stream) == state);
+    REQUIRE(toolb_stream_user(stream) == state);
     EXPECT(toolb_stream_send(stream, "x", 1), TOOLB_GONE);
     state->last_closed = stream;
     reasons[reason]++;
@@ -215,7 +196,7 @@ static void on_close(void *data, toolb_stream stream, toolb_reason reason)
 static void on_drain(void *data, uint32_t index)
 {
     struct state *state = enter(data);
-    CHECK(state->index == index);
+    REQUIRE(state->index == index);
     drained++;
     state->busy = 0;
 }
@@ -223,7 +204,7 @@ static void on_drain(void *data, uint32_t index)
 static void on_exit(void *data, uint32_t index)
 {
     struct state *state = enter(data);
-    CHECK(state->index == index);
+    REQUIRE(state->index == index);
     exits++;
     free(state);
 }
@@ -243,14 +224,14 @@ static int dial(void)
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &watchdog, sizeof watchdog) == 0);
-    CHECK(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
+    REQUIRE(setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &watchdog, sizeof watchdog) == 0);
+    REQUIRE(connect(client, (struct sockaddr *)&address, sizeof address) == 0);
     return client;
 }
 
 static void say(int client, const char *order)
 {
-    CHECK(send(client, order, strlen(order), MSG_NOSIGNAL) == (ssize_t)strlen(order));
+    REQUIRE(send(client, order, strlen(order), MSG_NOSIGNAL) == (ssize_t)strlen(order));
 }
 
 /* Reads exactly `count` bytes; the last of them are `expected`. */
@@ -258,9 +239,9 @@ static void hear(int client, size_t count, const char *expected)
 {
     char bytes[LIMIT + 16];
     size_t len = strlen(expected);
-    CHECK(count <= sizeof bytes);
-    CHECK(recv(client, bytes, count, MSG_WAITALL) == (ssize_t)count);
-    CHECK(memcmp(bytes + count - len, expected, len) == 0);
+    REQUIRE(count <= sizeof bytes);
+    REQUIRE(recv(client, bytes, count, MSG_WAITALL) == (ssize_t)count);
+    REQUIRE(memcmp(bytes + count - len, expected, len) == 0);
 }
 
 int main(void)
@@ -305,9 +286,9 @@ int main(void)
     EXPECT(toolb_engine_start(engine), TOOLB_OK);
     EXPECT(toolb_engine_service(engine, "127.0.0.1", 0, &service, &port), TOOLB_BAD_STATE);
     EXPECT(toolb_engine_address(engine, 0, text, sizeof text, NULL), TOOLB_OK);
-    CHECK(strncmp(text, "tcp://127.0.0.1:", 16) == 0);
+    REQUIRE(strncmp(text, "tcp://127.0.0.1:", 16) == 0);
     port = (uint16_t)atoi(strrchr(text, ':') + 1);
-    CHECK(pthread_create(&thread, NULL, run, engine) == 0);
+    REQUIRE(pthread_create(&thread, NULL, run, engine) == 0);
 
     /* This thread is no loop. */
     EXPECT(toolb_stream_want(1, 0), TOOLB_WRONG_LOOP);
@@ -323,7 +304,7 @@ int main(void)
     EXPECT(toolb_stream_connect("127.0.0.1", port, 0, NULL, &stream), TOOLB_WRONG_LOOP);
     EXPECT(toolb_stream_set_user(1, NULL), TOOLB_WRONG_LOOP);
     EXPECT(toolb_stream_peer(1, text, sizeof text, NULL), TOOLB_WRONG_LOOP);
-    CHECK(toolb_stream_user(1) == NULL);
+    REQUIRE(toolb_stream_user(1) == NULL);
 
     /* Until both loops have had a stream, and closed it. */
     while (of_loop[0] == 0 || of_loop[1] == 0) {
@@ -332,7 +313,7 @@ int main(void)
         hear(client, 8, "echoecho");
         say(client, "hoquit");
         hear(client, 7, "echobye");
-        CHECK(recv(client, &byte, 1, 0) == 0);
+        REQUIRE(recv(client, &byte, 1, 0) == 0);
         close(client);
     }
     for (i = 0; i < 20; i++) {
@@ -343,22 +324,22 @@ int main(void)
         /* The failure is told in the next turn, the echo at once. */
         hear(client, 8, "");
         say(client, "abrt");
-        CHECK(recv(client, &byte, 1, 0) < 0 && errno == ECONNRESET);
+        REQUIRE(recv(client, &byte, 1, 0) < 0 && errno == ECONNRESET);
         close(client);
     }
     stays = dial();
     say(stays, "echo");
     hear(stays, 4, "echo");
     EXPECT(toolb_engine_stats(engine, &stats), TOOLB_OK);
-    CHECK(stats.streams_active >= 1 && stats.streams_accepted > 20 && stats.streams_connected >= 20);
+    REQUIRE(stats.streams_active >= 1 && stats.streams_accepted > 20 && stats.streams_connected >= 20);
     EXPECT(toolb_engine_stop(engine), TOOLB_OK);
-    CHECK(pthread_join(thread, NULL) == 0);
+    REQUIRE(pthread_join(thread, NULL) == 0);
     close(stays);
-    CHECK(inits == LOOPS && drained == LOOPS && exits == LOOPS);
-    CHECK(closed == accepted);
+    REQUIRE(inits == LOOPS && drained == LOOPS && exits == LOOPS);
+    REQUIRE(closed == accepted);
     EXPECT(toolb_engine_stats(engine, &stats), TOOLB_OK);
-    CHECK(stats.streams_active == 0);
-    CHECK(reasons[TOOLB_REASON_ABORTED] == 20 && reasons[TOOLB_REASON_STOPPING] >= 1);
+    REQUIRE(stats.streams_active == 0);
+    REQUIRE(reasons[TOOLB_REASON_ABORTED] == 20 && reasons[TOOLB_REASON_STOPPING] >= 1);
     toolb_engine_free(engine);
     return 0;
 }

@@ -6,6 +6,7 @@
 #include <poll.h>
 
 #include <cstdlib>
+#include <future>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -67,17 +68,142 @@ void a_handler_serves()
         EXPECT(consumer->run([](const Request &request, Response &response) {
             if (request.path() == "/throw")
                 throw std::runtime_error("on purpose");
-            if (request.path() == "/later")
-                EXPECT(!response.later());
             response.status(201).write(request.method()).write(" ").write(request.path());
         }));
     });
     EXPECT(ends(running.get("/a%20b"), "\r\n\r\nGET /a b"));
     EXPECT(starts(running.get("/throw"), "HTTP/1.1 500 "));
-    EXPECT(ends(running.get("/later"), "GET /later"));
     EXPECT(starts(running.get("/again"), "HTTP/1.1 201 "));
     running.stop();
     consuming.join();
+}
+
+// The same handlers, whoever has routes for them.
+template <class Routed>
+void add_routes(Routed &routed, std::string greeting)
+{
+    routed.get("/hello/{name}", [greeting](const Request &request, Response &response) {
+        response.write(greeting).write(request.param("name"));
+    });
+    routed.post("/hello/{name}", [](const Request &, Response &response) { response.status(201); });
+    routed.route("*", "/count", [] { return 0; },
+                 [](int &count, const Request &, Response &response) {
+                     response.write(std::to_string(++count));
+                 });
+    routed.get("/throw", [](const Request &, Response &) { throw std::runtime_error("on purpose"); });
+    routed.get("/fields", [](const Request &request, Response &response) {
+        for (const auto [name, value] : request.fields())
+            response.write(name).write("=").write(value).write(";");
+        response.write(request.peer());
+    });
+    routed.get("/later", [](const Request &, Response &response) {
+        std::thread([token = response.status(202).later()]() mutable {
+            EXPECT(token.field("x-late", "yes") && token.answer("later"));
+        }).detach();
+    });
+    routed.get("/dropped", [](const Request &, Response &response) { (void)response.later(); });
+}
+
+void check_routes(const std::string &address)
+{
+    const auto get = [&](const char *path) { return ask(address, "GET", path); };
+    EXPECT(ends(get("/hello/a%20b"), "Hello, a b"));
+    EXPECT(starts(ask(address, "POST", "/hello/b"), "HTTP/1.1 201 "));
+    const std::string not_allowed = ask(address, "DELETE", "/hello/b");
+    EXPECT(starts(not_allowed, "HTTP/1.1 405 "));
+    EXPECT(not_allowed.find("allow: GET, HEAD, POST\r\n") != std::string::npos);
+    EXPECT(starts(get("/none"), "HTTP/1.1 404 "));
+    EXPECT(ends(get("/count"), "\r\n\r\n1"));
+    EXPECT(ends(get("/count"), "\r\n\r\n2"));
+    EXPECT(starts(get("/throw"), "HTTP/1.1 500 "));
+    EXPECT(ends(get("/fields"), "ost=t;Connection=close;127.0.0.1") ||
+           ends(get("/fields"), "ost=t;connection=close;127.0.0.1"));
+    const std::string late = get("/later");
+    EXPECT(starts(late, "HTTP/1.1 202 ") && ends(late, "later"));
+    EXPECT(late.find("x-late: yes\r\n") != std::string::npos);
+    EXPECT(starts(get("/dropped"), "HTTP/1.1 500 "));
+}
+
+void handlers_serve_on_both_sides_of_the_bus()
+{
+    Running running("");
+    auto attached = running.engine.consumer();
+    EXPECT(attached);
+    Consumer consumer = std::move(*attached);
+    EXPECT(consumer.run().code() == TOOLB_NULL_ARGUMENT);
+    add_routes(consumer, "Hello, ");
+    std::thread consuming([&] { EXPECT(consumer.run()); });
+    check_routes(running.address);
+    running.stop();
+    consuming.join();
+
+    toolb::Engine engine;
+    engine.listen("127.0.0.1", 0);
+    add_routes(engine, "Hello, ");
+    EXPECT(engine.start());
+    std::thread serving([&] { EXPECT(engine.run()); });
+    check_routes(engine.address());
+    engine.stop();
+    serving.join();
+}
+
+void a_mistake_in_a_route_is_kept()
+{
+    Running running("");
+    auto consumer = running.engine.consumer();
+    EXPECT(consumer);
+    const auto nothing = [](const Request &, Response &) {};
+    consumer->get("/user/:id", nothing).get(nullptr, nothing);
+    EXPECT(consumer->run(nothing).code() == TOOLB_BAD_ARGUMENT);
+    const toolb::Status status = consumer->run();
+    EXPECT(std::string(status.text()).find("{id} instead of :id") != std::string::npos);
+}
+
+// What no route matches is the other handler's; what was begun is answered although it is to stop.
+void a_consumer_that_stops_waits_for_its_tokens()
+{
+    Running running("");
+    auto consumer = running.engine.consumer();
+    EXPECT(consumer);
+    std::promise<toolb::Token> taken;
+    consumer->get("/later", [&](const Request &, Response &response) {
+        taken.set_value(response.later());
+    });
+    std::promise<void> ended;
+    std::thread consuming([&] {
+        EXPECT(consumer->run([](const Request &, Response &response) { response.write("rest"); }));
+        ended.set_value();
+    });
+    EXPECT(ends(running.get("/none"), "rest"));
+    std::string answer;
+    std::thread asking([&] { answer = running.get("/later"); });
+    toolb::Token token = taken.get_future().get();
+    consumer->stop();
+    auto end = ended.get_future();
+    EXPECT(end.wait_for(std::chrono::milliseconds(0)) == std::future_status::timeout);
+    EXPECT(token.write("a part"));
+    EXPECT(token.end());
+    end.wait();
+    asking.join();
+    consuming.join();
+    EXPECT(starts(answer, "HTTP/1.1 200 ") && answer.find("a part") != std::string::npos);
+}
+
+// Whenever it is told to stop: before it begins, on its way to sleep, and when it sleeps.
+void a_consumer_stops_at_any_time()
+{
+    for (int round = 0; round < 100; ++round) {
+        Running running("");
+        auto consumer = running.engine.consumer();
+        EXPECT(consumer);
+        std::thread stopping([&] {
+            for (int turn = 0; turn < round; ++turn)
+                std::this_thread::yield();
+            consumer->stop();
+        });
+        EXPECT(consumer->run([](const Request &, Response &) {}));
+        stopping.join();
+    }
 }
 
 // Streams are sent back as they come, until their client has ended its side.
@@ -117,6 +243,57 @@ void streams_are_served()
     second.finish();
     EXPECT(second.receive() == "last");
     EXPECT(first.receive().empty());
+    engine.stop();
+    serving.join();
+    consuming.join();
+}
+
+// Messages of four bytes are sent back. Who has had one answer and is too slow then hears of it.
+void streams_have_their_time()
+{
+    using namespace std::chrono_literals;
+    toolb::Engine engine;
+    engine.pool("").stream_pool("127.0.0.1", 0);
+    EXPECT(engine.start());
+    std::thread serving([&] { EXPECT(engine.run()); });
+    toolb::ConsumerOptions options;
+    options.streams = 8;
+    auto consumer = engine.consumer(options);
+    EXPECT(consumer);
+    std::thread consuming([&] {
+        EXPECT(consumer->run_events([&](const Event &event) {
+            const toolb::Exchange stream = event.exchange();
+            switch (event.kind()) {
+            case Event::Kind::StreamOpen:
+                EXPECT(stream.want_bytes(100000).code() == TOOLB_BAD_ARGUMENT);
+                EXPECT(stream.want());
+                EXPECT(stream.want_bytes(4, toolb::never));
+                break;
+            case Event::Kind::StreamData:
+                EXPECT(event.data().size() == (event.is_end() ? 0 : 4));
+                EXPECT(stream.write(event.data()));
+                if (event.is_end())
+                    EXPECT(stream.end() && stream.done());
+                else
+                    EXPECT(stream.want_bytes(4, 20ms));
+                break;
+            case Event::Kind::StreamTimeout:
+                EXPECT(stream.write("too slow") && stream.end() && stream.done());
+                break;
+            default:
+                break;
+            }
+        }));
+    });
+    {
+        Client first(engine.address()), second(engine.address());
+        first.send("ab");
+        first.send("cd");
+        EXPECT(first.receive(4) == "abcd");
+        EXPECT(first.receive() == "too slow");
+        second.finish();
+        EXPECT(second.receive().empty());
+    }
     engine.stop();
     serving.join();
     consuming.join();
@@ -282,7 +459,12 @@ void a_loop_of_ones_own_waits_for_a_descriptor()
 int main()
 {
     a_handler_serves();
+    handlers_serve_on_both_sides_of_the_bus();
+    a_mistake_in_a_route_is_kept();
+    a_consumer_that_stops_waits_for_its_tokens();
+    a_consumer_stops_at_any_time();
     streams_are_served();
+    streams_have_their_time();
     events_are_taken();
     a_loop_of_ones_own_waits_for_a_descriptor();
 }

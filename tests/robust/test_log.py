@@ -1,16 +1,19 @@
-"""A log that nobody reads holds nobody up."""
+"""What is in the logs, and that they hold nobody up if nobody reads them."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import pty
+import re
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from .harness import Servers, wait_until
+from .harness import HERE, Servers, toolb, wait_until
 from .http1 import Parser, request
 
 LEFT_OUT = b"lines of the log were left out"
@@ -56,3 +59,64 @@ def test_a_log_that_nobody_reads(servers: Servers, tmp_path: Path, stops: int) -
         assert server.process.wait(30) is not None
     finally:
         os.close(reader)
+
+
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ")
+COMBINED = re.compile(
+    r"(?P<peer>\S+) - - \[(?P<time>\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
+    r'"(?P<request>[^"]*)" (?P<status>\d{3}) (?P<bytes>\d+) "(?P<referer>[^"]*)" '
+    r'"(?P<agent>[^"]*)" (?P<seconds>\d+\.\d{6})'
+)
+
+
+def test_each_line_of_the_log_begins_with_the_time(servers: Servers) -> None:
+    server = servers.start(flags=["--log-level", "debug"])
+    with server.connect() as connection:
+        assert connection.ask("/two-lengths").status == 500
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    wait_until("the end was told", lambda: "another starts" in server.said())
+    server.stop()
+    without = [line for line in server.lines if not TIME.match(line)]
+    assert server.lines, server.said()
+    assert not without, server.said()
+
+
+def test_a_person_at_a_terminal_is_spared_the_time() -> None:
+    ours, theirs = pty.openpty()
+    command = [toolb(), "run", "app:nothing", "--port", "0"]
+    process = subprocess.Popen(command, cwd=HERE, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    assert process.wait(30) == 3
+    said = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert said.startswith("toolb error: cannot start: "), said
+
+
+def test_the_access_log_is_in_the_combined_format(servers: Servers) -> None:
+    server = servers.start(flags=["--access-log"])
+    headers = {"Referer": "http://there/?a=1", "User-Agent": 'a "browser"\\', "X-Id": "one"}
+    with server.connect() as connection:
+        answer = connection.ask("/sleep?ms=20", headers=headers)
+        assert answer.status == 200
+        connection.send(request("/sleep?ms=20", method="HEAD", headers={"X-Id": "two"}))
+        assert connection.receive("HEAD").status == 200
+    with server.connect() as connection:
+        connection.send(b"nonsense\r\n\r\n")
+        assert connection.receive().status == 400
+    with server.connect() as connection:
+        connection.send(request("/sleep?ms=600000", headers={"X-Id": "gone"}))
+        wait_until("it sleeps", lambda: "gone" in server.began())
+    wait_until("all were told", lambda: server.said().count(" - - [") == 4)
+    found = [m for line in server.lines if (m := COMBINED.fullmatch(line))]
+    assert len(found) == 4, server.said()
+    full, head, refused, gone = found
+    assert {m["peer"] for m in found} == {"127.0.0.1"}
+    assert full["request"] == "GET /sleep?ms=20 HTTP/1.1"
+    assert (full["status"], full["bytes"]) == ("200", str(len(b"one")))
+    assert full["referer"] == "http://there/?a=1"
+    assert full["agent"] == r"a \x22browser\x22\x5C"
+    assert float(full["seconds"]) >= 0.02
+    assert (head["request"], head["bytes"]) == ("HEAD /sleep?ms=20 HTTP/1.1", "0")
+    assert (head["referer"], head["agent"]) == ("-", "-")
+    assert (refused["request"], refused["status"]) == ("-", "400")
+    assert (gone["request"], gone["status"]) == ("GET /sleep?ms=600000 HTTP/1.1", "499")

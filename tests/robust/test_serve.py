@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -182,18 +183,62 @@ def test_a_dead_workers_requests_are_settled(stage: Stage) -> None:
     serve.stop()
 
 
+@pytest.mark.parametrize("engine", ["there", "gone"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_worker_that_stands_still_is_replaced(stage: Stage, loop: str, engine: str) -> None:
+    """By those who have started it: the engine can do no more than give it up."""
+    serve = stage.serve("--timeout-response", "0")
+    work = stage.work("--loop", loop, "--timeout-worker-healthcheck", "1s")
+    victim = stage.pid()
+    with stage.connect() as begun:
+        begun.send(request("/block?ms=600000", headers={"X-Id": "stuck"}))
+        stage.awaits("BEGIN stuck")
+        if engine == "gone":
+            serve.kill()
+        work.says(f"worker 1 (pid {victim}) has stood still for 1 s with work to do and is ended")
+        work.says("was ended, as it stood still; another starts in 100 ms")
+        if engine == "there":
+            assert begun.receive().status == 502
+    said = work.said()
+    hung = said.index("Fatal Python error: Aborted")
+    assert said.index("has stood still") < hung < said.index("was ended, as it stood still")
+    assert 'app.py", line' in said[hung:], said
+    if engine == "gone":
+        serve = stage.serve()
+    assert stage.pid() != victim
+    work.stop()
+    serve.stop()
+
+
+def test_workers_that_wait_answer_those_who_ask(stage: Stage) -> None:
+    """Asleep, without an engine, and with a request that takes its time."""
+    work = stage.work("--timeout-worker-healthcheck", "400ms")
+    # not-sync: longer than a worker may stand still
+    time.sleep(1.2)
+    serve = stage.serve()
+    first = stage.pid()
+    with stage.connect() as connection:
+        connection.send(request("/sleep?ms=1500", headers={"X-Id": "sleeps"}))
+        assert connection.receive().status == 200
+    assert stage.pid() == first, work.said()
+    work.stop()
+    serve.stop()
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_workers_outlive_the_engine(stage: Stage, loop: str) -> None:
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     work = stage.work("-w", "2", "--loop", loop)
-    work.says("2 workers ready for the engine at")
+    work.says("2 workers ready for an engine at")
+    work.says(f"no engine at {stage.bus}: 2 workers looking for one (there is no bus at")
     work.says("is `toolb serve` running?")
     workers = {p.pid for p in children(work.process.pid)}
     held: dict[int, int] = {}
     for turn in range(3):
         serve = stage.serve()
         serve.says("requests go to 2 consumers now")
+        work.says(f"2 workers attached to the engine at {stage.bus}", times=turn + 1)
         for _ in range(8):
             assert stage.pid() in workers
         # Nothing of the engines before is kept.
@@ -209,6 +254,7 @@ def test_workers_outlive_the_engine(stage: Stage, loop: str) -> None:
                 connection.receive()
         # The application is told that its client has gone with the engine.
         stage.awaits(f"GONE sse{turn}")
+        work.says("2 workers looking for one (", times=turn + 2)
         assert stage.left() == ["b", "b.lock"]
     serve = stage.serve()
     serve.says("requests go to 2 consumers now")
@@ -435,7 +481,7 @@ print(child, flush=True)
 def test_an_application_that_cannot_start(stage: Stage, application: str, words: str) -> None:
     work = stage.work("-w", "2", application=application)
     assert work.ends() == 3
-    (line,) = [line for line in work.lines if line.startswith("toolb")]
+    (line,) = [line for line in work.lines if line[30:].startswith("toolb")]
     assert words in line
 
 
@@ -445,7 +491,7 @@ def test_what_is_no_bus(stage: Stage) -> None:
         other.listen()
         work = stage.work()
         assert work.ends() == 3
-    (line,) = [line for line in work.lines if line.startswith("toolb")]
+    (line,) = [line for line in work.lines if line[30:].startswith("toolb")]
     assert "is no bus" in line
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import statistics
 import time
 from collections import Counter, deque
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from .harness import Server, Servers, percentile
+from .harness import Server, Servers, percentile, wait_until
 from .http1 import AsyncConnection, request
 
 RATE = 250  # requests per second: far below what one worker can do
@@ -114,3 +116,75 @@ def test_one_stuck_worker_of_two(servers: Servers, way: str, loop: str) -> None:
         told = f"{name} without {without * 1e3:.1f} ms, with {beside * 1e3:.1f} ms"
         print(f"{way} {loop}: {told}")
         assert beside <= FACTOR * without, told
+
+
+# Workers that never come back.
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_worker_that_stands_still_is_replaced_whatever_the_deadlines(
+    servers: Servers, loop: str
+) -> None:
+    flags = ["--timeout-response", "0", "--timeout-worker-healthcheck", "1s"]
+    server = servers.start(loop=loop, flags=flags)
+    (victim,) = server.worker_pids()
+    with server.connect() as begun, server.connect() as waits:
+        begun.send(request("/block?ms=600000", headers={"X-Id": "stuck"}))
+        wait_until("it blocks", lambda: "stuck" in server.began())
+        # In front of a worker that does not look: it has not begun.
+        waits.send(request("/pid"))
+        assert begun.receive().status == 502
+        answer = waits.receive()
+        assert (answer.status, int(answer.body) != victim) == (200, True)
+    wait_until("the end was told", lambda: "was ended, as it stood still" in server.said())
+    said = server.said()
+    told = f"worker 1 (pid {victim}) has stood still for 1 s with work to do and is ended"
+    assert told in said
+    # Where it hung is told after that, and before the next one starts.
+    hung = said.index("Fatal Python error: Aborted")
+    assert said.index(told) < hung < said.index("was ended, as it stood still")
+    assert 'app.py", line' in said[hung:], said
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_who_works_or_sleeps_for_long_does_not_stand_still(servers: Servers, loop: str) -> None:
+    server = servers.start(loop=loop, flags=["--timeout-worker-healthcheck", "2s"])
+    pids = server.worker_pids()
+    with server.connect() as sleeps, server.connect() as blocks, server.connect() as stopped:
+        # Longer than the time that is given, and nothing else comes meanwhile.
+        sleeps.send(request("/sleep?ms=5000", headers={"X-Id": "sleeps"}))
+        assert sleeps.receive().status == 200
+        blocks.send(request("/block?ms=1000", headers={"X-Id": "blocks"}))
+        assert blocks.receive().status == 200
+        # As long as the machine may stop it.
+        stopped.send(request("/sleep?ms=500", headers={"X-Id": "stopped"}))
+        wait_until("it sleeps", lambda: "stopped" in server.began())
+        os.kill(pids[0], signal.SIGSTOP)
+        # not-sync: stopped for so long on purpose
+        time.sleep(1)
+        os.kill(pids[0], signal.SIGCONT)
+        assert stopped.receive().status == 200
+    assert server.worker_pids() == pids, server.said()
+
+
+def test_nobody_looks_without_a_time(servers: Servers) -> None:
+    flags = ["--timeout-worker-healthcheck", "0", "--timeout-response", "1s"]
+    server = servers.start(flags=flags)
+    pids = server.worker_pids()
+    with server.connect() as blocks, server.connect() as other:
+        blocks.send(request("/block?ms=4000", headers={"X-Id": "blocks"}))
+        assert blocks.receive().status == 504
+        other.send(request("/pid"))
+        assert other.receive().status in (200, 504)
+        wait_until("it goes on", lambda: "blocks" in server.began("END"))
+    assert server.worker_pids() == pids, server.said()
+
+
+def test_a_stopped_process_is_killed_though_it_cannot_say_anything(servers: Servers) -> None:
+    server = servers.start(flags=["--timeout-worker-healthcheck", "500ms"])
+    (victim,) = server.worker_pids()
+    os.kill(victim, signal.SIGSTOP)
+    with server.connect() as connection:
+        connection.send(request("/pid"))
+        answer = connection.receive()
+    assert (answer.status, int(answer.body) != victim) == (200, True), server.said()

@@ -3,6 +3,7 @@
 #define TOOLB_CONSUMER_HPP
 
 #include "http.hpp"
+#include "stream.hpp"
 
 #include <chrono>
 #include <memory>
@@ -72,6 +73,19 @@ public:
     Status pause() const noexcept { return Status(toolb_exchange_pause(consumer_, id_)); }
     Status resume() const noexcept { return Status(toolb_exchange_resume(consumer_, id_)); }
 
+    /// On a stream: asks for one StreamData as soon as anything comes, or for StreamTimeout.
+    Status want(std::chrono::milliseconds at_most = by_default) const noexcept
+    {
+        return Status(toolb_exchange_want(consumer_, id_, detail::idle(at_most)));
+    }
+
+    /// The same when at least that many bytes are there, all in one, or no more come.
+    Status want_bytes(std::size_t least,
+                      std::chrono::milliseconds at_most = by_default) const noexcept
+    {
+        return Status(toolb_exchange_want_bytes(consumer_, id_, least, detail::idle(at_most)));
+    }
+
     /// The client's address, and its port if it is asked for; empty for clients of a Unix socket.
     std::string peer(std::uint16_t *port = nullptr) const
     {
@@ -105,6 +119,7 @@ public:
         HangUp = TOOLB_EVENT_HANG_UP,
         StreamOpen = TOOLB_EVENT_STREAM_OPEN,
         StreamData = TOOLB_EVENT_STREAM_DATA,
+        StreamTimeout = TOOLB_EVENT_STREAM_TIMEOUT,
     };
 
     Event(toolb_consumer *consumer, const toolb_event &event) noexcept
@@ -152,11 +167,61 @@ public:
         return Consumer(made);
     }
 
-    /// Serves by a handler as Engine::route takes it, one whole request at a time, until the engine
-    /// drains or stop() is called; TOOLB_HANG_UP if the engine has gone. The handler may block.
+    Consumer(Consumer &&) noexcept = default;
+    Consumer &operator=(Consumer &&other) noexcept
+    {
+        // The consumer that was here leaves before what its routes use goes.
+        handle_ = std::move(other.handle_);
+        kept_ = std::move(other.kept_);
+        failure_ = std::move(other.failure_);
+        return *this;
+    }
+
+    /// Answers requests by a handler as Engine::route takes it: one serves behind the bus as it does
+    /// in an engine. The first mistake is kept, and run() reports it.
+    template <class Handler>
+    Consumer &route(const char *method, const char *pattern, Handler handler)
+    {
+        const toolb_route route = kept_.route(method, pattern, std::move(handler));
+        return keep(toolb_consumer_add_route(handle(), method, pattern, &route));
+    }
+
+    /// The same with a state, made by `make_state()` when run() begins and destroyed when it ends.
+    template <class Make, class Handler>
+    Consumer &route(const char *method, const char *pattern, Make make_state, Handler handler)
+    {
+        const toolb_route route =
+            kept_.route(method, pattern, std::move(make_state), std::move(handler));
+        return keep(toolb_consumer_add_route(handle(), method, pattern, &route));
+    }
+
+    /// route("GET", ...), which answers HEAD, too.
+    template <class Handler>
+    Consumer &get(const char *pattern, Handler handler)
+    {
+        return route("GET", pattern, std::move(handler));
+    }
+
+    /// route("POST", ...).
+    template <class Handler>
+    Consumer &post(const char *pattern, Handler handler)
+    {
+        return route("POST", pattern, std::move(handler));
+    }
+
+    /// Serves by the routes, one whole request at a time, until the engine drains or stop() is called;
+    /// TOOLB_HANG_UP if the engine has gone. What no route matches is a 404 or 405. Handlers may block.
+    Status run()
+    {
+        return failure_ ? explained(toolb_consumer_run(handle(), nullptr, nullptr)) : failure_;
+    }
+
+    /// The same, where `handler` answers what no route matches, or all if there are none.
     template <class Handler>
     Status run(Handler handler)
     {
+        if (!failure_)
+            return failure_;
         const detail::Bound<Handler> bound(std::move(handler), "the handler of a consumer");
         return explained(toolb_consumer_run(handle(), &detail::Bound<Handler>::call,
                                             const_cast<detail::Bound<Handler> *>(&bound)));
@@ -261,6 +326,14 @@ private:
 
     explicit Consumer(toolb_consumer *handle) noexcept : handle_(handle) {}
 
+    /// Remembers the first mistake.
+    Consumer &keep(toolb_status status)
+    {
+        if (status != TOOLB_OK && failure_.ok())
+            failure_ = explained(status);
+        return *this;
+    }
+
     /// Of a consumer's failures these have a text of their own each time.
     static Status explained(toolb_status status)
     {
@@ -269,7 +342,10 @@ private:
         return Status(status);
     }
 
+    // In this order: the consumer is freed before what its routes use.
+    detail::Kept kept_;
     std::unique_ptr<toolb_consumer, Free> handle_;
+    Status failure_;
 };
 
 } // namespace TOOLB_MODE

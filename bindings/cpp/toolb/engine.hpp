@@ -10,7 +10,6 @@
 
 #include <atomic>
 #include <memory>
-#include <vector>
 
 namespace toolb {
 inline namespace TOOLB_MODE {
@@ -108,9 +107,8 @@ public:
     template <class Handler>
     Engine &route(const char *method, const char *pattern, Handler handler)
     {
-        using Bound = detail::Bound<Handler>;
-        auto *bound = hold<Bound>(std::move(handler), name_of(method, pattern));
-        return keep(toolb_engine_route(handle(), method, pattern, &Bound::call, bound));
+        const toolb_route route = kept_.route(method, pattern, std::move(handler));
+        return keep(toolb_engine_add_route(handle(), method, pattern, &route));
     }
 
     /// The same with a state for each loop, which needs no lock: made by `make_state()` on the loop's
@@ -121,14 +119,8 @@ public:
     template <class Make, class Handler>
     Engine &route(const char *method, const char *pattern, Make make_state, Handler handler)
     {
-        using Bound = detail::BoundState<Make, Handler>;
-        toolb_route route{};
-        route.struct_size = sizeof route;
-        route.handler = &Bound::call;
-        route.user_data =
-            hold<Bound>(std::move(make_state), std::move(handler), name_of(method, pattern));
-        route.make_state = &Bound::make;
-        route.drop_state = &Bound::drop;
+        const toolb_route route =
+            kept_.route(method, pattern, std::move(make_state), std::move(handler));
         return keep(toolb_engine_add_route(handle(), method, pattern, &route));
     }
 
@@ -138,7 +130,7 @@ public:
     Engine &service(const char *host, std::uint16_t port, Make make,
                     const ServiceOptions &options = ServiceOptions())
     {
-        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        auto *bound = kept_.hold<detail::BoundService<Make>>(std::move(make));
         const toolb_service description = bound->description(options);
         return keep(toolb_engine_service(handle(), host, port, &description, bound));
     }
@@ -148,7 +140,7 @@ public:
     Engine &service_unix(const char *path, std::uint32_t mode, Make make,
                          const ServiceOptions &options = ServiceOptions())
     {
-        auto *bound = hold<detail::BoundService<Make>>(std::move(make));
+        auto *bound = kept_.hold<detail::BoundService<Make>>(std::move(make));
         const toolb_service description = bound->description(options);
         return keep(toolb_engine_service_unix(handle(), path, mode, &description, bound));
     }
@@ -272,31 +264,12 @@ private:
         void operator()(toolb_engine *engine) const noexcept { toolb_engine_free(engine); }
     };
 
-    /// Makes what lives as long as the engine.
-    template <class Held, class... Arguments>
-    Held *hold(Arguments &&...arguments)
-    {
-        auto held = std::make_shared<Held>(std::forward<Arguments>(arguments)...);
-        kept_.push_back(held);
-        return held.get();
-    }
-
     /// Remembers the first mistake.
     Engine &keep(toolb_status status)
     {
         if (status != TOOLB_OK && failure_.ok())
             failure_ = Status(status, error());
         return *this;
-    }
-
-    /// What a line about an exception calls a handler.
-    static std::string name_of(const char *method, const char *pattern)
-    {
-        std::string name = "the handler of ";
-        // The library refuses what is null; here it must only not crash.
-        if (method != nullptr && pattern != nullptr)
-            name.append(method).append(" ").append(pattern);
-        return name;
     }
 
     std::string error() const
@@ -307,7 +280,7 @@ private:
     }
 
     // In this order: the engine is freed before what its loops use.
-    std::vector<std::shared_ptr<void>> kept_;
+    detail::Kept kept_;
     std::unique_ptr<toolb_engine, Free> handle_;
     Status failure_;
     bool started_ = false;

@@ -5,12 +5,16 @@
 #include "status.hpp"
 #include "token.hpp"
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace toolb {
 inline namespace TOOLB_MODE {
@@ -23,6 +27,59 @@ enum class Step : int {
     Close = TOOLB_CLOSE,
     /// The response comes from whoever has the token of Response::later; then it goes without saying.
     Later = TOOLB_LATER,
+};
+
+/// The name and the value of a field; both views end with the request.
+struct Field {
+    std::string_view name;
+    std::string_view value;
+};
+
+/// The fields of a request in the order they came, as a range for a `for` loop.
+class Fields {
+public:
+    class Iterator {
+    public:
+        using iterator_category = std::input_iterator_tag;
+        using value_type = Field;
+        using difference_type = std::ptrdiff_t;
+        using pointer = const Field *;
+        using reference = Field;
+
+        Iterator(const toolb_request *request, std::size_t index) noexcept
+            : request_(request), index_(index)
+        {
+        }
+
+        Field operator*() const noexcept
+        {
+            toolb_slice name{}, value{};
+            (void)toolb_request_field_at(request_, index_, &name, &value);
+            return {{name.data, name.len}, {value.data, value.len}};
+        }
+        Iterator &operator++() noexcept
+        {
+            ++index_;
+            return *this;
+        }
+        Iterator operator++(int) noexcept { return {request_, index_++}; }
+        bool operator==(const Iterator &other) const noexcept { return index_ == other.index_; }
+        bool operator!=(const Iterator &other) const noexcept { return index_ != other.index_; }
+
+    private:
+        const toolb_request *request_;
+        std::size_t index_;
+    };
+
+    explicit Fields(const toolb_request *request) noexcept : request_(request) {}
+
+    Iterator begin() const noexcept { return {request_, 0}; }
+    Iterator end() const noexcept { return {request_, size()}; }
+    std::size_t size() const noexcept { return toolb_request_field_count(request_); }
+    bool empty() const noexcept { return size() == 0; }
+
+private:
+    const toolb_request *request_;
 };
 
 /// A request, lent to a handler. All views taken from it end with the handler's call.
@@ -60,6 +117,16 @@ public:
         if (toolb_request_field(handle_, name, &value) != TOOLB_OK)
             return std::nullopt;
         return view(value);
+    }
+
+    /// All fields: `for (auto [name, value] : request.fields())`. Over the bus their names are in
+    /// lower case.
+    Fields fields() const noexcept { return Fields(handle_); }
+
+    /// The client's address, and its port if it is asked for; empty and 0 on a Unix socket.
+    std::string_view peer(std::uint16_t *port = nullptr) const noexcept
+    {
+        return view(toolb_request_peer(handle_, port));
     }
 
     const toolb_request *handle() const noexcept { return handle_; }
@@ -114,7 +181,7 @@ public:
     }
 
     /// Gives away the right to answer, with what was set and written so far; what is written here
-    /// afterwards is lost. The second one is empty, and so is that of a consumer's response.
+    /// afterwards is lost. The second one is empty.
     Token later() noexcept
     {
         toolb_token *made = nullptr;
@@ -208,7 +275,7 @@ public:
         auto *state = static_cast<State *>(toolb_request_state(request));
         const Request lent(request);
         if (state == nullptr) {
-            // make_state has failed on this loop, and standard error says why.
+            // make_state has failed on this loop, and the log says why.
             Response(response).fail();
             return TOOLB_DONE;
         }
@@ -230,6 +297,57 @@ private:
     const Make make_;
     const Handler handler_;
     const std::string name_;
+};
+
+/// What an engine or a consumer keeps of the application, as long as it lives.
+class Kept {
+public:
+    template <class Held, class... Arguments>
+    Held *hold(Arguments &&...arguments)
+    {
+        auto held = std::make_shared<Held>(std::forward<Arguments>(arguments)...);
+        kept_.push_back(held);
+        return held.get();
+    }
+
+    /// The route of a handler.
+    template <class Handler>
+    toolb_route route(const char *method, const char *pattern, Handler handler)
+    {
+        toolb_route route{};
+        route.struct_size = sizeof route;
+        route.handler = &Bound<Handler>::call;
+        route.user_data = hold<Bound<Handler>>(std::move(handler), name_of(method, pattern));
+        return route;
+    }
+
+    /// The same with a state.
+    template <class Make, class Handler>
+    toolb_route route(const char *method, const char *pattern, Make make_state, Handler handler)
+    {
+        using Bound = BoundState<Make, Handler>;
+        toolb_route route{};
+        route.struct_size = sizeof route;
+        route.handler = &Bound::call;
+        route.user_data =
+            hold<Bound>(std::move(make_state), std::move(handler), name_of(method, pattern));
+        route.make_state = &Bound::make;
+        route.drop_state = &Bound::drop;
+        return route;
+    }
+
+private:
+    /// What a line about an exception calls a handler.
+    static std::string name_of(const char *method, const char *pattern)
+    {
+        std::string name = "the handler of ";
+        // The library refuses what is null; here it must only not crash.
+        if (method != nullptr && pattern != nullptr)
+            name.append(method).append(" ").append(pattern);
+        return name;
+    }
+
+    std::vector<std::shared_ptr<void>> kept_;
 };
 
 } // namespace detail

@@ -9,11 +9,10 @@ use std::ffi::CStr;
 use pyo3::{
     exceptions::PyTypeError,
     prelude::*,
-    sync::PyOnceLock,
-    types::{PyDict, PyList, PySet, PyType, PyWeakrefReference},
+    types::{PyDict, PyList, PySet, PyWeakrefReference},
 };
 
-use crate::raw::{Args, Instance, Native, Visitor};
+use crate::raw::{Args, Instance, Native, Visitor, type_cell};
 
 /// Makes tasks cheaper to enter, where asyncio is as it is known to be; else everything stays.
 pub(crate) fn quicken(py: Python<'_>) -> PyResult<()> {
@@ -70,12 +69,8 @@ impl Native for Enter {
     const NAME: &'static CStr = c"toolb._toolb.Enter";
     const DOC: &'static CStr = c"Enters a task in the set of all tasks.";
     const CALLABLE: bool = true;
-    const AWAITABLE: bool = false;
 
-    fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
-        static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        &CELL
-    }
+    type_cell!();
 
     #[inline]
     fn call<'py>(this: &Instance<'py, Self>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -95,8 +90,6 @@ impl Native for Enter {
         visit.see(Some(&self.slow));
         visit.see(Some(&self.leave));
     }
-
-    fn clear(&self) {}
 }
 
 /// Called with the reference to a task that is gone.
@@ -110,12 +103,8 @@ impl Native for Leave {
     const NAME: &'static CStr = c"toolb._toolb.Leave";
     const DOC: &'static CStr = c"Takes a task that is gone out of the set of all tasks.";
     const CALLABLE: bool = true;
-    const AWAITABLE: bool = false;
 
-    fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
-        static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        &CELL
-    }
+    type_cell!();
 
     #[inline]
     fn call<'py>(this: &Instance<'py, Self>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -133,6 +122,4 @@ impl Native for Leave {
     }
 
     fn traverse(&self, _: &mut Visitor<'_>) {}
-
-    fn clear(&self) {}
 }

@@ -4,16 +4,11 @@
 
 use std::{cell::RefCell, ffi::CStr};
 
-use pyo3::{
-    exceptions::PyRuntimeError,
-    prelude::*,
-    sync::PyOnceLock,
-    types::{PyTuple, PyType},
-};
+use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyTuple};
 
 use crate::{
     exchange::Exchange,
-    raw::{Instance, Kept, Native, Step, Visitor, send_into},
+    raw::{Instance, Kept, Native, Step, Visitor, send_into, type_cell},
 };
 
 /// What an [`Answer`] waits for.
@@ -49,13 +44,9 @@ impl Answer {
 impl Native for Answer {
     const NAME: &'static CStr = c"toolb._toolb.Answer";
     const DOC: &'static CStr = c"What receive() and send() return: await it.";
-    const CALLABLE: bool = false;
     const AWAITABLE: bool = true;
 
-    fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
-        static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        &CELL
-    }
+    type_cell!();
 
     fn step<'py>(this: &Instance<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = this.py();

@@ -3,6 +3,7 @@
 
 mod all_tasks;
 mod answer;
+mod errors;
 mod exchange;
 mod head;
 mod orphan;
@@ -30,11 +31,11 @@ fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
     raw::register::<all_tasks::Leave>(py)?;
     module.add(
         "ClientDisconnected",
-        py.get_type::<worker::ClientDisconnected>(),
+        py.get_type::<errors::ClientDisconnected>(),
     )?;
-    module.add("AttachError", py.get_type::<worker::AttachError>())?;
-    module.add("EngineAbsent", py.get_type::<worker::EngineAbsent>())?;
-    module.add("BusError", py.get_type::<worker::BusError>())?;
+    module.add("AttachError", py.get_type::<errors::AttachError>())?;
+    module.add("EngineAbsent", py.get_type::<errors::EngineAbsent>())?;
+    module.add("BusError", py.get_type::<errors::BusError>())?;
     module.add_function(wrap_pyfunction!(run_cli, module)?)?;
     module.add_class::<worker::PyWorker>()?;
     module.add_class::<worker::PyLeash>()

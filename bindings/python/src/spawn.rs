@@ -11,13 +11,12 @@ use pyo3::{
     exceptions::{PyAttributeError, PyRuntimeError, PyTypeError},
     intern,
     prelude::*,
-    sync::PyOnceLock,
     types::{PyDict, PyTuple, PyType},
 };
 
 use crate::{
     all_tasks,
-    raw::{Args, Instance, Kept, Native, Visitor, run_in_context},
+    raw::{Args, Instance, Kept, Native, Visitor, run_in_context, type_cell},
 };
 
 /// Makes tasks.
@@ -189,12 +188,8 @@ impl Native for Capture {
     const NAME: &'static CStr = c"toolb._toolb.Capture";
     const DOC: &'static CStr = c"Catches the first step of a task.";
     const CALLABLE: bool = true;
-    const AWAITABLE: bool = false;
 
-    fn type_cell() -> &'static PyOnceLock<Py<PyType>> {
-        static CELL: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        &CELL
-    }
+    type_cell!();
 
     /// `call_soon(callback, *args, context=None)`.
     #[inline]

@@ -144,7 +144,7 @@ pub(crate) struct TimeLimits {
         value_parser = parse_duration
     )]
     pub(crate) timeout_request_body: Duration,
-    /// Until the application begins its response (504); 0: no limit, nor a watch for stuck workers
+    /// Until the application begins its response (504); 0: no limit
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_RESPONSE",
@@ -185,6 +185,20 @@ pub(crate) struct Grace {
         value_parser = parse_duration
     )]
     pub(crate) timeout_graceful_shutdown: Duration,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Timeouts")]
+pub(crate) struct Health {
+    /// For a worker with work to do that stands still; then it is killed and replaced; 0: for ever
+    #[arg(
+        long,
+        env = "TOOLB_TIMEOUT_WORKER_HEALTHCHECK",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = parse_duration
+    )]
+    pub(crate) timeout_worker_healthcheck: Duration,
 }
 
 #[derive(Args, Debug)]

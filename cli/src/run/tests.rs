@@ -32,6 +32,19 @@ fn the_defaults_are_those_of_the_engine() {
 }
 
 #[test]
+fn workers_are_watched_unless_that_is_switched_off() {
+    let watched = |line: &str| {
+        let (run, matches) = parse(line);
+        let worker = WorkerCommand::Python("python".into());
+        let engine = options(&run, &matches, &worker).unwrap().engine;
+        (engine.stuck_if_busy, engine.timeouts.stuck_grace.as_secs())
+    };
+    assert_eq!(watched("main:app"), (true, 10));
+    let line = "main:app --timeout-worker-healthcheck 0";
+    assert_eq!(watched(line), (true, 0));
+}
+
+#[test]
 fn every_setting_arrives() {
     let line = "main:app --io-threads 3 --limit-request-line 4KiB --limit-request-head 32KiB \
                 --limit-request-fields 50 --limit-request-body 0 --timeout-request-header 1 \

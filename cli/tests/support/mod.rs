@@ -32,11 +32,19 @@ impl Server {
     }
 
     pub(crate) fn start_in(folder: &Folder, args: &[&str]) -> Self {
-        let made = Command::new("mkfifo").arg(folder.fifo()).status().unwrap();
-        assert!(made.success());
         let mut command = toolb();
-        command.env("TEST_FIFO", folder.fifo());
+        command.env("TEST_FIFO", folder.make_fifo());
         Self::spawn(command.arg("run").args(args))
+    }
+
+    /// One whose worker holds a request until somebody writes to the FIFO.
+    pub(crate) fn start_and_hold(folder: &Folder, args: &[&str]) -> (Self, TcpStream) {
+        let mut server = Self::start_in(folder, args);
+        let banner = server.wait_for("serving");
+        let mut stream = TcpStream::connect(address(&banner)).unwrap();
+        ask(&mut stream, "/hold");
+        server.wait_for("holding");
+        (server, stream)
     }
 
     pub(crate) fn spawn(command: &mut Command) -> Self {
@@ -78,6 +86,13 @@ impl Server {
         kill(name, self.child.id());
     }
 
+    /// Asks it to end, which it does well.
+    pub(crate) fn stop(self) {
+        self.signal("TERM");
+        let (status, rest) = self.finish();
+        assert_eq!(status.code(), Some(0), "{rest}");
+    }
+
     /// Waits for the server and its workers; the rest of what they had to say.
     pub(crate) fn finish(mut self) -> (ExitStatus, String) {
         let mut rest = String::new();
@@ -98,6 +113,12 @@ impl Folder {
 
     pub(crate) fn fifo(&self) -> PathBuf {
         self.0.join("hold")
+    }
+
+    pub(crate) fn make_fifo(&self) -> PathBuf {
+        let made = Command::new("mkfifo").arg(self.fifo()).status().unwrap();
+        assert!(made.success());
+        self.fifo()
     }
 }
 

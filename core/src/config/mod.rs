@@ -47,6 +47,10 @@ pub struct EngineConfig {
     pub response_window: u32,
     /// Raw connections that consumers may hold at once; further ones are refused by a reset.
     pub limit_streams: usize,
+    /// Whether a consumer that stands still is stuck as soon as it has anything to do. If not, only
+    /// when it holds a request past its deadline: consumers that answer one request after the other
+    /// do not turn while they do.
+    pub stuck_if_busy: bool,
     /// How long a callback of a stream service may run before it is counted as an overrun.
     pub callback_budget: Duration,
     /// Whether each loop stays on a CPU of its own, as far as there are enough.
@@ -87,9 +91,13 @@ pub struct Timeouts {
     pub keep_alive: Duration,
     /// Without a byte that the client takes while there is something to send.
     pub send_idle: Duration,
+    /// Without an event of a raw connection whose consumer did not say how long to wait: then it is
+    /// told. 0: no limit.
+    pub stream_idle: Duration,
     /// From the wish to stop to the end of what was accepted; whatever is left then is cut off.
     pub graceful_shutdown: Duration,
-    /// How long a consumer that holds overdue requests may stand still before it is ended.
+    /// How long a consumer may stand still, though it has something to do, before it is ended. 0:
+    /// nobody looks.
     pub stuck_grace: Duration,
 }
 
@@ -106,6 +114,7 @@ impl Default for EngineConfig {
             request_window: 64 * 1024,
             response_window: 128 * 1024,
             limit_streams: 512,
+            stuck_if_busy: false,
             callback_budget: Duration::from_millis(100),
             pin_loops: false,
             server_header: Some("toolb".to_owned()),
@@ -135,6 +144,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(60),
             keep_alive: Duration::from_secs(5),
             send_idle: Duration::from_secs(30),
+            stream_idle: Duration::from_secs(60),
             graceful_shutdown: Duration::from_secs(30),
             stuck_grace: Duration::from_secs(10),
         }
@@ -183,7 +193,6 @@ impl EngineConfig {
             ("timeout-request-header", timeouts.request_header),
             ("timeout-request-body", timeouts.request_body),
             ("timeout-send", timeouts.send_idle),
-            ("stuck-grace", timeouts.stuck_grace),
             ("queue-timeout", self.queue_timeout),
         ] {
             if value.is_zero() {
@@ -331,7 +340,9 @@ mod tests {
         config.timeouts.response = Duration::ZERO;
         config.timeouts.request_body_min_rate = 0;
         config.timeouts.keep_alive = Duration::ZERO;
+        config.timeouts.stream_idle = Duration::ZERO;
         config.timeouts.graceful_shutdown = Duration::ZERO;
+        config.timeouts.stuck_grace = Duration::ZERO;
         config.queue_size = 0;
         assert_eq!(config.validate(), Ok(()));
     }

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{AttachError, ControlEvent};
 use crate::message::{Control, MAX_CONTROL_PACKET};
@@ -11,7 +12,19 @@ use crate::sys::{inherited, seqpacket::Seqpacket};
 
 /// A worker's end of it.
 #[derive(Debug)]
-pub struct Leash(Seqpacket);
+pub struct Leash {
+    socket: Seqpacket,
+    state: Mutex<State>,
+}
+
+/// What the supervisor is told.
+#[derive(Debug, Default)]
+struct State {
+    /// It wants to know: those of older releases do not.
+    asked: bool,
+    attached: bool,
+    why: String,
+}
 
 impl Leash {
     /// Takes the socket that `address`, the value of TOOLB_SUPERVISOR, names as `fd:N`.
@@ -21,7 +34,10 @@ impl Leash {
         let inherited = |error| AttachError::Inherited { fd, error };
         let socket = inherited::packet_socket(fd).map_err(inherited)?;
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
-        Ok(Self(socket))
+        Ok(Self {
+            socket,
+            state: Mutex::default(),
+        })
     }
 
     /// The application has started.
@@ -37,16 +53,33 @@ impl Leash {
         });
     }
 
+    /// It is with an engine, or not, and why.
+    pub fn attached(&self, attached: bool, why: &str) {
+        let mut state = self.state();
+        let changes = state.attached != attached || state.why != why;
+        state.attached = attached;
+        state.why = why.to_owned();
+        if state.asked && changes {
+            self.tell(&state.packet());
+        }
+    }
+
     /// What the supervisor says: to drain is to take leave of the engine and to finish what there
     /// is; said a second time, it is to hurry. To be called until there is nothing.
     pub fn word(&self) -> ControlEvent {
         let mut packet = vec![0; MAX_CONTROL_PACKET];
         loop {
-            match self.0.recv(&mut packet, &mut Vec::new()) {
+            match self.socket.recv(&mut packet, &mut Vec::new()) {
                 Ok(0) => return ControlEvent::HangUp,
                 Ok(len) => match Control::decode(&packet[..len]) {
                     Ok(Control::Drain) => return ControlEvent::Drain,
                     Ok(Control::Error(text)) => return ControlEvent::Error(text),
+                    // That it is answered tells that this process turns.
+                    Ok(Control::Ask) => {
+                        let mut state = self.state();
+                        state.asked = true;
+                        self.tell(&state.packet());
+                    }
                     // What a worker need not know.
                     _ => {}
                 },
@@ -60,12 +93,26 @@ impl Leash {
 
     /// A supervisor that has gone is noticed by its hang-up.
     fn tell(&self, packet: &Control) {
-        let _ = self.0.send(&packet.encode(), &[]);
+        let _ = self.socket.send(&packet.encode(), &[]);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic cannot leave it half written.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl AsRawFd for Leash {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.socket.as_raw_fd()
+    }
+}
+
+impl State {
+    fn packet(&self) -> Control {
+        Control::State {
+            attached: self.attached,
+            why: self.why.clone(),
+        }
     }
 }

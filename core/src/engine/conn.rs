@@ -5,10 +5,12 @@ use std::sync::Arc;
 use crate::config::EngineConfig;
 use crate::dispatch::Ticket;
 use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
+use crate::log::access::{Entry, Said};
 use crate::sys::socket::Socket;
 
 use super::files::FileAnswer;
 use super::slab::Slab;
+use super::stream::Wants;
 use super::token::Outbox;
 
 /// What a connection is doing.
@@ -36,6 +38,8 @@ pub(super) struct Conn {
     pub(super) raw: bool,
     /// The client of such a connection has ended its side.
     pub(super) raw_ended: bool,
+    /// What the consumer of such a connection waits for, once it has begun and if it wants to know.
+    pub(super) wants: Option<Box<Wants>>,
     /// The client's address and port; `None` on a Unix socket.
     pub(super) peer: Option<(Box<str>, u16)>,
     /// Which of the engine's addresses it came to.
@@ -106,8 +110,9 @@ pub(super) struct Exchange {
     pub(super) collected: Vec<u8>,
     /// An inline handler waits for the whole body.
     pub(super) collects: bool,
-    /// For the access log; empty when there is none.
-    pub(super) line: String,
+    /// What the client has said: method and target, for lines about it, and more for the access log if
+    /// there is one.
+    pub(super) said: Said,
     pub(super) status: u16,
 }
 
@@ -131,18 +136,30 @@ impl Exchange {
             begun_at: now,
             collected: Vec::new(),
             collects: false,
-            line: String::new(),
+            said: Said::default(),
             status: 0,
+        }
+    }
+
+    /// Its line in the access log. What the client has said goes with it.
+    pub(super) fn entry(&mut self, peer: Option<Box<str>>, status: u16, now: u64) -> Entry {
+        Entry {
+            peer,
+            said: std::mem::take(&mut self.said),
+            status,
+            bytes: self.writer.as_ref().map_or(0, ResponseWriter::body_bytes),
+            at: now,
+            elapsed: now.saturating_sub(self.begun_at),
         }
     }
 
     /// Makes this one what `new` makes, in its own memory.
     pub(super) fn renew(&mut self, facts: ResponseFacts, now: u64) {
         self.collected.clear();
-        self.line.clear();
+        self.said.clear();
         *self = Self {
             collected: std::mem::take(&mut self.collected),
-            line: std::mem::take(&mut self.line),
+            said: std::mem::take(&mut self.said),
             ..Self::new(facts, now)
         };
     }
@@ -181,6 +198,7 @@ impl Conn {
             socket,
             raw: false,
             raw_ended: false,
+            wants: None,
             peer,
             address,
             phase: Phase::Head,

@@ -1,6 +1,7 @@
 //! The end of serving: no more connections, and each that there is ends in its time.
 
-use super::event_loop::{ACCEPT_BATCH, Loop, Timer};
+use super::accept::ACCEPT_BATCH;
+use super::event_loop::{Loop, Timer};
 
 /// How long kept-alive connections may still ask once the server is stopping.
 const LAST_CALL: u64 = 2_000_000_000;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::bus::{self, Sleeper};
 use crate::http::{Extras, Head};
-use crate::log;
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::socket::Listener;
@@ -31,14 +30,10 @@ pub(super) const READ_BUFFER: usize = 64 * 1024;
 const COALESCING_NAP: u64 = 1_000_000;
 /// Nobody is warned of the same thing more often than this.
 const WARNING_PAUSE: u64 = 10_000_000_000;
-/// Accept at most this many connections before others have had their turn.
-pub(super) const ACCEPT_BATCH: usize = 64;
-/// Accepting rests this long after the process ran out of descriptors.
-const ACCEPT_PAUSE: u64 = 100_000_000;
 
 const TAG: u64 = 0xF000_0000_0000_0000;
 const TAG_CONN: u64 = 0;
-const TAG_LISTENER: u64 = 0x1000_0000_0000_0000;
+pub(super) const TAG_LISTENER: u64 = 0x1000_0000_0000_0000;
 const TAG_BELL: u64 = 0x2000_0000_0000_0000;
 const TAG_LANE: u64 = 0x3000_0000_0000_0000;
 pub(super) const TAG_WATCH: u64 = 0x4000_0000_0000_0000;
@@ -151,7 +146,7 @@ impl Loop {
         Self {
             index,
             sleeper: shared.page.sleeper(index),
-            inline_response: Response::on_loop(
+            inline_response: Response::at(
                 shared.mailboxes[usize::from(index)].clone(),
                 shared.config.response_window as usize,
             ),
@@ -327,7 +322,7 @@ impl Loop {
         while let Some((due, timer)) = self.deadlines.pop_due(self.now) {
             match timer {
                 Timer::Conn(key) => self.conn_deadline(key, due),
-                Timer::Lane(lane) => self.lane_deadline(lane),
+                Timer::Lane(lane) => self.look_at_turns(lane, due),
                 Timer::Accept => self.resume_accepting(),
                 Timer::Drain => self.drain_deadline(),
                 Timer::Stream(key) => self.stream_deadline(key, due),
@@ -397,18 +392,6 @@ impl Loop {
             .delete(lane.handle.lane.doorbell_of_loop(self.index));
     }
 
-    /// Accepts a batch of connections. True: there may be more.
-    pub(super) fn accept_at(&mut self, address: usize) -> bool {
-        // An event of this turn may tell of a listener that a drain has closed since.
-        if address >= self.listeners.len() {
-            return false;
-        }
-        match self.purposes[address] {
-            Purpose::Service(service) => self.accept_streams(address, service),
-            Purpose::Http | Purpose::Streams(_) => self.accept(address),
-        }
-    }
-
     /// Whether a warning is due: nobody is warned too often.
     pub(super) fn may_warn(&mut self) -> bool {
         let may = self.now >= self.warned_until;
@@ -416,33 +399,6 @@ impl Loop {
             self.warned_until = self.now + WARNING_PAUSE;
         }
         may
-    }
-
-    pub(super) fn pause_accepting(&mut self) {
-        if !std::mem::replace(&mut self.accepting, false) {
-            return;
-        }
-        if self.may_warn() {
-            log::warning(format_args!(
-                "out of open files ({} connections): accepting rests; raise the limit (ulimit -n)",
-                self.conns.len() + self.calls.streams.len()
-            ));
-        }
-        for listener in &self.listeners {
-            let _ = self.epoll.delete(listener);
-        }
-        self.deadlines
-            .insert(self.now + ACCEPT_PAUSE, Timer::Accept);
-    }
-
-    fn resume_accepting(&mut self) {
-        if std::mem::replace(&mut self.accepting, true) {
-            return;
-        }
-        for (address, listener) in self.listeners.iter().enumerate() {
-            let token = TAG_LISTENER | address as u64;
-            let _ = self.epoll.add(listener, token, epoll::IN);
-        }
     }
 }
 

@@ -1,14 +1,14 @@
 //! Handlers that run on a loop thread.
 
 use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::http::{Head, Span};
 use crate::route::Params;
 
 use super::context::Context;
-use super::mailbox::Mailbox;
-use super::token::{Outbox, Token};
+use super::token::{Desk, Outbox, Token};
 
 /// What becomes of the connection after a handler's response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -109,13 +109,11 @@ impl<'a> Request<'a> {
     }
 
     /// All fields in the order they came, names as sent.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        let input = self.input;
-        let of = move |span: &Span| span.of(input);
-        self.head
-            .fields
-            .iter()
-            .map(move |(name, value)| (of(name), of(value)))
+    pub fn fields(&self) -> Fields<'a> {
+        Fields {
+            input: self.input,
+            spans: self.head.fields.iter(),
+        }
     }
 
     /// The whole body.
@@ -134,14 +132,47 @@ impl<'a> Request<'a> {
     }
 }
 
+/// The fields of a request, in the order they came: names and values.
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    input: &'a [u8],
+    spans: std::slice::Iter<'a, (Span, Span)>,
+}
+
+impl<'a> Fields<'a> {
+    fn of(&self, (name, value): &(Span, Span)) -> (&'a [u8], &'a [u8]) {
+        (name.of(self.input), value.of(self.input))
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let spans = self.spans.next()?;
+        Some(self.of(spans))
+    }
+
+    fn nth(&mut self, index: usize) -> Option<Self::Item> {
+        let spans = self.spans.nth(index)?;
+        Some(self.of(spans))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.spans.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Fields<'_> {}
+
 /// The response a handler writes. The engine adds framing, `Date` and `Connection`.
 #[derive(Debug, Default)]
 pub struct Response {
     pub(super) draft: Draft,
-    /// The connection it is for.
+    /// The connection or exchange it is for.
     pub(super) key: u64,
-    /// Where letters to its loop go, and how much of a response may wait there.
-    home: Option<(Arc<Mailbox>, usize)>,
+    /// Where the holder of its token leaves word, and how much of a response may wait there.
+    home: Option<Home>,
     /// Given away to the holder of a token.
     pub(super) outbox: Option<Arc<Outbox>>,
 }
@@ -167,11 +198,11 @@ impl Response {
     /// first is good for anything; the others are `Gone` from the start.
     pub fn later(&mut self) -> Token {
         let draft = std::mem::take(&mut self.draft);
-        let (mailbox, window) = match &self.home {
-            Some((mailbox, window)) if self.outbox.is_none() => (Some(mailbox.clone()), *window),
+        let (desk, window) = match &self.home {
+            Some(home) if self.outbox.is_none() => (Some(home.desk.clone()), home.window),
             _ => (None, 0),
         };
-        let outbox = Arc::new(Outbox::new(self.key, window, mailbox, draft));
+        let outbox = Arc::new(Outbox::new(self.key, window, desk, draft));
         if self.outbox.is_none() {
             self.outbox = Some(outbox.clone());
         }
@@ -201,24 +232,43 @@ impl Response {
         }
     }
 
-    /// Whether `later` would give a token that is good for something: on a loop, and the first one.
+    /// What `later` has given a token for, for who carries the answer.
+    pub fn take_outbox(&mut self) -> Option<Arc<Outbox>> {
+        self.outbox.take()
+    }
+
+    /// Whether `later` would give a token that is good for something: somebody hears of what is done
+    /// with it, and it is the first one.
     pub fn can_answer_later(&self) -> bool {
         self.outbox.is_none() && self.home.is_some()
     }
 
-    /// One to be used again and again on a loop.
-    pub(super) fn on_loop(mailbox: Arc<Mailbox>, window: usize) -> Self {
+    /// One to be used again and again; the holders of its tokens leave word at `desk`, and may write
+    /// so many bytes ahead.
+    pub fn at(desk: Arc<dyn Desk>, window: usize) -> Self {
         Self {
-            home: Some((mailbox, window)),
+            home: Some(Home { desk, window }),
             ..Self::default()
         }
     }
 
-    /// For the next request, on the connection `key`.
+    /// For the next request, on the connection or exchange `key`.
     #[inline]
-    pub(super) fn reset(&mut self, key: u64) {
+    pub fn reset(&mut self, key: u64) {
         self.key = key;
         self.clear();
+    }
+}
+
+/// Where the holders of tokens leave word.
+struct Home {
+    desk: Arc<dyn Desk>,
+    window: usize,
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Home").finish_non_exhaustive()
     }
 }
 
@@ -227,11 +277,13 @@ const MOST_KEPT: usize = 64 * 1024;
 
 /// A response as far as it has been written.
 #[derive(Debug)]
-pub(super) struct Draft {
-    pub(super) status: u16,
+pub struct Draft {
+    /// The status code.
+    pub status: u16,
     text: Vec<u8>,
     fields: Vec<(Span, Span)>,
-    pub(super) body: Vec<u8>,
+    /// The body, or the part of it that is still to be sent.
+    pub body: Vec<u8>,
 }
 
 impl Draft {
@@ -241,7 +293,8 @@ impl Draft {
         self.fields.push((name, value));
     }
 
-    pub(super) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    /// Names and values of its fields.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         let text = &self.text;
         let fields = self.fields.iter();
         fields.map(|(name, value)| (name.of(text), value.of(text)))

@@ -1,13 +1,14 @@
-//! The client's side inwards: accepting, and what comes of what was read.
+//! The client's side inwards: what comes of what was read.
 
 use std::sync::atomic::Ordering;
 
-use crate::bus::{Kind, RecordHeader, flags};
-use crate::http::{BodyReader, BodyStep, Reject, ResponseFacts, Version};
+use crate::bus::{Kind, flags};
+use crate::http::{BodyReader, BodyStep, Head, Reject, ResponseFacts, Version};
+use crate::log::access::Said;
 use crate::sys::epoll;
 
 use super::conn::{Conn, Exchange, Phase, Place};
-use super::event_loop::{ACCEPT_BATCH, Loop, Purpose, TURN_BUDGET};
+use super::event_loop::{Loop, TURN_BUDGET};
 
 /// A record carries at most this much of a body along with the head.
 pub(super) const INLINE_BODY: usize = 16 * 1024;
@@ -16,51 +17,18 @@ pub(super) const BODY_PART: usize = 32 * 1024;
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Loop {
-    /// Accepts a batch of connections. True: there may be more.
-    pub(super) fn accept(&mut self, address: usize) -> bool {
-        for _ in 0..ACCEPT_BATCH {
-            let (socket, peer) = match self.listeners[address].accept() {
-                Ok(Some(accepted)) => accepted,
-                Ok(None) => return false,
-                // Out of descriptors or memory: the listener stays readable, so look away a while.
-                Err(_) => {
-                    self.pause_accepting();
-                    return false;
-                }
-            };
-            let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
-            let key = self
-                .conns
-                .insert(Conn::new(socket, peer, address as u16, self.now));
-            let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
-            // The key was just handed out, so the connection is there.
-            let Some(conn) = self.conns.get_mut(key) else {
-                return false;
-            };
-            if self.epoll.add(&conn.socket, key, flags).is_err() {
-                self.conns.remove(key);
-                self.pause_accepting();
-                return false;
-            }
-            self.stats().accepted.add(1);
-            if matches!(self.purposes[address], Purpose::Streams(_)) {
-                self.begin_stream(key);
-            }
-            self.set_timer(key);
-        }
-        true
-    }
-
     pub(super) fn conn_event(&mut self, key: u64, flags: u32) {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
         conn.can_read |= flags & (epoll::IN | epoll::RDHUP | epoll::HUP) != 0;
         conn.hung_up |= flags & (epoll::RDHUP | epoll::HUP | epoll::ERR) != 0;
-        // When both sides have ended, who lingers has yet to read what is left.
+        // When both sides have ended, who lingers has yet to read what is left, and the consumer of a
+        // raw connection to get it.
+        let has_left = flags & epoll::HUP != 0;
         let is_over =
-            flags & epoll::ERR != 0 || flags & epoll::HUP != 0 && conn.phase != Phase::Linger;
-        if flags & epoll::OUT != 0 {
+            flags & epoll::ERR != 0 || has_left && conn.phase != Phase::Linger && !conn.raw;
+        if has_left || flags & epoll::OUT != 0 {
             conn.can_write = true;
             if conn.unsent() > 0 {
                 self.mark_dirty(key);
@@ -166,9 +134,13 @@ impl Loop {
         if response_timeout > 0 {
             exchange.deadline = self.now + response_timeout;
         }
-        if shared.access.is_some() {
-            exchange.line =
-                request_line(head.method.of(input), head.target.of(input), head.version);
+        match shared.access {
+            Some(_) => take_down(&mut exchange.said, head, input),
+            None => {
+                let target = head.target.of(input);
+                let start = &target[..target.len().min(TARGET)];
+                exchange.said.set_line([head.method.of(input), start, b""]);
+            }
         }
         conn.body = BodyReader::new(head.framing, shared.config.limits.body);
         conn.exchange = Some(exchange);
@@ -361,20 +333,11 @@ impl Loop {
                     return false;
                 }
             };
-            let header = RecordHeader {
-                kind: Kind::RequestBody as u8,
-                flags: if ended { flags::END } else { 0 },
-                aux: 0,
-                owner: self.index,
-                slot,
-                generation,
-                len: 0,
-            };
             exchange.body_sent += data.len() as u64;
             conn.body_read += data.len() as u64;
-            let pushed = lane.ends.requests.push(header, &[&conn.input[data]]);
-            debug_assert!(pushed, "the ring had room for the part");
-            lane.touched = true;
+            let flag = if ended { flags::END } else { 0 };
+            let part = &conn.input[data];
+            lane.push(Kind::RequestBody, flag, (slot, generation), part);
             if ended {
                 exchange.body_done = true;
                 conn.enter(Phase::Response, self.now);
@@ -472,12 +435,21 @@ impl Conn {
     }
 }
 
-fn request_line(method: &[u8], target: &[u8], version: Version) -> String {
-    let version = match version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
+/// Keeps what the access log repeats of a request.
+#[cold]
+fn take_down(said: &mut Said, head: &Head, input: &[u8]) {
+    let version: &[u8] = match head.version {
+        Version::Http10 => b"HTTP/1.0",
+        Version::Http11 => b"HTTP/1.1",
     };
-    let method = String::from_utf8_lossy(method);
-    let target = target.escape_ascii();
-    format!("{method} {target} {version}")
+    said.set_line([head.method.of(input), head.target.of(input), version]);
+    let field = |wanted: &[u8]| {
+        let mut fields = head.fields.iter();
+        let found = fields.find(|(name, _)| name.of(input).eq_ignore_ascii_case(wanted));
+        found.map_or(&b""[..], |(_, value)| value.of(input))
+    };
+    said.set_fields(field(b"referer"), field(b"user-agent"));
 }
+
+/// So much of a target is repeated in lines about a request.
+const TARGET: usize = 200;

@@ -6,11 +6,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::bus::{EngineLane, Geometry, LaneState, LoopEnds, StatusPage};
+use crate::bus::{EngineLane, Geometry, Kind, LaneState, LoopEnds, RecordHeader, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
 use super::file_desk::FileDesk;
 use super::files::Meeting;
+use super::stuck::Watch;
 
 /// No connection: the client has left, or has its answer, and only the slot is still held.
 pub(super) const NOBODY: u64 = u64::MAX;
@@ -33,10 +34,16 @@ pub struct LaneHandle {
     pub(super) poisoned: AtomicBool,
     /// The files that it hands over.
     pub(super) files: FileDesk,
+    /// The consumer wants to be told when nothing comes on a stream.
+    tells_time: AtomicBool,
     /// It gets no work any more, even if it has not come up on every loop yet.
     closed: Mutex<bool>,
     /// Loops that take its consumer for stalled.
     stalled_on: AtomicUsize,
+    /// Slots that were last seen held by exchanges nobody has waited for, for long.
+    pub(super) left: AtomicUsize,
+    /// Those last seen held by all others.
+    pub(super) live: AtomicUsize,
 }
 
 impl LaneHandle {
@@ -61,9 +68,18 @@ impl LaneHandle {
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             files: FileDesk::default(),
+            tells_time: AtomicBool::new(false),
             closed: Mutex::new(false),
             stalled_on: AtomicUsize::new(0),
+            left: AtomicUsize::new(0),
+            live: AtomicUsize::new(0),
         })
+    }
+
+    /// The consumer understands the records about the time of streams. To be said before the lane is
+    /// up: otherwise its streams wait for ever.
+    pub fn tell_time(&self) {
+        self.tells_time.store(true, Ordering::Release);
     }
 
     /// Names the lane for as long as the engine lives.
@@ -79,6 +95,10 @@ impl LaneHandle {
     /// The descriptors a consumer is handed, in the order it expects them.
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.lane.fds()
+    }
+
+    pub(super) fn tells_time(&self) -> bool {
+        self.tells_time.load(Ordering::Acquire)
     }
 
     pub(super) fn set_state(&self, state: LaneState) {
@@ -99,6 +119,11 @@ impl LaneHandle {
         pool.close_lane(self.index);
     }
 
+    /// Whether it lets work in no more.
+    pub(super) fn is_closed(&self) -> bool {
+        *self.lock_closed()
+    }
+
     fn lock_closed(&self) -> MutexGuard<'_, bool> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,6 +132,7 @@ impl LaneHandle {
 /// One loop's ends of a lane.
 pub(super) struct LaneEnd {
     pub(super) handle: Arc<LaneHandle>,
+    loop_index: u16,
     pub(super) ends: LoopEnds,
     /// By slot; only the entries of exchanges that this loop owns are in use.
     pub(super) slots: Vec<Held>,
@@ -135,8 +161,10 @@ pub(super) struct LaneEnd {
     pub(super) held: usize,
     /// Where files and the records that speak of them wait for each other.
     pub(super) meeting: Meeting,
-    /// Since an exchange overran its deadline: the tick then, and when to look again.
-    pub(super) suspicion: Option<(u32, u64)>,
+    /// Whether its consumer still turns, as long as there is something to do for it.
+    pub(super) watch: Option<Watch>,
+    /// What was last added to the handle's `left` and `live`.
+    pub(super) reported: (usize, usize),
 }
 
 /// A slot in use by an exchange of this loop.
@@ -156,8 +184,31 @@ pub(super) struct Held {
     pub(super) recalled: bool,
     /// It stands in `body_waiters`, perhaps since an earlier use of the slot.
     pub(super) listed: bool,
+    /// It overran its deadline.
+    pub(super) overdue: bool,
+    /// So many looks of the watch have found it running for nobody.
+    pub(super) looks: u8,
     /// The connection, or `NOBODY`.
     pub(super) conn: u64,
+}
+
+impl Held {
+    /// The use of a slot that is just beginning.
+    pub(super) fn begin(generation: u32, listed: bool, conn: u64) -> Self {
+        Self {
+            generation,
+            in_use: true,
+            sent: false,
+            started: false,
+            ended: false,
+            done: false,
+            recalled: false,
+            listed,
+            overdue: false,
+            looks: 0,
+            conn,
+        }
+    }
 }
 
 /// A head that waits for room in the ring.
@@ -179,20 +230,14 @@ pub(super) struct Unstarted {
 impl LaneEnd {
     pub(super) fn new(handle: Arc<LaneHandle>, loop_index: u16) -> Self {
         let empty = Held {
-            generation: 0,
             in_use: false,
-            sent: false,
-            started: false,
-            ended: false,
-            done: false,
-            recalled: false,
-            listed: false,
-            conn: NOBODY,
+            ..Held::begin(0, false, NOBODY)
         };
         Self {
             ends: handle.lane.ends(loop_index),
             slots: vec![empty; usize::from(handle.geometry.slots)],
             handle,
+            loop_index,
             unstarted: VecDeque::new(),
             body_waiters: Vec::new(),
             head_waiters: VecDeque::new(),
@@ -206,7 +251,8 @@ impl LaneEnd {
             look_for_starts: false,
             held: 0,
             meeting: Meeting::default(),
-            suspicion: None,
+            watch: None,
+            reported: (0, 0),
         }
     }
 
@@ -323,6 +369,29 @@ impl LaneEnd {
         true
     }
 
+    /// Writes a record of an exchange for which `room_for` has just found room.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        kind: Kind,
+        flags: u8,
+        (slot, generation): (u16, u32),
+        payload: &[u8],
+    ) {
+        let header = RecordHeader {
+            kind: kind as u8,
+            flags,
+            aux: 0,
+            owner: self.loop_index,
+            slot,
+            generation,
+            len: 0,
+        };
+        let pushed = self.ends.requests.push(header, &[payload]);
+        debug_assert!(pushed, "the ring had room for the record");
+        self.touched = true;
+    }
+
     /// When to look for room elsewhere for what has not started here; `u64::MAX` if nothing waits.
     pub(super) fn recall_at(&self, now: u64) -> u64 {
         match self.unstarted.front() {
@@ -353,22 +422,29 @@ impl LaneEnd {
 
 #[cfg(test)]
 mod tests {
-    use crate::bus::{ConsumerLane, Kind, RecordHeader};
+    use crate::bus::ConsumerLane;
     use crate::dispatch::{PoolLimits, Work};
 
     use super::*;
 
+    fn limits(most: u16) -> LaneLimits {
+        LaneLimits {
+            slots: most,
+            concurrency: most,
+            window: most,
+            streams: 0,
+        }
+    }
+
+    /// A lane with a ring for each of `loops`, at `index` in its pool.
+    fn handle(index: u16, limits: &LaneLimits, loops: u16) -> Arc<LaneHandle> {
+        let page = StatusPage::create(loops, 1).unwrap();
+        Arc::new(LaneHandle::new(1, index, limits, loops, &page).unwrap())
+    }
+
     #[test]
     fn whose_body_waits_is_listed_once_and_as_long_as_its_slot_is_held() {
-        let page = StatusPage::create(1, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 2,
-            concurrency: 2,
-            window: 2,
-            streams: 0,
-        };
-        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
-        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        let mut lane = LaneEnd::new(handle(0, &limits(2), 1), 0);
         for held in &mut lane.slots {
             held.in_use = true;
             held.conn = 7;
@@ -386,30 +462,14 @@ mod tests {
 
     #[test]
     fn room_that_nobody_waits_for_is_no_news() {
-        let page = StatusPage::create(1, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 1,
-            concurrency: 1,
-            window: 1,
-            streams: 0,
-        };
-        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
+        let handle = handle(0, &limits(1), 1);
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let mut consumer =
             ConsumerLane::open(handle.fds().into_iter().map(copy).collect()).unwrap();
-        let mut lane = LaneEnd::new(Arc::new(handle), 0);
-        let header = RecordHeader {
-            kind: Kind::RequestBody as u8,
-            flags: 0,
-            aux: 0,
-            owner: 0,
-            slot: 0,
-            generation: 1,
-            len: 0,
-        };
+        let mut lane = LaneEnd::new(handle, 0);
         let part = [0; 32 * 1024];
         while lane.room_for(part.len()) {
-            assert!(lane.ends.requests.push(header, &[&part]));
+            lane.push(Kind::RequestBody, 0, (0, 1), &part);
         }
         lane.ends.requests.publish();
         let requests = &mut consumer.ring(0).requests;
@@ -425,19 +485,13 @@ mod tests {
 
     #[test]
     fn a_consumer_is_stalled_as_long_as_one_loop_finds_it_so() {
-        let page = StatusPage::create(2, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 9,
-            concurrency: 9,
-            window: 9,
-            streams: 0,
-        };
+        let limits = limits(9);
         let pool = Pool::new(PoolLimits {
             queue_size: 1,
             limit_concurrency: None,
         });
         let index = pool.add_lane(limits).unwrap();
-        let handle = Arc::new(LaneHandle::new(1, index, &limits, 2, &page).unwrap());
+        let handle = handle(index, &limits, 2);
         handle.open(&pool);
         let is_trusted = || {
             let room = pool.reserve_elsewhere(Work::Request, u16::MAX);
@@ -465,15 +519,7 @@ mod tests {
 
     #[test]
     fn what_is_overdue_and_finds_no_room_is_not_looked_at_all_the_time() {
-        let page = StatusPage::create(1, 1).unwrap();
-        let limits = LaneLimits {
-            slots: 1,
-            concurrency: 1,
-            window: 1,
-            streams: 0,
-        };
-        let handle = LaneHandle::new(1, 0, &limits, 1, &page).unwrap();
-        let mut lane = LaneEnd::new(Arc::new(handle), 0);
+        let mut lane = LaneEnd::new(handle(0, &limits(1), 1), 0);
         assert_eq!(lane.recall_at(1000), u64::MAX);
         lane.unstarted.push_back(Unstarted {
             slot: 0,

@@ -13,7 +13,7 @@ use crate::sys::eventfd::EventFd;
 
 use super::file_desk::{Handed, ReadPart};
 use super::lane::LaneHandle;
-use super::token::Outbox;
+use super::token::{Desk, Outbox};
 
 /// What can be said to a loop.
 pub(super) enum Letter {
@@ -116,6 +116,12 @@ impl Mailbox {
         self.letters
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Desk for Mailbox {
+    fn post(&self, outbox: Arc<Outbox>) {
+        Self::post(self, Letter::Token(outbox));
     }
 }
 

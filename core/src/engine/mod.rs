@@ -1,12 +1,13 @@
 //! Floor 5: loops and connections, and everything that turns the floors below into a server.
 //!
 //! A [`Loop`](event_loop) is a thread that owns connections and its ends of every lane. It is one
-//! struct whose methods are told by direction: `intake` reads clients, `relay` writes to consumers,
-//! `reply` reads consumers, `output` writes to clients, `serve_inline` runs handlers on the spot,
-//! `serve_token` takes what they answer later, `files` sends what consumers have opened, `stream`
-//! serves raw connections; `deadlines` and `drain` end what has to end.
+//! struct whose methods are told by direction: `accept` lets clients in, `intake` reads them, `relay`
+//! writes to consumers, `reply` reads consumers, `output` writes to clients, `serve_inline` runs
+//! handlers on the spot, `serve_token` takes what they answer later, `files` sends what consumers have
+//! opened, `stream` serves raw connections; `deadlines` and `drain` end what has to end.
 #![forbid(unsafe_code)]
 
+mod accept;
 mod conn;
 mod context;
 mod deadlines;
@@ -30,6 +31,7 @@ mod serve_token;
 mod shared;
 mod slab;
 mod stream;
+mod stuck;
 mod timers;
 mod token;
 
@@ -53,17 +55,21 @@ use crate::sys::clock;
 use crate::sys::socket::Listener;
 
 pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
-pub use inline::{Handler, Request, Response, Step, WithContext};
+pub use inline::{Draft, Fields, Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{Listen, StartError};
-pub use routes::{InlineRoutes, Routes};
+pub use routes::{InlineRoutes, Refusal, Routes};
 pub use shared::ControlEvent;
 pub use stream::{
     Callbacks, CloseReason, Service, ServiceId, ServiceOptions, StreamError, StreamId, Streams,
     Target, Wait,
 };
-pub use token::{Token, WriteError};
+pub use token::{Desk, Fate, News, OnCancel, OnWritable, Outbox, Token, WriteError};
 
+/// Writes a line of the level `Error`, for application code that has failed.
+pub use crate::log::error as log_error;
+/// How requests find their handlers, for who has handlers elsewhere.
+pub use crate::route::{Match, Params, Router};
 /// What [`Engine::stats`] gives.
 pub use crate::stats::Snapshot;
 /// What [`Engine::control_events`] rings.

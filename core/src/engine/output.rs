@@ -35,7 +35,11 @@ impl Loop {
         let extras = super::event_loop::extras(&self.date, &self.shared);
         simple_response(&mut conn.output, &facts, status, text, fields, &extras);
         exchange.status = status;
-        exchange.writer = Some(ResponseWriter::new(facts));
+        let mut writer = ResponseWriter::new(facts);
+        if !facts.head_request {
+            writer.appended(text.len() as u64);
+        }
+        exchange.writer = Some(writer);
         self.finish(key, !facts.keep_alive);
     }
 
@@ -72,6 +76,9 @@ impl Loop {
         let (sent, alive) = conn.send_output();
         if sent > 0 {
             conn.taken = self.now;
+            if let Some(wants) = conn.wants.as_deref_mut() {
+                wants.moved(self.now);
+            }
         }
         if alive && conn.unsent() == 0 && conn.sends_file() {
             // The next part goes out in the next turn, which comes at once.
@@ -185,9 +192,20 @@ impl Loop {
         let _ = self.epoll.delete(&conn.socket);
         if conn.raw {
             self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
+            self.waste_deadline(conn.timer);
         }
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
+            if let Some(access) = self.shared.access.as_ref().filter(|_| !conn.raw) {
+                // The client has left before the end, or was cut off: 499 is what nginx calls it if
+                // there was no answer yet.
+                let status = match exchange.writer {
+                    Some(_) => exchange.status,
+                    None => 499,
+                };
+                let peer = conn.peer.take().map(|(host, _)| host);
+                access.push(exchange.entry(peer, status, self.now));
+            }
             self.spare(record);
         }
         let output = std::mem::take(&mut conn.output);

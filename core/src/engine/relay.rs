@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::bus::{self, Kind, RecordHeader};
+use crate::bus::{self, Kind};
 use crate::dispatch::{Admission, Reservation, Ticket, Work};
 
 use super::conn::Place;
-use super::event_loop::{Loop, Timer};
+use super::event_loop::Loop;
 use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::shared::ControlEvent;
 
@@ -127,17 +127,8 @@ impl Loop {
         exchange.received = 0;
         exchange.granted = window;
         let more_body = !exchange.body_done;
-        lane.slots[usize::from(slot)] = Held {
-            generation,
-            in_use: true,
-            sent: false,
-            started: false,
-            ended: false,
-            done: false,
-            recalled: false,
-            listed: lane.slots[usize::from(slot)].listed,
-            conn: key,
-        };
+        let held = &mut lane.slots[usize::from(slot)];
+        *held = Held::begin(generation, held.listed, key);
         lane.held += 1;
         lane.ends.slots.grant_response(slot, window);
         lane.unstarted.push_back(Unstarted {
@@ -150,6 +141,9 @@ impl Loop {
             slot,
             generation,
         });
+        if lane.watch.is_none() {
+            self.watch_turns(index);
+        }
         self.send_heads(index);
         if more_body {
             // It waits for this lane's grants from now on, not for those of one it was on before.
@@ -176,21 +170,11 @@ impl Loop {
             let exchange = conn.and_then(|c| c.exchange.as_deref());
             if let Some(exchange) = exchange.filter(|_| wanted) {
                 let kind = if raw { Kind::Open } else { Kind::RequestHead };
-                let header = RecordHeader {
-                    kind: kind as u8,
-                    flags: exchange.record_flags,
-                    aux: 0,
-                    owner: self.index,
-                    slot,
-                    generation,
-                    len: 0,
-                };
                 if !lane.room_for(exchange.record.len()) {
                     return;
                 }
-                let pushed = lane.ends.requests.push(header, &[&exchange.record]);
-                debug_assert!(pushed, "the ring had room for the head");
-                lane.touched = true;
+                let flags = exchange.record_flags;
+                lane.push(kind, flags, (slot, generation), &exchange.record);
                 lane.slots[usize::from(slot)].sent = true;
             } else {
                 // The consumer has never heard of it, so it will not say that it is done.
@@ -210,6 +194,9 @@ impl Loop {
             return;
         };
         for key in lane.take_waiters() {
+            if let Some(wants) = self.conns.get_mut(key).and_then(|conn| conn.wants.as_mut()) {
+                wants.try_again();
+            }
             self.mark_ready(key);
         }
     }
@@ -258,9 +245,13 @@ impl Loop {
         }
         let (key, generation) = (held.conn, held.generation);
         self.shared.pool.started(index, slot, generation);
+        let tells_time = lane.handle.tells_time();
         if let Some(exchange) = self.conns.exchange(key) {
             let record = std::mem::take(&mut exchange.record);
             self.spare(record);
+        }
+        if tells_time {
+            self.time_stream(key);
         }
     }
 
@@ -316,7 +307,11 @@ impl Loop {
                 held.started = true;
                 held.recalled = true;
             }
+            let tells_time = lane.handle.tells_time();
             self.shared.pool.started(index, slot, generation);
+            if tells_time {
+                self.time_stream(key);
+            }
             return self.shared.pool.release(elsewhere);
         }
         if let Some(held) = lane.held(slot, generation) {
@@ -454,48 +449,5 @@ impl Loop {
             }
         }
         self.shared.pool.leave();
-    }
-
-    /// An exchange overran its deadline: from now on the consumer is watched for standing still.
-    pub(super) fn suspect(&mut self, index: u16) {
-        let grace = self.shared.config.timeouts.stuck_grace.as_nanos() as u64;
-        let until = self.now + grace;
-        let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
-            return;
-        };
-        if lane.suspicion.is_none() && grace > 0 {
-            lane.suspicion = Some((lane.ends.slots.tick(), until));
-            // Whoever sleeps with nothing to do does not tick: ring, so that only one who cannot
-            // turn stands still.
-            lane.ends.notice.bump();
-            lane.touched = true;
-            self.deadlines.insert(until, Timer::Lane(index));
-        }
-    }
-
-    pub(super) fn lane_deadline(&mut self, index: u16) {
-        let Some(lane) = self
-            .lanes
-            .get_mut(usize::from(index))
-            .and_then(|l| l.as_deref_mut())
-        else {
-            return;
-        };
-        let Some((tick, until)) = lane.suspicion.filter(|(_, until)| *until <= self.now) else {
-            return;
-        };
-        lane.suspicion = None;
-        let overdue = lane
-            .slots
-            .iter()
-            .any(|held| held.in_use && held.conn == NOBODY);
-        if overdue && until <= self.now {
-            match lane.ends.slots.tick() == tick {
-                true => self.shared.tell(ControlEvent::Stuck {
-                    lane_id: lane.handle.id,
-                }),
-                false => self.suspect(index),
-            }
-        }
     }
 }

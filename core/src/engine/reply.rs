@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::bus::{Kind, RecordHeader, Violation, flags};
 use crate::http::{BodyError, BodyLength, ResponseWriter};
 use crate::log;
-use crate::message::ResponseHead;
+use crate::message::{ResponseHead, Want};
 
 use super::conn::{Exchange, Phase};
 use super::event_loop::Loop;
@@ -117,6 +117,7 @@ impl Loop {
             };
         };
         let held = *held;
+        let tells_time = lane.handle.tells_time();
         let body = [Kind::ResponseBody as u8, Kind::Data as u8].contains(&record.kind);
         if held.ended && !body {
             return Err(Offence::Borrowed("a message goes on after its end"));
@@ -151,6 +152,13 @@ impl Loop {
                 if key != NOBODY {
                     self.count_received(key, payload.len())?;
                     self.take_data(key, payload, end)?;
+                }
+            }
+            Some(Kind::Want) if tells_time => {
+                let want = Want::decode(payload)
+                    .map_err(|error| Offence::Owned(format!("a bad want: {error}")))?;
+                if key != NOBODY {
+                    self.take_want(key, &want)?;
                 }
             }
             Some(Kind::ResponseFile) if end => self.respond_file(key, index, record, payload)?,
@@ -213,6 +221,10 @@ impl Loop {
         let untouched = self
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
+        if let Some(conn) = self.conns.get_mut(key) {
+            // Its time has not begun after all.
+            conn.wants = None;
+        }
         match untouched {
             true => self.try_again(key),
             // What was sent of its body since cannot be sent again.
@@ -392,24 +404,20 @@ impl Loop {
         self.mark_dirty(key);
         self.spare(record);
         if !is_raw {
-            self.log_access(key, &exchange);
+            self.log_access(key, &mut exchange);
         }
         if exchange.collected.capacity() <= READ_SPARE && self.exchanges.len() < MAX_SPARES {
             self.exchanges.push(exchange);
         }
     }
 
-    fn log_access(&mut self, key: u64, exchange: &Exchange) {
+    fn log_access(&mut self, key: u64, exchange: &mut Exchange) {
         self.stats().count_response(exchange.status);
-        let Some(access) = &self.shared.access else {
-            return;
-        };
-        let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.clone());
-        let (host, port) = peer
-            .as_ref()
-            .map_or(("unix", 0), |(host, port)| (&**host, *port));
-        let elapsed = self.now.saturating_sub(exchange.begun_at);
-        access.push(host, port, &exchange.line, exchange.status, elapsed);
+        if let Some(access) = &self.shared.access {
+            let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.as_ref());
+            let peer = peer.map(|(host, _)| host.clone());
+            access.push(exchange.entry(peer, exchange.status, self.now));
+        }
     }
 
     /// Keeps a buffer for later use, unless it has grown large.

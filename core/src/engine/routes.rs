@@ -70,37 +70,43 @@ pub(super) struct Route {
 }
 
 /// What a request gets that nobody is there for.
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    pub(super) text: &'static str,
-    pub(super) allow: Option<String>,
+#[derive(Debug)]
+pub struct Refusal {
+    /// The status code.
+    pub status: u16,
+    /// The body, which is plain text.
+    pub text: &'static str,
+    /// The Allow field.
+    pub allow: Option<String>,
+}
+
+impl Refusal {
+    /// For a request with this decoded path, of which a router has found nothing.
+    #[cold]
+    pub fn of<T>(found: Match<'_, '_, T>, path: &[u8]) -> Self {
+        let (status, text, allow) = match found {
+            Match::MethodNotAllowed { allow } => (405, "Method Not Allowed\n", Some(allow)),
+            _ if std::str::from_utf8(path).is_err() => (400, "the path is not UTF-8\n", None),
+            _ => (404, "Not Found\n", None),
+        };
+        Self {
+            status,
+            text,
+            allow,
+        }
+    }
 }
 
 impl Routes {
     /// The inline handler for a request with this method and decoded path.
     #[inline]
     pub(super) fn find<'r, 'p>(&'r self, method: &[u8], path: &'p [u8]) -> Match<'r, 'p, Route> {
-        match std::str::from_utf8(path) {
-            Ok(path) => self.inline.router.find(method, path),
-            Err(_) => Match::NotFound,
-        }
+        self.inline.router.find_bytes(method, path)
     }
 
     /// What becomes of a request that `find` found no handler for; `None`: it is for the pool.
     #[cold]
     pub(super) fn refusal(&self, found: Match<'_, '_, Route>, path: &[u8]) -> Option<Refusal> {
-        if self.pool {
-            return None;
-        }
-        let (status, text, allow) = match found {
-            Match::MethodNotAllowed { allow } => (405, "Method Not Allowed\n", Some(allow)),
-            _ if std::str::from_utf8(path).is_err() => (400, "the path is not UTF-8\n", None),
-            _ => (404, "Not Found\n", None),
-        };
-        Some(Refusal {
-            status,
-            text,
-            allow,
-        })
+        (!self.pool).then(|| Refusal::of(found, path))
     }
 }

@@ -11,7 +11,7 @@ use super::token::{Fate, Outbox};
 impl Loop {
     /// The holder of a token has written something.
     pub(super) fn token_letter(&mut self, outbox: &Arc<Outbox>) {
-        let key = outbox.key;
+        let key = outbox.key();
         let waits = self.exchange(key).is_some_and(
             |exchange| matches!(&exchange.place, Place::Token(own) if Arc::ptr_eq(own, outbox)),
         );
@@ -60,7 +60,7 @@ impl Loop {
         let outbox = outbox.clone();
         // What is unsent has framing and may have earlier responses in it: never too much is let in.
         if let Some(mut run) = outbox.sent(exchange.received.saturating_sub(unsent)) {
-            run(&mut self.context());
+            run(Some(&mut self.context()));
             if let Some(run) = outbox.keep_on_writable(run) {
                 self.context().let_go(run);
             }
@@ -71,7 +71,7 @@ impl Loop {
     pub(super) fn cancel_token(&mut self, outbox: &Outbox) {
         let (on_cancel, on_writable) = outbox.cancel();
         if let Some(run) = on_cancel {
-            run(&mut self.context());
+            run(Some(&mut self.context()));
         }
         self.context().let_go(on_writable);
     }

@@ -24,8 +24,23 @@ pub enum ControlEvent {
         /// Which rule it broke.
         reason: String,
     },
-    /// The consumer of this lane holds overdue exchanges and its loop stands still.
+    /// The consumer of this lane has work to do and stands still.
     Stuck {
+        /// The lane.
+        lane_id: u64,
+    },
+    /// Many slots of this lane are held by exchanges that nobody has waited for, for long: its
+    /// consumer turns, but does not let go of them. Told again and again.
+    Crowded {
+        /// The lane.
+        lane_id: u64,
+        /// How many slots.
+        left: usize,
+        /// Of how many.
+        slots: usize,
+    },
+    /// A crowded lane that was closed has come to the end of all other exchanges.
+    Settled {
         /// The lane.
         lane_id: u64,
     },

@@ -1,8 +1,9 @@
 //! The right to answer an exchange later, from any thread.
 //!
-//! The holder of a token fills an outbox and posts one letter to the loop that owns the connection,
-//! however much it writes before the loop has come to read it. So the mailbox holds at most a letter
-//! for each token, and an outbox at most a window.
+//! The holder of a token fills an outbox and posts one letter to whoever answers for it, however much
+//! it writes before that one has come to read it: a loop, which owns the connection, or a consumer,
+//! which has the request over the bus. So a mailbox holds at most a letter for each token, and an
+//! outbox at most a window.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -10,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use super::context::Context;
 use super::inline::Draft;
-use super::mailbox::{Letter, Mailbox};
 
 /// The right and the duty to answer one exchange, from any thread.
 ///
@@ -72,12 +72,13 @@ impl Token {
 
     /// Has `run` called on the loop if nobody waits for the answer any more: the client has left,
     /// the time is over, or the engine has stopped. At most once, and never after `end`, `answer` or
-    /// `abort` has succeeded. A function that was set before is dropped.
+    /// `abort` has succeeded. A function that was set before is dropped. Of a request that came over
+    /// the bus it is called by its consumer, without a loop.
     ///
     /// Where that has happened already, `run` is dropped and the answer is `Gone`.
     pub fn on_cancel(
         &self,
-        run: impl FnOnce(&mut Context<'_>) + Send + 'static,
+        run: impl FnOnce(Option<&mut Context<'_>>) + Send + 'static,
     ) -> Result<(), WriteError> {
         let run: OnCancel = Box::new(run);
         let mut state = self.outbox.open()?;
@@ -94,7 +95,7 @@ impl Token {
     /// It may still be running when another thread ends the token.
     pub fn on_writable(
         &self,
-        run: impl FnMut(&mut Context<'_>) + Send + 'static,
+        run: impl FnMut(Option<&mut Context<'_>>) + Send + 'static,
     ) -> Result<(), WriteError> {
         let run: OnWritable = Box::new(run);
         let mut state = self.outbox.open()?;
@@ -199,44 +200,50 @@ impl fmt::Display for WriteError {
 
 impl std::error::Error for WriteError {}
 
-/// What the holder of a token and the loop share.
-pub(super) struct Outbox {
-    /// The connection, on the loop of the mailbox.
-    pub(super) key: u64,
+/// Where the holders of tokens leave word.
+pub trait Desk: Send + Sync {
+    /// There is something new in this outbox. Called by any thread, at most once until it is taken.
+    fn post(&self, outbox: Arc<Outbox>);
+}
+
+/// What the holder of a token shares with whoever answers the request: a loop, or a consumer.
+pub struct Outbox {
+    /// The connection on the loop, or the exchange of the consumer.
+    key: u64,
     window: usize,
     /// `None` if there never was an exchange to answer.
-    mailbox: Option<Arc<Mailbox>>,
+    desk: Option<Arc<dyn Desk>>,
     state: Mutex<State>,
     room: Condvar,
 }
 
-/// What the loop finds in an outbox.
-pub(super) struct News {
+/// What is found in an outbox.
+#[derive(Debug)]
+pub struct News {
     /// The head, if `first`; its body is what is to be sent now.
-    pub(super) draft: Draft,
+    pub draft: Draft,
     /// The head has not been taken before.
-    pub(super) first: bool,
+    pub first: bool,
     /// Together with the head this is all of the response.
-    pub(super) whole: bool,
-    pub(super) fate: Fate,
+    pub whole: bool,
+    /// What the holder of the token has decided.
+    pub fate: Fate,
 }
 
 /// What became of a token.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Fate {
+pub enum Fate {
+    /// It was given up.
     Aborted,
+    /// The response is complete.
     Ended,
+    /// There is more to come.
     Open,
 }
 
 impl Outbox {
-    /// For the exchange on the connection `key`.
-    pub(super) fn new(
-        key: u64,
-        window: usize,
-        mailbox: Option<Arc<Mailbox>>,
-        draft: Draft,
-    ) -> Self {
+    /// For the exchange `key` of whoever has the desk.
+    pub(super) fn new(key: u64, window: usize, desk: Option<Arc<dyn Desk>>, draft: Draft) -> Self {
         Self {
             key,
             window,
@@ -248,19 +255,24 @@ impl Outbox {
                 whole: false,
                 taken: false,
                 fate: Fate::Open,
-                gone: mailbox.is_none(),
+                gone: desk.is_none(),
                 letter: false,
                 refused: 0,
                 on_cancel: None,
                 on_writable: None,
             }),
-            mailbox,
+            desk,
             room: Condvar::new(),
         }
     }
 
+    /// The exchange that it is for.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
     /// What has been written since the last time.
-    pub(super) fn take(&self) -> News {
+    pub fn take(&self) -> News {
         let mut state = self.lock();
         state.letter = false;
         News {
@@ -273,7 +285,7 @@ impl Outbox {
 
     /// Of all that was written, so much has left for the client. Gives the function to be run if a
     /// write that was refused would be taken now; to be put back by `keep_on_writable`.
-    pub(super) fn sent(&self, total: u64) -> Option<OnWritable> {
+    pub fn sent(&self, total: u64) -> Option<OnWritable> {
         let mut state = self.lock();
         state.sent = state.sent.max(total);
         let half = self.window as u64 / 2;
@@ -290,7 +302,7 @@ impl Outbox {
 
     /// Keeps the function for the next time; gives it back if there is another by now, or no next
     /// time.
-    pub(super) fn keep_on_writable(&self, run: OnWritable) -> Option<OnWritable> {
+    pub fn keep_on_writable(&self, run: OnWritable) -> Option<OnWritable> {
         let mut state = self.lock();
         if state.fate == Fate::Open && !state.gone && state.on_writable.is_none() {
             return state.on_writable.replace(run);
@@ -301,7 +313,7 @@ impl Outbox {
     /// Nobody waits for the answer any more. Gives the function that is to be told, if the token has
     /// not been ended before; and the other one, to be dropped only after it, as they may share what
     /// they hold.
-    pub(super) fn cancel(&self) -> (Option<OnCancel>, Option<OnWritable>) {
+    pub fn cancel(&self) -> (Option<OnCancel>, Option<OnWritable>) {
         let mut state = self.lock();
         state.gone = true;
         let callbacks = (state.on_cancel.take(), state.on_writable.take());
@@ -324,14 +336,14 @@ impl Outbox {
         Ok(())
     }
 
-    /// Lets the loop know, unless a letter is on its way.
+    /// Leaves word, unless a letter is on its way.
     fn post(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         if std::mem::replace(&mut state.letter, true) {
             return;
         }
         drop(state);
-        if let Some(mailbox) = &self.mailbox {
-            mailbox.post(Letter::Token(self.clone()));
+        if let Some(desk) = &self.desk {
+            desk.post(self.clone());
         }
     }
 
@@ -359,21 +371,23 @@ impl fmt::Debug for Outbox {
     }
 }
 
-pub(super) type OnCancel = Box<dyn FnOnce(&mut Context<'_>) + Send>;
-pub(super) type OnWritable = Box<dyn FnMut(&mut Context<'_>) + Send>;
+/// What is to be called when nobody waits for an answer any more: with the loop, if there is one.
+pub type OnCancel = Box<dyn FnOnce(Option<&mut Context<'_>>) + Send>;
+/// What is to be called when there is room again: with the loop, if there is one.
+pub type OnWritable = Box<dyn FnMut(Option<&mut Context<'_>>) + Send>;
 
 struct State {
-    /// Head and body as far as the loop has not taken them.
+    /// Head and body as far as they have not been taken.
     draft: Draft,
     /// The head is settled.
     begun: bool,
     /// The response was ended before any of it was written.
     whole: bool,
-    /// The loop has taken the head.
+    /// The head has been taken.
     taken: bool,
     fate: Fate,
     gone: bool,
-    /// A letter is on its way to the loop.
+    /// A letter is on its way.
     letter: bool,
     /// Body bytes written, and those of them that have left for the client.
     posted: u64,

@@ -1,9 +1,13 @@
-//! Request heads: httparse finds the fields, the rest of this file refuses what is ambiguous.
+//! Request heads. `line` reads the first line, httparse finds the fields, and `framing` decides what
+//! they mean; whatever is ambiguous is refused.
 #![forbid(unsafe_code)]
+
+mod framing;
+mod line;
 
 use crate::config::Limits;
 
-use super::syntax::{decimal, is_authority, is_token, is_token_byte, list, trim};
+use framing::Facts;
 
 /// A piece of the buffer that was parsed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,116 +143,6 @@ impl Head {
         self.fields.clear();
     }
 
-    /// Parses the request line; returns the offset of what follows it.
-    fn parse_line(
-        &mut self,
-        buf: &[u8],
-        start: usize,
-        limits: &Limits,
-    ) -> Result<Option<usize>, Reject> {
-        // Nothing past the limit is looked at: if no line end comes before it, none is in time.
-        let most = limits.request_line.saturating_add(start + 2);
-        let line = &buf[..buf.len().min(most)];
-        let needs_more = || match line.len() == most {
-            true => Err(Reject::new(414, "the request line is too long")),
-            false => Ok(None),
-        };
-
-        let mut at = start;
-        loop {
-            match line.get(at) {
-                Some(&byte) if is_token_byte(byte) => at += 1,
-                Some(b' ') if at > start => break,
-                Some(_) => return Err(Reject::new(400, "the method is malformed")),
-                None => return needs_more(),
-            }
-        }
-        self.method = Span::new(start, at);
-
-        let target_start = at + 1;
-        let (mut query, mut escape) = (None, None);
-        at = target_start;
-        loop {
-            // A loop of its own for the many bytes that mean nothing.
-            let rest = line.get(at..).unwrap_or_default();
-            let plain = |&byte: &u8| matches!(TARGET[byte as usize], TargetByte::Plain);
-            let Some(skip) = rest.iter().position(|byte| !plain(byte)) else {
-                return needs_more();
-            };
-            at += skip;
-            match TARGET[line[at] as usize] {
-                TargetByte::Question => query = query.or(Some(at)),
-                TargetByte::Escape => escape = escape.or(Some(at)),
-                TargetByte::Space if at > target_start => break,
-                _ => return Err(Reject::new(400, "the request target is malformed")),
-            }
-            at += 1;
-        }
-        let path_end = query.unwrap_or(at);
-        self.target = Span::new(target_start, at);
-        self.query = Span::new((path_end + 1).min(at), at);
-
-        let Some((version, end)) = parse_version(line, at + 1)? else {
-            return needs_more();
-        };
-        self.version = version;
-
-        if buf[target_start] == b'/' {
-            self.raw_path = Span::new(target_start, path_end);
-            self.has_escape = escape.is_some_and(|at| at < path_end);
-        } else {
-            self.parse_other_target(buf, path_end)?;
-        }
-        // The target form is judged first, so that CONNECT is told what it is told.
-        if self.method.of(buf) == b"CONNECT" {
-            return Err(connect());
-        }
-        Ok(Some(end))
-    }
-
-    /// A target that is not simply a path: asterisk-form, absolute-form, authority-form.
-    #[cold]
-    fn parse_other_target(&mut self, buf: &[u8], path_end: usize) -> Result<(), Reject> {
-        let target = self.target.of(buf);
-        let method = self.method.of(buf);
-        if method == b"CONNECT" {
-            return Err(connect());
-        }
-        if target == b"*" {
-            if method != b"OPTIONS" {
-                return Err(Reject::new(400, "the target * is for OPTIONS only"));
-            }
-            self.raw_path = self.target;
-            return Ok(());
-        }
-        let scheme = ["http://", "https://"].into_iter().find(|scheme| {
-            target
-                .get(..scheme.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(scheme.as_bytes()))
-        });
-        let Some(scheme) = scheme else {
-            return Err(Reject::new(400, "the request target is malformed"));
-        };
-        let authority_start = self.target.start as usize + scheme.len();
-        let before_query = &buf[authority_start..path_end];
-        let slash = before_query.iter().position(|&byte| byte == b'/');
-        let authority_end = slash.map_or(path_end, |at| authority_start + at);
-        self.authority = Span::new(authority_start, authority_end);
-        if !is_authority(self.authority.of(buf)) {
-            return Err(Reject::new(
-                400,
-                "the host in the request target is malformed",
-            ));
-        }
-        self.raw_path = match slash {
-            Some(_) => Span::new(authority_end, path_end),
-            // The path is empty, which means "/": the last byte of the scheme is one.
-            None => Span::new(authority_start - 1, authority_start),
-        };
-        self.has_escape = self.raw_path.of(buf).contains(&b'%');
-        Ok(())
-    }
-
     /// Parses the field lines and the empty line, and decides what they mean together.
     fn parse_fields(
         &mut self,
@@ -318,80 +212,6 @@ impl Head {
         self.conclude(buf, &facts, limits)?;
         Ok(true)
     }
-
-    fn conclude(&mut self, buf: &[u8], facts: &Facts, limits: &Limits) -> Result<(), Reject> {
-        match facts.host {
-            Some(host) => {
-                let value = host.of(buf);
-                if !value.is_empty() && !is_authority(value) {
-                    return Err(Reject::new(400, "the Host field is malformed"));
-                }
-                match self.authority.len {
-                    0 => self.authority = host,
-                    _ => self.replace_host(buf),
-                }
-            }
-            None if self.version == Version::Http11 => {
-                return Err(Reject::new(400, "the Host field is missing"));
-            }
-            None => {}
-        }
-
-        self.framing = match (facts.transfer_encoding, facts.content_length) {
-            (Codings::Absent, None | Some(0)) => BodyFraming::None,
-            (Codings::Absent, Some(length)) => {
-                if limits.body != 0 && length > limits.body {
-                    return Err(Reject::new(413, "the request body is too long"));
-                }
-                BodyFraming::Length(length)
-            }
-            (_, Some(_)) => {
-                return Err(Reject::new(
-                    400,
-                    "Content-Length and Transfer-Encoding exclude each other",
-                ));
-            }
-            _ if self.version == Version::Http10 => {
-                return Err(Reject::new(400, "HTTP/1.0 has no Transfer-Encoding"));
-            }
-            (Codings::Chunked, None) => BodyFraming::Chunked,
-            (Codings::UnknownThenChunked, None) => {
-                return Err(Reject::new(
-                    501,
-                    "the only transfer coding known is chunked",
-                ));
-            }
-            (Codings::Unknown, None) => {
-                return Err(Reject::new(400, "the last transfer coding is not chunked"));
-            }
-        };
-
-        self.keep_alive = match self.version {
-            Version::Http11 => !facts.close,
-            Version::Http10 => facts.keep_alive && !facts.close,
-        };
-        if self.version == Version::Http11 {
-            if facts.unknown_expectation {
-                return Err(Reject::new(
-                    417,
-                    "the only expectation known is 100-continue",
-                ));
-            }
-            self.expect_continue = facts.expect_continue && self.framing != BodyFraming::None;
-        }
-        Ok(())
-    }
-
-    /// An absolute target decides; what Host says then is ignored (RFC 9112, 3.2.2). Whoever looks
-    /// at the fields only is not to see another host.
-    #[cold]
-    fn replace_host(&mut self, buf: &[u8]) {
-        for (name, value) in &mut self.fields {
-            if name.of(buf).eq_ignore_ascii_case(b"host") {
-                *value = self.authority;
-            }
-        }
-    }
 }
 
 /// Whatever the limits say: spans are 32 bits wide.
@@ -399,153 +219,6 @@ const MOST_BYTES: usize = u32::MAX as usize;
 
 /// From this many bytes of fields on, their end is searched for before they are parsed.
 const RESCAN: usize = 1024;
-
-#[derive(Clone, Copy)]
-enum TargetByte {
-    Plain,
-    Question,
-    Escape,
-    Space,
-    /// Controls, and `#`: fragments are not sent.
-    Bad,
-}
-
-static TARGET: [TargetByte; 256] = {
-    let mut table = [TargetByte::Plain; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = TargetByte::Bad;
-        byte += 1;
-    }
-    table[0x7f] = TargetByte::Bad;
-    table[b'#' as usize] = TargetByte::Bad;
-    table[b' ' as usize] = TargetByte::Space;
-    table[b'?' as usize] = TargetByte::Question;
-    table[b'%' as usize] = TargetByte::Escape;
-    table
-};
-
-/// What the transfer codings of a request amount to, over all its field lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Codings {
-    #[default]
-    Absent,
-    Chunked,
-    UnknownThenChunked,
-    /// The last coding is not chunked: an error unless another line follows.
-    Unknown,
-}
-
-/// What the fields said that matters to framing.
-#[derive(Default)]
-struct Facts {
-    host: Option<Span>,
-    content_length: Option<u64>,
-    transfer_encoding: Codings,
-    close: bool,
-    keep_alive: bool,
-    expect_continue: bool,
-    unknown_expectation: bool,
-}
-
-impl Facts {
-    #[inline]
-    fn look_at(&mut self, name: &[u8], value: &[u8], span: Span) -> Result<(), Reject> {
-        match (name.len(), name[0] | 0x20) {
-            (4, b'h') if name.eq_ignore_ascii_case(b"host") => {
-                let earlier = self.host.replace(span);
-                if earlier.is_some() {
-                    return Err(Reject::new(400, "there is more than one Host field"));
-                }
-            }
-            (6, b'e') if name.eq_ignore_ascii_case(b"expect") => {
-                match value.eq_ignore_ascii_case(b"100-continue") {
-                    true => self.expect_continue = true,
-                    false => self.unknown_expectation = true,
-                }
-            }
-            (10, b'c') if name.eq_ignore_ascii_case(b"connection") => {
-                // By far the most frequent value.
-                if value == b"keep-alive" {
-                    self.keep_alive = true;
-                    return Ok(());
-                }
-                for option in list(value) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                }
-            }
-            (14, b'c') if name.eq_ignore_ascii_case(b"content-length") => {
-                // Lists of equal values, which RFC 9110 lets one merge, are refused too.
-                let Some(length) = decimal(value) else {
-                    return Err(Reject::new(400, "the Content-Length is malformed"));
-                };
-                if self.content_length.replace(length).is_some() {
-                    return Err(Reject::new(400, "there is more than one Content-Length"));
-                }
-            }
-            (17, b't') if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                self.transfer_encoding = self.transfer_encoding.and(value)?;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-impl Codings {
-    /// Adds the codings of one more field line.
-    fn and(mut self, value: &[u8]) -> Result<Self, Reject> {
-        if self == Self::Absent && value.eq_ignore_ascii_case(b"chunked") {
-            return Ok(Self::Chunked);
-        }
-        for coding in list(value) {
-            let name = coding.split(|&byte| byte == b';').next().unwrap_or(coding);
-            if !is_token(trim(name)) {
-                return Err(Reject::new(400, "the Transfer-Encoding is malformed"));
-            }
-            let chunked = trim(name).eq_ignore_ascii_case(b"chunked");
-            if chunked && coding.len() != name.len() {
-                return Err(Reject::new(400, "chunked takes no parameters"));
-            }
-            self = match (self, chunked) {
-                (Self::Chunked | Self::UnknownThenChunked, _) => {
-                    return Err(Reject::new(400, "chunked is not the last transfer coding"));
-                }
-                (Self::Absent, true) => Self::Chunked,
-                (Self::Unknown, true) => Self::UnknownThenChunked,
-                (_, false) => Self::Unknown,
-            };
-        }
-        Ok(self)
-    }
-}
-
-/// Parses the version at `at` and the line end after it; returns where the next line begins.
-fn parse_version(line: &[u8], at: usize) -> Result<Option<(Version, usize)>, Reject> {
-    let rest = line.get(at..).unwrap_or_default();
-    if rest.starts_with(b"HTTP/1.1\r\n") {
-        return Ok(Some((Version::Http11, at + 10)));
-    }
-    if rest.starts_with(b"HTTP/1.0\r\n") {
-        return Ok(Some((Version::Http10, at + 10)));
-    }
-    let shape = b"HTTP/d.d\r\n";
-    let fits = rest.iter().zip(shape).all(|(&byte, &wanted)| match wanted {
-        b'd' => byte.is_ascii_digit(),
-        _ => byte == wanted,
-    });
-    if !fits {
-        return Err(Reject::new(400, "the request line is malformed"));
-    }
-    if rest.len() < shape.len() {
-        return Ok(None);
-    }
-    Err(Reject::new(
-        505,
-        "the versions known are HTTP/1.0 and HTTP/1.1",
-    ))
-}
 
 /// Whether a head that is not complete yet may still become one.
 fn incomplete(buf: &[u8], limits: &Limits) -> Result<bool, Reject> {
@@ -587,13 +260,6 @@ fn head_too_long() -> Reject {
 #[cold]
 fn too_many_fields() -> Reject {
     Reject::new(431, "the request has too many fields")
-}
-
-/// 501, not 405: tunnels are not implemented whatever the target, and 405 would have to name the
-/// methods that the target does allow, while an authority is no resource of ours.
-#[cold]
-fn connect() -> Reject {
-    Reject::new(501, "CONNECT is for proxies, and this is none")
 }
 
 #[cold]

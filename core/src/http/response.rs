@@ -93,6 +93,8 @@ pub struct ResponseWriter {
     facts: ResponseFacts,
     close: bool,
     state: State,
+    /// Bytes of body that were written.
+    bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -115,6 +117,7 @@ impl ResponseWriter {
             facts,
             close: !facts.keep_alive,
             state: State::Start,
+            bytes: 0,
         }
     }
 
@@ -150,6 +153,7 @@ impl ResponseWriter {
                 let len = data.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 out.extend_from_slice(&data[..len]);
                 *left -= len as u64;
+                self.bytes += len as u64;
                 if len < data.len() {
                     self.close = true;
                     return Err(BodyError::TooLong);
@@ -161,8 +165,12 @@ impl ResponseWriter {
                 out.extend_from_slice(b"\r\n");
                 out.extend_from_slice(data);
                 out.extend_from_slice(b"\r\n");
+                self.bytes += data.len() as u64;
             }
-            State::Close => out.extend_from_slice(data),
+            State::Close => {
+                out.extend_from_slice(data);
+                self.bytes += data.len() as u64;
+            }
         }
         Ok(())
     }
@@ -195,9 +203,15 @@ impl ResponseWriter {
     /// So many bytes of body, no more than are [`left`](Self::left), were appended to the output by
     /// somebody else.
     pub fn appended(&mut self, bytes: u64) {
+        self.bytes += bytes;
         if let State::Length(left) = &mut self.state {
             *left = left.saturating_sub(bytes);
         }
+    }
+
+    /// Bytes of body written so far, without their framing.
+    pub fn body_bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether the connection must be closed after this response. Settled once the head is

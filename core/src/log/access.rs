@@ -1,7 +1,11 @@
-//! The access log: one line a request, written by a thread of its own, so that a slow terminal or
-//! disk never holds a loop up. What does not fit its queue is dropped and counted.
+//! The access log: one line a request, formatted and written by a thread of its own, so that a slow
+//! terminal or disk never holds a loop up. What does not fit its queue is dropped and counted.
+//!
+//! A line is in the "combined" format of Apache and nginx, which every tool reads, with the seconds
+//! that the request took at its end.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -11,10 +15,84 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::sys::clock::{self, Local};
+
+use super::{Level, Throttle, limited};
+
 /// Lines that may wait to be written.
 const QUEUE: usize = 8192;
 /// What waits at the end gets so long to be written.
 const LAST: Duration = Duration::from_secs(1);
+
+/// What a client has said, as far as a log repeats it: the request line, and what it came from.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Said {
+    bytes: Vec<u8>,
+    line: usize,
+    referer: usize,
+}
+
+impl Said {
+    /// Nothing, in the same memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        (self.line, self.referer) = (0, 0);
+    }
+
+    /// The request line, from its parts.
+    #[inline]
+    pub fn set_line(&mut self, parts: [&[u8]; 3]) {
+        self.clear();
+        let [method, target, version] = parts;
+        self.bytes.extend_from_slice(method);
+        self.bytes.push(b' ');
+        self.bytes.extend_from_slice(target);
+        if !version.is_empty() {
+            self.bytes.push(b' ');
+            self.bytes.extend_from_slice(version);
+        }
+        self.line = self.bytes.len();
+    }
+
+    /// The fields, after the line.
+    pub fn set_fields(&mut self, referer: &[u8], user_agent: &[u8]) {
+        self.bytes.truncate(self.line);
+        self.bytes.extend_from_slice(referer);
+        self.referer = self.bytes.len();
+        self.bytes.extend_from_slice(user_agent);
+    }
+
+    /// The request line, empty if there was none.
+    pub fn line(&self) -> &[u8] {
+        &self.bytes[..self.line]
+    }
+
+    fn referer(&self) -> &[u8] {
+        self.bytes.get(self.line..self.referer).unwrap_or_default()
+    }
+
+    fn user_agent(&self) -> &[u8] {
+        let start = self.referer.max(self.line);
+        &self.bytes[start..]
+    }
+}
+
+/// A request that is over.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The address of the client; `None` on a Unix socket.
+    pub peer: Option<Box<str>>,
+    /// What it said.
+    pub said: Said,
+    /// The status of the response.
+    pub status: u16,
+    /// Bytes of its body.
+    pub bytes: u64,
+    /// When it was over, on the clock of deadlines.
+    pub at: u64,
+    /// How long it took, in nanoseconds.
+    pub elapsed: u64,
+}
 
 /// Where loops leave the lines of their requests.
 #[derive(Debug)]
@@ -27,7 +105,7 @@ pub struct AccessLog {
 
 #[derive(Debug)]
 struct Shared {
-    lines: ArrayQueue<String>,
+    entries: ArrayQueue<Entry>,
     dropped: AtomicU64,
     asleep: AtomicBool,
     closed: AtomicBool,
@@ -39,11 +117,9 @@ impl AccessLog {
         Self::to(io::stdout())
     }
 
-    /// Leaves the line of one request: `elapsed` is in nanoseconds.
-    pub fn push(&self, host: &str, port: u16, request: &str, status: u16, elapsed: u64) {
-        let ms = elapsed as f64 / 1e6;
-        let line = format!("{host}:{port} - \"{request}\" {status} {ms:.2}ms\n");
-        if self.shared.lines.push(line).is_err() {
+    /// Leaves one request.
+    pub fn push(&self, entry: Entry) {
+        if self.shared.entries.push(entry).is_err() {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
         std::sync::atomic::fence(Ordering::SeqCst);
@@ -59,7 +135,7 @@ impl AccessLog {
 
     fn to(sink: impl Write + Send + 'static) -> Self {
         let shared = Arc::new(Shared {
-            lines: ArrayQueue::new(QUEUE),
+            entries: ArrayQueue::new(QUEUE),
             dropped: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -101,20 +177,25 @@ impl Drop for AccessLog {
 impl Shared {
     fn write_to(&self, mut sink: impl Write) {
         let mut batch = String::new();
+        let mut times = Times::default();
         let mut reported = 0;
         loop {
             let closed = self.closed.load(Ordering::SeqCst);
-            while let Some(line) = self.lines.pop() {
-                batch.push_str(&line);
+            times.look();
+            while let Some(entry) = self.entries.pop() {
+                entry.write(&mut batch, times.at(entry.at));
                 if batch.len() > 64 * 1024 {
                     break;
                 }
             }
             let dropped = self.dropped.load(Ordering::Relaxed);
             if dropped > reported {
+                static TOLD: Throttle = Throttle::new();
                 let count = dropped - reported;
-                batch.push_str(&format!("({count} lines of the access log were dropped)\n"));
-                reported = dropped;
+                let text = format_args!("{count} lines of the access log were dropped");
+                if limited(&TOLD, Level::Warning, text) {
+                    reported = dropped;
+                }
             }
             if !batch.is_empty() {
                 // A log that cannot be written must not stop the server.
@@ -127,12 +208,84 @@ impl Shared {
             }
             self.asleep.store(true, Ordering::Relaxed);
             std::sync::atomic::fence(Ordering::SeqCst);
-            if self.lines.is_empty() && !self.closed.load(Ordering::SeqCst) {
+            if self.entries.is_empty() && !self.closed.load(Ordering::SeqCst) {
                 thread::park();
             }
             self.asleep.store(false, Ordering::Relaxed);
         }
     }
+}
+
+impl Entry {
+    /// Appends its line.
+    fn write(&self, line: &mut String, time: &str) {
+        line.push_str(self.peer.as_deref().unwrap_or("unix:"));
+        line.push_str(" - - [");
+        line.push_str(time);
+        line.push_str("] \"");
+        push_quoted(line, self.said.line());
+        // Writing to a string does not fail.
+        let _ = write!(line, "\" {} {} \"", self.status, self.bytes);
+        push_quoted(line, self.said.referer());
+        line.push_str("\" \"");
+        push_quoted(line, self.said.user_agent());
+        let seconds = self.elapsed as f64 / 1e9;
+        let _ = writeln!(line, "\" {seconds:.6}");
+    }
+}
+
+/// What stands between quotes; `-` if there is nothing. Quotes, and what no log should hold, as nginx
+/// writes it: `\x22`.
+fn push_quoted(line: &mut String, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return line.push('-');
+    }
+    for &byte in bytes {
+        match byte {
+            b'"' | b'\\' | ..=0x1F | 0x7F.. => {
+                let _ = write!(line, "\\x{byte:02X}");
+            }
+            _ => line.push(char::from(byte)),
+        }
+    }
+}
+
+/// From the clock of deadlines to the time of the day, formatted once a second.
+#[derive(Debug, Default)]
+struct Times {
+    /// What the clock of deadlines lags behind the other one.
+    behind: u64,
+    second: u64,
+    text: String,
+}
+
+impl Times {
+    /// Looks at both clocks: the time of the day can be set.
+    fn look(&mut self) {
+        self.behind = clock::unix_nanos().wrapping_sub(clock::now());
+    }
+
+    fn at(&mut self, instant: u64) -> &str {
+        let second = instant.wrapping_add(self.behind) / 1_000_000_000;
+        if second != self.second || self.text.is_empty() {
+            self.second = second;
+            self.text = clf(&clock::local(second));
+        }
+        &self.text
+    }
+}
+
+/// As Apache writes it: `10/Oct/2000:13:55:36 -0700`.
+fn clf(time: &Local) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let month = usize::from(time.month).clamp(1, 12) - 1;
+    let (sign, hours, minutes) = time.offset();
+    format!(
+        "{:02}/{}/{}:{:02}:{:02}:{:02} {sign}{hours:02}{minutes:02}",
+        time.day, MONTHS[month], time.year, time.hour, time.minute, time.second
+    )
 }
 
 #[cfg(test)]
@@ -153,17 +306,87 @@ mod tests {
         }
     }
 
+    fn entry(status: u16) -> Entry {
+        let mut said = Said::default();
+        said.set_line([b"GET", b"/", b"HTTP/1.1"]);
+        said.set_fields(b"http://x/", b"curl/8");
+        Entry {
+            peer: Some("127.0.0.1".into()),
+            said,
+            status,
+            bytes: 12,
+            at: clock::now(),
+            elapsed: 1_500_000,
+        }
+    }
+
+    fn line(entry: &Entry) -> String {
+        let mut line = String::new();
+        entry.write(&mut line, "10/Oct/2000:13:55:36 -0700");
+        line
+    }
+
     #[test]
     fn all_lines_are_written_before_the_log_is_gone() {
         let sink = Sink::default();
         let log = AccessLog::to(sink.clone());
         for status in 200..300 {
-            log.push("127.0.0.1", 4711, "GET / HTTP/1.1", status, 1_500_000);
+            log.push(entry(status));
         }
         drop(log);
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 100);
-        assert_eq!(lines[99], "127.0.0.1:4711 - \"GET / HTTP/1.1\" 299 1.50ms");
+        assert!(lines[99].starts_with("127.0.0.1 - - ["), "{}", lines[99]);
+        assert!(lines[99].contains("\" 299 12 \""), "{}", lines[99]);
+    }
+
+    #[test]
+    fn a_line_is_in_the_combined_format_with_the_time_it_took() {
+        assert_eq!(
+            line(&entry(200)),
+            "127.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 12 \"http://x/\" \
+             \"curl/8\" 0.001500\n"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_a_dash() {
+        let mut entry = entry(400);
+        entry.said.clear();
+        entry.peer = None;
+        assert_eq!(
+            line(&entry),
+            "unix: - - [10/Oct/2000:13:55:36 -0700] \"-\" 400 12 \"-\" \"-\" 0.001500\n"
+        );
+        entry.said.set_line([b"GET", b"/", b""]);
+        assert!(line(&entry).contains("\"GET /\" 400 12 \"-\" \"-\""));
+        entry.said.set_fields(b"", b"agent");
+        assert!(line(&entry).contains("\"GET /\" 400 12 \"-\" \"agent\""));
+    }
+
+    #[test]
+    fn nothing_a_client_says_can_end_a_line_or_a_quote() {
+        let mut entry = entry(200);
+        entry.said.set_line([b"GET", b"/\xE4\"", b"HTTP/1.1"]);
+        entry.said.set_fields(b"a\\b", b"\x1b[31m\n\" 200 0");
+        assert!(line(&entry).ends_with(
+            "\"GET /\\xE4\\x22 HTTP/1.1\" 200 12 \"a\\x5Cb\" \"\\x1B[31m\\x0A\\x22 200 0\" 0.001500\n"
+        ));
+        assert_eq!(line(&entry).lines().count(), 1);
+    }
+
+    #[test]
+    fn times_have_their_offset() {
+        let time = Local {
+            year: 2026,
+            month: 11,
+            day: 2,
+            hour: 3,
+            minute: 4,
+            second: 5,
+            east: -(3 * 3600 + 30 * 60),
+        };
+        assert_eq!(clf(&time), "02/Nov/2026:03:04:05 -0330");
     }
 }

@@ -4,9 +4,11 @@
 pub mod access;
 
 use std::fmt;
+use std::io::{self, IsTerminal};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use crate::sys::clock::{self, Local};
 use crate::sys::stderr;
 
 /// How much a line matters.
@@ -76,9 +78,81 @@ pub fn write(level: Level, text: fmt::Arguments<'_>) {
     say(&format!("toolb {}: {text}\n", level.name()));
 }
 
-/// Writes `text`, line ends included, in the same way, whatever the level.
+/// Writes `text`, line ends included, in the same way, whatever the level. Unless a person reads it,
+/// at a terminal, each line begins with the time.
 pub fn say(text: &str) {
-    stderr::write(text);
+    if io::stderr().is_terminal() {
+        return stderr::write("", text);
+    }
+    let now = clock::unix_nanos();
+    let stamp = stamp(&clock::local(now / 1_000_000_000), now / 1_000_000 % 1000);
+    let lines = text.split_inclusive('\n');
+    let text: String = lines.flat_map(|line| [&*stamp, line]).collect();
+    stderr::write(&stamp, &text);
+}
+
+/// Keeps a warning that others can cause as often as they like from filling the log.
+#[derive(Debug)]
+pub struct Throttle {
+    /// On the clock of deadlines.
+    next: AtomicU64,
+    left_out: AtomicU64,
+}
+
+impl Throttle {
+    /// Nothing was written yet.
+    pub const fn new() -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a line may be written at the time `now`: how many were left out before it.
+    pub fn admit(&self, now: u64) -> Option<u64> {
+        let next = self.next.load(Ordering::Relaxed);
+        let taken = || {
+            let order = Ordering::Relaxed;
+            self.next.compare_exchange(next, now + PAUSE, order, order)
+        };
+        if now < next || taken().is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(self.left_out.swap(0, Ordering::Relaxed))
+    }
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Lines that are throttled come this far apart.
+const PAUSE: u64 = 1_000_000_000;
+
+/// Writes one line, unless one like it was written in the last second; the next one tells how many
+/// were left out. Whether it was written.
+pub fn limited(throttle: &Throttle, level: Level, text: fmt::Arguments<'_>) -> bool {
+    if !is_enabled(level) {
+        return false;
+    }
+    match throttle.admit(clock::now()) {
+        None => return false,
+        Some(0) => write(level, text),
+        Some(count) => write(level, format_args!("{text} ({count} more like it before)")),
+    }
+    true
+}
+
+/// The time and a blank, as RFC 3339 has it: `2026-11-02T03:04:05.678+01:00 `.
+fn stamp(time: &Local, millis: u64) -> String {
+    let (sign, hours, minutes) = time.offset();
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{millis:03}{sign}{hours:02}:{minutes:02} ",
+        time.year, time.month, time.day, time.hour, time.minute, time.second
+    )
 }
 
 /// Writes a line of the level `Error`.
@@ -104,6 +178,33 @@ pub fn debug(text: fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stamp_is_a_time_of_rfc_3339() {
+        let time = Local {
+            year: 2026,
+            month: 11,
+            day: 2,
+            hour: 3,
+            minute: 4,
+            second: 5,
+            east: 5 * 3600 + 45 * 60,
+        };
+        assert_eq!(stamp(&time, 6), "2026-11-02T03:04:05.006+05:45 ");
+        let west = Local { east: -60, ..time };
+        assert_eq!(stamp(&west, 678), "2026-11-02T03:04:05.678-00:01 ");
+    }
+
+    #[test]
+    fn what_is_throttled_is_counted() {
+        let throttle = Throttle::new();
+        assert_eq!(throttle.admit(5), Some(0));
+        for now in [5, 6, PAUSE + 4] {
+            assert_eq!(throttle.admit(now), None);
+        }
+        assert_eq!(throttle.admit(PAUSE + 5), Some(3));
+        assert_eq!(throttle.admit(3 * PAUSE), Some(0));
+    }
 
     #[test]
     fn levels_go_by_their_names() {

@@ -23,12 +23,17 @@ const DRAIN: u8 = 6;
 const DRAINING: u8 = 7;
 const DRAINED: u8 = 8;
 const FILE: u8 = 9;
+const ASK: u8 = 10;
+const STATE: u8 = 11;
 
 /// A bit of [`Hello::features`]: [`Control::File`] is understood.
 pub const FEATURE_FILES: u64 = 1;
 
 /// An ability: the consumer takes streams.
 pub const FEATURE_STREAMS: u64 = 2;
+
+/// An ability: the records `Want` and `Timeout` of streams are understood.
+pub const FEATURE_STREAM_TIME: u64 = 4;
 
 /// What a consumer says first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -37,7 +42,8 @@ pub struct Hello {
     pub abi_min: u16,
     /// The newest one.
     pub abi_max: u16,
-    /// Optional abilities, one bit each: [`FEATURE_FILES`], [`FEATURE_STREAMS`].
+    /// Optional abilities, one bit each: [`FEATURE_FILES`], [`FEATURE_STREAMS`],
+    /// [`FEATURE_STREAM_TIME`].
     pub features: u64,
     /// "python", "node", "c", ...
     pub language: String,
@@ -114,6 +120,17 @@ pub enum Control {
         /// Its use of the slot.
         generation: u32,
     },
+    /// Supervisor of a worker whose engine is elsewhere: say how you are, now and whenever that
+    /// changes.
+    Ask,
+    /// The worker's answer. Never said before it was asked: supervisors of older releases do not
+    /// know it.
+    State {
+        /// It is with an engine.
+        attached: bool,
+        /// Why not, for a person to read.
+        why: String,
+    },
 }
 
 /// The version both sides speak, chosen by the engine, or the text of the refusal.
@@ -163,7 +180,11 @@ impl Control {
                 packet.extend_from_slice(&slot.to_le_bytes());
                 packet.extend_from_slice(&generation.to_le_bytes());
             }
-            Self::Ready | Self::Drain | Self::Draining | Self::Drained => {}
+            Self::State { attached, why } => {
+                packet.push(u8::from(*attached));
+                put_text(&mut packet, why);
+            }
+            Self::Ready | Self::Drain | Self::Draining | Self::Drained | Self::Ask => {}
         }
         // Five texts of at most 8 KiB and a few numbers: always below 64 KiB.
         let len = (packet.len() - HEADER) as u16;
@@ -209,6 +230,11 @@ impl Control {
                 slot: u16::from_le_bytes(cursor.number("slot")?),
                 generation: u32::from_le_bytes(cursor.number("generation")?),
             }),
+            ASK => Ok(Self::Ask),
+            STATE => Ok(Self::State {
+                attached: cursor.number::<1>("attached")? != [0],
+                why: cursor.text("why")?,
+            }),
             kind => Err(DecodeError::new(format!(
                 "a control packet of the unknown kind {kind}"
             ))),
@@ -226,6 +252,8 @@ impl Control {
             Self::Draining => DRAINING,
             Self::Drained => DRAINED,
             Self::File { .. } => FILE,
+            Self::Ask => ASK,
+            Self::State { .. } => STATE,
         }
     }
 }
@@ -384,6 +412,11 @@ mod tests {
                 slot: 77,
                 generation: 1 << 31,
             },
+            Control::Ask,
+            Control::State {
+                attached: false,
+                why: "nobody is there".into(),
+            },
         ]
     }
 
@@ -447,7 +480,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decoding_never_panics(kind in 0u8..12, body in proptest::collection::vec(any::<u8>(), 0..120)) {
+        fn decoding_never_panics(kind in 0u8..14, body in proptest::collection::vec(any::<u8>(), 0..120)) {
             let mut packet = MAGIC.to_vec();
             packet.extend_from_slice(&[kind, 0]);
             packet.extend_from_slice(&(body.len() as u16).to_le_bytes());

@@ -35,6 +35,12 @@ impl<'a> Iterator for Fields<'a> {
     }
 
     #[inline]
+    fn nth(&mut self, index: usize) -> Option<Self::Item> {
+        let entry = self.table.nth(index)?;
+        Some((span(self.payload, entry, 0), span(self.payload, entry, 4)))
+    }
+
+    #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.table.size_hint()
     }

@@ -85,6 +85,15 @@ impl<T> Router<T> {
         }
     }
 
+    /// The same for a path of any bytes: no route matches one that is not UTF-8.
+    #[inline]
+    pub fn find_bytes<'k, 'v>(&'k self, method: &[u8], path: &'v [u8]) -> Match<'k, 'v, T> {
+        match std::str::from_utf8(path) {
+            Ok(path) => self.find(method, path),
+            Err(_) => Match::NotFound,
+        }
+    }
+
     /// Whether there are no routes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -295,6 +304,14 @@ mod tests {
         ] {
             assert_eq!(show(&router, method, path), wanted, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_path_of_other_bytes_is_found_nowhere() {
+        let router = sample();
+        let found = |path| matches!(router.find_bytes(b"GET", path), Match::Found(..));
+        assert!(found(b"/user/42"));
+        assert!(!found(b"/user/\xff"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::log::Level;
+use crate::log::{self, Level};
 
 /// What happens while a server runs. `Display` gives one line for a person to read.
 ///
@@ -53,6 +53,22 @@ pub enum Event {
         /// Where the engine is looked for.
         bus: String,
     },
+    /// All workers have found the engine elsewhere, for the first time or again.
+    Attached {
+        /// How many workers.
+        workers: usize,
+        /// Where the engine is.
+        bus: String,
+    },
+    /// No worker has an engine: they look for one.
+    Waiting {
+        /// How many workers.
+        workers: usize,
+        /// Where they look.
+        bus: String,
+        /// What they find there.
+        why: String,
+    },
     /// A consumer that came by itself takes requests.
     Joined {
         /// What it calls itself.
@@ -92,6 +108,27 @@ pub enum Event {
         attached: bool,
         /// For how long it has been starting.
         since: Duration,
+    },
+    /// A worker has work to do and stands still: it is made to say where, and ended.
+    Stuck {
+        /// Which worker.
+        worker: usize,
+        /// Its process.
+        pid: u32,
+        /// For how long it has stood still, at least.
+        since: Duration,
+    },
+    /// A worker turns, but holds on to many requests that nobody waits for: another takes its place
+    /// as soon as it has finished the others.
+    Crowded {
+        /// Which worker.
+        worker: usize,
+        /// Its process.
+        pid: u32,
+        /// How many requests it holds on to.
+        left: usize,
+        /// How many it has room for.
+        slots: usize,
     },
     /// A worker has ended unasked.
     Lost {
@@ -142,17 +179,26 @@ impl Event {
             Self::Serving { .. }
             | Self::Open { .. }
             | Self::Working { .. }
+            | Self::Attached { .. }
+            | Self::Waiting { .. }
             | Self::Joined { .. }
             | Self::Left { .. }
             | Self::Stopping { .. }
             | Self::Stopped => Level::Info,
             Self::Refused { .. }
             | Self::Slow { .. }
+            | Self::Stuck { .. }
+            | Self::Crowded { .. }
             | Self::Lost { .. }
             | Self::Cut { .. }
             | Self::CutOff { .. } => Level::Warning,
             Self::StartFailed(_) => Level::Error,
         }
+    }
+
+    /// Writes it to the log.
+    pub fn log(&self) {
+        log::write(self.level(), format_args!("{self}"));
     }
 }
 
@@ -189,10 +235,20 @@ impl fmt::Display for Event {
             Self::Working { workers, bus } => {
                 write!(
                     f,
-                    "{} ready for the engine at {bus}",
+                    "{} ready for an engine at {bus}",
                     counted(*workers, "worker")
                 )
             }
+            Self::Attached { workers, bus } => write!(
+                f,
+                "{} attached to the engine at {bus}",
+                counted(*workers, "worker")
+            ),
+            Self::Waiting { workers, bus, why } => write!(
+                f,
+                "no engine at {bus}: {} looking for one ({why})",
+                counted(*workers, "worker")
+            ),
             Self::Joined {
                 name,
                 pid,
@@ -235,6 +291,22 @@ impl fmt::Display for Event {
                     "worker {worker} (pid {pid}): still waiting, after {since} s, for {what}"
                 )
             }
+            Self::Stuck { worker, pid, since } => write!(
+                f,
+                "worker {worker} (pid {pid}) has stood still for {} s with work to do and is ended; where it \
+                 hangs follows here, on standard error",
+                since.as_secs_f64()
+            ),
+            Self::Crowded {
+                worker,
+                pid,
+                left,
+                slots,
+            } => write!(
+                f,
+                "worker {worker} (pid {pid}) goes on with {left} requests that nobody waits for, and has \
+                 room for {slots}: it finishes the others and makes room for another worker"
+            ),
             Self::Lost {
                 worker,
                 pid,

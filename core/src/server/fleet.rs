@@ -23,6 +23,10 @@ pub(super) struct Patience {
     pub(super) exit: Duration,
     /// From the wish to stop to the kill.
     pub(super) graceful: Duration,
+    /// For one that stands still. 0: nobody looks.
+    pub(super) stuck: Duration,
+    /// Whether to find that out by asking: the engine, which would see it, is elsewhere.
+    pub(super) asks: bool,
 }
 
 impl Default for Patience {
@@ -33,6 +37,8 @@ impl Default for Patience {
             slow: Duration::from_secs(5),
             exit: Duration::from_secs(5),
             graceful: Duration::from_secs(30),
+            stuck: Duration::from_secs(10),
+            asks: false,
         }
     }
 }
@@ -52,6 +58,8 @@ pub(super) enum Action {
     TellDrain(usize),
     /// Send `Control::Error`.
     TellError(usize, String),
+    /// Send `Control::Ask`.
+    Ask(usize),
     /// Ask it to end: SIGTERM.
     Terminate(usize),
     /// Make it say where it hangs and end: SIGABRT.
@@ -111,7 +119,31 @@ struct Worker {
     verdict: Option<String>,
     /// It said that starting it again may help.
     worth_a_retry: bool,
+    pulse: Pulse,
 }
+
+/// Whether a worker answers, if it is asked.
+#[derive(Clone, Copy, Debug)]
+struct Pulse {
+    /// The next question; `None`: it is not asked.
+    ask_at: Option<Instant>,
+    /// Since its last answer.
+    unanswered: u8,
+    /// It has answered before: those of older releases never do.
+    answers: bool,
+}
+
+impl Pulse {
+    const NONE: Self = Self {
+        ask_at: None,
+        unanswered: 0,
+        answers: false,
+    };
+}
+
+/// The grace time for a worker that does not answer passes in so many questions, each of which
+/// counts once: if this machine was stopped meanwhile, the worker had no time to answer either.
+const QUESTIONS: u8 = 4;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
@@ -122,6 +154,9 @@ enum Phase {
         remarked: bool,
     },
     Serving,
+    /// It gets no more requests, and is told to leave then, or when it has finished what others
+    /// wait for.
+    Retiring(Instant),
     /// Expected to exit by itself, or else killed then; `None`: when the fleet's time is over.
     Leaving(Option<Instant>),
     Killed,
@@ -144,6 +179,7 @@ impl Fleet {
             has_been_ready: false,
             verdict: None,
             worth_a_retry: false,
+            pulse: Pulse::NONE,
         };
         Self {
             workers: (0..workers).map(|_| worker()).collect(),
@@ -172,7 +208,9 @@ impl Fleet {
                 Some(worker.spawned + next)
             }
             Phase::Leaving(at) => at,
-            Phase::Serving | Phase::Killed | Phase::Gone => None,
+            Phase::Retiring(at) => Some(at),
+            Phase::Serving => worker.pulse.ask_at,
+            Phase::Killed | Phase::Gone => None,
         });
         let of_fleet = match &self.stage {
             Stage::Stopping(stop) if !stop.told => Some(stop.tell_at),
@@ -191,6 +229,8 @@ impl Fleet {
                     self.check_start(index, greeted, remarked, now);
                 }
                 Phase::Leaving(Some(at)) if at <= now => self.kill(index),
+                Phase::Retiring(at) if at <= now => self.settled(index, now),
+                Phase::Serving => self.ask(index, now),
                 _ => {}
             }
         }
@@ -232,6 +272,10 @@ impl Fleet {
         }
         worker.phase = Phase::Serving;
         worker.has_been_ready = true;
+        worker.pulse = Pulse {
+            ask_at: self.patience.asks.then_some(now),
+            ..Pulse::NONE
+        };
         let event = Event::Ready {
             worker: index + 1,
             pid: worker.pid.unwrap_or_default(),
@@ -283,22 +327,76 @@ impl Fleet {
         self.kill(index);
     }
 
-    /// It stands still while it holds requests past their deadline.
-    pub(super) fn stuck(&mut self, index: usize, grace: Duration, now: Instant) {
+    /// It has work to do and stands still.
+    pub(super) fn stuck(&mut self, index: usize, now: Instant) {
         let worker = &mut self.workers[index];
         match worker.phase {
-            Phase::Serving => {}
+            Phase::Serving | Phase::Retiring(_) | Phase::Leaving(None) => {}
             // Perhaps another loop has said the same; it is about to tell where it hangs.
-            Phase::Leaving(Some(_)) => return,
-            _ => return self.kill(index),
+            _ => return,
         }
         worker.phase = Phase::Leaving(Some(now + self.patience.exit));
-        worker.verdict = Some(format!(
-            "stood still for {} s with overdue requests and was ended",
-            grace.as_secs_f64()
-        ));
+        worker.verdict = Some("was ended, as it stood still".to_owned());
         self.out.push(Action::LaneDraining(index));
+        self.out.push(Action::Tell(Event::Stuck {
+            worker: index + 1,
+            pid: worker.pid.unwrap_or_default(),
+            since: self.patience.stuck,
+        }));
         self.out.push(Action::Abort(index));
+    }
+
+    /// It turns, but too many of its slots are held by requests that nobody waits for: another
+    /// process takes its place. One at a time, so that the others can take over.
+    pub(super) fn crowded(&mut self, index: usize, left: usize, slots: usize, now: Instant) {
+        let serves = |worker: &Worker| worker.phase == Phase::Serving;
+        if !matches!(self.stage, Stage::Running) || !self.workers.iter().all(serves) {
+            return;
+        }
+        let worker = &mut self.workers[index];
+        worker.phase = Phase::Retiring(now + self.patience.graceful);
+        worker.verdict = Some("has made room".to_owned());
+        self.out.push(Action::LaneDraining(index));
+        self.out.push(Action::Tell(Event::Crowded {
+            worker: index + 1,
+            pid: worker.pid.unwrap_or_default(),
+            left,
+            slots,
+        }));
+    }
+
+    /// One that retires has finished what others wait for, or its time for that is over.
+    pub(super) fn settled(&mut self, index: usize, now: Instant) {
+        let worker = &mut self.workers[index];
+        if matches!(worker.phase, Phase::Retiring(_)) {
+            let limit = self.patience.graceful.max(self.patience.exit);
+            worker.phase = Phase::Leaving(Some(now + limit));
+            self.out.push(Action::TellDrain(index));
+        }
+    }
+
+    /// It has answered the last question.
+    pub(super) fn answered(&mut self, index: usize) {
+        let pulse = &mut self.workers[index].pulse;
+        pulse.unanswered = 0;
+        pulse.answers = true;
+    }
+
+    /// Asks it how it is, if that is due.
+    fn ask(&mut self, index: usize, now: Instant) {
+        let pulse = &mut self.workers[index].pulse;
+        if pulse.ask_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let step = self.patience.stuck / u32::from(QUESTIONS);
+        pulse.ask_at = (!step.is_zero()).then_some(now + step);
+        if pulse.unanswered < QUESTIONS {
+            pulse.unanswered += 1;
+            self.out.push(Action::Ask(index));
+        } else if pulse.answers {
+            pulse.ask_at = None;
+            self.stuck(index, now);
+        }
     }
 
     /// Its process has ended.
@@ -392,7 +490,7 @@ impl Fleet {
         }
         for (index, worker) in self.workers.iter_mut().enumerate() {
             match worker.phase {
-                Phase::Serving => {
+                Phase::Serving | Phase::Retiring(_) => {
                     worker.phase = Phase::Leaving(None);
                     self.out.push(Action::LaneDraining(index));
                     self.out.push(Action::TellDrain(index));
@@ -442,6 +540,7 @@ impl Fleet {
         worker.spawned = now;
         worker.verdict = None;
         worker.worth_a_retry = false;
+        worker.pulse = Pulse::NONE;
         self.out.push(Action::Spawn(index));
     }
 
@@ -482,7 +581,7 @@ impl Fleet {
     fn leave(&mut self, index: usize, now: Instant) -> bool {
         let worker = &mut self.workers[index];
         match worker.phase {
-            Phase::Serving => self.out.push(Action::LaneDraining(index)),
+            Phase::Serving | Phase::Retiring(_) => self.out.push(Action::LaneDraining(index)),
             Phase::Starting { .. } => {}
             _ => return false,
         }

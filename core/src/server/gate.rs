@@ -383,7 +383,8 @@ impl Gate {
                 guest.stage = Stage::Leaving;
                 self.part(engine, id, tell);
             }
-            Control::Welcome(_) | Control::Drain | Control::File { .. } => {
+            Control::State { .. } => return Err("it sent what only a worker says".to_owned()),
+            Control::Welcome(_) | Control::Drain | Control::Ask | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }

@@ -153,7 +153,10 @@ impl Host {
                     let why = "it stands still with overdue requests".to_owned();
                     self.gate.give_up(&self.engine, lane_id, why, tell);
                 }
-                ControlEvent::Released { .. } => {}
+                // A program that nobody would start again is not sent away for that.
+                ControlEvent::Crowded { .. }
+                | ControlEvent::Settled { .. }
+                | ControlEvent::Released { .. } => {}
             }
         }
     }

@@ -90,14 +90,7 @@ pub struct WorkerCommand {
 /// what was accepted is answered, the workers finish. A second signal cuts that short. The signals
 /// are blocked in the calling thread until `run` returns; no other thread should take them.
 pub fn run(options: RunOptions, tell: impl FnMut(Event)) -> Outcome {
-    let mut tell = tell;
-    match try_run(options, &mut tell) {
-        Ok(outcome) => outcome,
-        Err(why) => {
-            tell(Event::StartFailed(why));
-            Outcome::StartFailed
-        }
-    }
+    outcome_of(tell, |tell| try_run(options, tell))
 }
 
 fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, String> {
@@ -106,9 +99,9 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
         hello: options.hello_timeout,
         start: options.start_timeout,
         graceful: options.engine.timeouts.graceful_shutdown,
+        stuck: options.engine.timeouts.stuck_grace,
         ..Patience::default()
     };
-    let stuck_grace = options.engine.timeouts.stuck_grace;
     let routes = Routes {
         pool: true,
         ..Routes::default()
@@ -119,12 +112,22 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
         command: options.command,
         workers: options.workers,
         patience,
-        stuck_grace,
         open_files,
     };
     let home = Home::Here(Box::new(Here::new(engine, options.workers)));
     let mut supervisor = Supervisor::new(home, signals, setup, tell).map_err(system)?;
     supervisor.run().map_err(system)
+}
+
+/// What comes of serving. If it cannot begin, that is told like everything else.
+fn outcome_of(
+    mut tell: impl FnMut(Event),
+    serve: impl FnOnce(&mut dyn FnMut(Event)) -> Result<Outcome, String>,
+) -> Outcome {
+    serve(&mut tell).unwrap_or_else(|why| {
+        tell(Event::StartFailed(why));
+        Outcome::StartFailed
+    })
 }
 
 /// What a program does before its first thread: threads inherit the mask of signals. Returns these,

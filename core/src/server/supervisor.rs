@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::engine::ControlEvent;
 use crate::message::{Control, MAX_CONTROL_PACKET};
@@ -46,11 +46,14 @@ pub(super) struct Supervisor<'a> {
     fleet: Fleet,
     links: Vec<Link>,
     command: WorkerCommand,
-    stuck_grace: Duration,
     open_files: Option<u64>,
     tell: &'a mut dyn FnMut(Event),
     packet: Vec<u8>,
     outcome: Option<Outcome>,
+    /// All workers have been ready.
+    serving: bool,
+    /// What was last told of the engine elsewhere: whether it is there.
+    told: Option<bool>,
 }
 
 /// What connects us with a worker.
@@ -58,6 +61,8 @@ pub(super) struct Supervisor<'a> {
 struct Link {
     process: Option<Process>,
     socket: Option<Seqpacket>,
+    /// Whether it is with an engine elsewhere, as far as it has said.
+    attached: Option<bool>,
 }
 
 /// How the supervisor is set up.
@@ -65,7 +70,6 @@ pub(super) struct Setup {
     pub(super) command: WorkerCommand,
     pub(super) workers: usize,
     pub(super) patience: Patience,
-    pub(super) stuck_grace: Duration,
     /// The soft limit of open files for workers.
     pub(super) open_files: Option<u64>,
 }
@@ -91,11 +95,12 @@ impl<'a> Supervisor<'a> {
             fleet: Fleet::new(setup.workers, setup.patience, hint, now),
             links: (0..setup.workers).map(|_| Link::default()).collect(),
             command: setup.command,
-            stuck_grace: setup.stuck_grace,
             open_files: setup.open_files,
             tell,
             packet: vec![0; MAX_CONTROL_PACKET],
             outcome: None,
+            serving: false,
+            told: None,
         })
     }
 
@@ -161,7 +166,21 @@ impl<'a> Supervisor<'a> {
                 }
                 ControlEvent::Stuck { lane_id } => {
                     if let Some(index) = here.worker_of(lane_id) {
-                        self.fleet.stuck(index, self.stuck_grace, Instant::now());
+                        self.fleet.stuck(index, Instant::now());
+                    }
+                }
+                ControlEvent::Crowded {
+                    lane_id,
+                    left,
+                    slots,
+                } => {
+                    if let Some(index) = here.worker_of(lane_id) {
+                        self.fleet.crowded(index, left, slots, Instant::now());
+                    }
+                }
+                ControlEvent::Settled { lane_id } => {
+                    if let Some(index) = here.worker_of(lane_id) {
+                        self.fleet.settled(index, Instant::now());
                     }
                 }
                 ControlEvent::Released { .. } => {}
@@ -183,6 +202,7 @@ impl<'a> Supervisor<'a> {
         self.take_packets(index, LAST_PACKETS);
         self.fleet.exited(index, exit, Instant::now());
         self.close_socket(index);
+        self.links[index].attached = None;
         if let Some(process) = self.links[index].process.take() {
             let _ = self.epoll.delete(&process);
         }
@@ -246,11 +266,42 @@ impl<'a> Supervisor<'a> {
             Control::Error(why) => self.fleet.complained(index, why, now),
             // Its exit is what counts.
             Control::Draining | Control::Drained => {}
-            Control::Welcome(_) | Control::Drain | Control::File { .. } => {
+            Control::State { attached, why } => {
+                self.fleet.answered(index);
+                self.links[index].attached = Some(attached);
+                self.tell_of_engine(&why);
+            }
+            Control::Welcome(_) | Control::Drain | Control::Ask | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }
         Ok(())
+    }
+
+    /// Tells when the engine elsewhere was found, and when it was lost: once for all workers.
+    fn tell_of_engine(&mut self, why: &str) {
+        let Home::Elsewhere(bus) = &self.home else {
+            return;
+        };
+        let known: Vec<bool> = self.links.iter().filter_map(|link| link.attached).collect();
+        let all_known = known.len() == self.links.len();
+        if !self.serving || !(all_known || self.told.is_some()) {
+            return;
+        }
+        let (workers, bus) = (known.len(), bus.to_string_lossy().into_owned());
+        let event = match self.told {
+            Some(false) | None if known.iter().all(|&attached| attached) => {
+                self.told = Some(true);
+                Event::Attached { workers, bus }
+            }
+            Some(true) | None if !known.contains(&true) => {
+                self.told = Some(false);
+                let why = why.to_owned();
+                Event::Waiting { workers, bus, why }
+            }
+            _ => return,
+        };
+        (self.tell)(event);
     }
 
     fn carry_out(&mut self) {
@@ -291,6 +342,7 @@ impl<'a> Supervisor<'a> {
                 }
             }
             Action::TellDrain(index) => self.send(index, &Control::Drain),
+            Action::Ask(index) => self.send(index, &Control::Ask),
             Action::TellError(index, why) => self.send(index, &Control::Error(why)),
             Action::Terminate(index) => self.signal(index, signal::SIGTERM),
             Action::Abort(index) => self.signal(index, signal::SIGABRT),
@@ -307,17 +359,20 @@ impl<'a> Supervisor<'a> {
                     }
                 }
             },
-            Action::Serving => (self.tell)(match &self.home {
-                Home::Elsewhere(bus) => Event::Working {
-                    workers: self.links.len(),
-                    bus: bus.to_string_lossy().into_owned(),
-                },
-                Home::Here(here) => Event::Serving {
-                    addresses: here.engine.addresses(),
-                    workers: self.links.len(),
-                    loops: here.engine.loops(),
-                },
-            }),
+            Action::Serving => {
+                self.serving = true;
+                (self.tell)(match &self.home {
+                    Home::Elsewhere(bus) => Event::Working {
+                        workers: self.links.len(),
+                        bus: bus.to_string_lossy().into_owned(),
+                    },
+                    Home::Here(here) => Event::Serving {
+                        addresses: here.engine.addresses(),
+                        workers: self.links.len(),
+                        loops: here.engine.loops(),
+                    },
+                });
+            }
             Action::Tell(event) => (self.tell)(event),
             Action::Finish(outcome) => self.outcome = Some(outcome),
         }

@@ -3,12 +3,13 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{signal, wait_readable};
+use super::call::{check, new_fd};
+use super::{signal, stderr, wait_readable};
 
 /// A child process. It is killed if it still lives when this is dropped.
 #[derive(Debug)]
@@ -35,10 +36,7 @@ impl Process {
                 set_open_files(soft)?;
             }
             // SAFETY: changes a flag of a descriptor that the parent holds open during the fork.
-            match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
-                -1 => Err(io::Error::last_os_error()),
-                _ => Ok(()),
-            }
+            check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })
         };
         // SAFETY: the closure makes only calls that are safe between fork and exec, and allocates
         // nothing.
@@ -166,18 +164,9 @@ pub fn effective_user() -> u32 {
 /// Ends this process without anything that is due at its end: it may be stuck there. `line` goes to
 /// standard error, unless nobody makes room for it.
 pub(crate) fn end_at_once(line: &str, code: i32) -> ! {
-    let mut entry = libc::pollfd {
-        fd: libc::STDERR_FILENO,
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    // SAFETY: one valid pollfd; then the bytes of a live text; the last call takes no pointers.
-    unsafe {
-        if libc::poll(&mut entry, 1, 0) > 0 && entry.revents & libc::POLLOUT != 0 {
-            libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), line.len());
-        }
-        libc::_exit(code)
-    }
+    stderr::write("", line);
+    // SAFETY: no pointers; it does not return.
+    unsafe { libc::_exit(code) }
 }
 
 /// Makes sure that descriptors 0 to 2 are open, if only on `/dev/null`: else the next thing that is
@@ -186,9 +175,7 @@ pub fn fill_standard_descriptors() -> io::Result<()> {
     loop {
         // SAFETY: the path is NUL-terminated; the result is checked. Children inherit it.
         let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        check(fd)?;
         if fd > 2 {
             // SAFETY: the descriptor is ours and nobody has seen it.
             unsafe { libc::close(fd) };
@@ -204,9 +191,7 @@ pub fn raise_open_files() -> io::Result<u64> {
     if before < limit.rlim_max {
         limit.rlim_cur = limit.rlim_max;
         // SAFETY: a valid limit.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     }
     Ok(before)
 }
@@ -221,10 +206,7 @@ fn set_open_files(soft: u64) -> io::Result<()> {
     let mut limit = open_files()?;
     limit.rlim_cur = soft.min(limit.rlim_max);
     // SAFETY: a valid limit.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })
 }
 
 fn open_files() -> io::Result<libc::rlimit> {
@@ -237,20 +219,13 @@ fn soft_and_hard(what: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
         rlim_max: 0,
     };
     // SAFETY: room for the answer.
-    match unsafe { libc::getrlimit(what, &mut limit) } {
-        0 => Ok(limit),
-        _ => Err(io::Error::last_os_error()),
-    }
+    check(unsafe { libc::getrlimit(what, &mut limit) })?;
+    Ok(limit)
 }
 
 pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked. The kernel makes it close-on-exec.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call just returned this descriptor; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    // SAFETY: no pointers. The descriptor is new; the kernel makes it close-on-exec.
+    unsafe { new_fd(libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) as RawFd) }
 }
 
 #[cfg(test)]

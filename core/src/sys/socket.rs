@@ -2,13 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::mem::{self, MaybeUninit};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
+
+use super::address::{socket_address, tcp_address, unix_address};
+use super::call::{check, new_fd};
 
 /// The number of the error for what was given up.
 pub const CANCELLED: i32 = libc::ECANCELED;
@@ -190,23 +192,7 @@ impl Socket {
     /// Receives what is there into the spare capacity of `buffer`; 0 is the end of the stream.
     #[inline]
     pub fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let spare = buffer.spare_capacity_mut();
-        // SAFETY: the kernel writes at most `spare.len()` bytes into memory that we own.
-        let count = unsafe {
-            libc::recv(
-                self.0.as_raw_fd(),
-                spare.as_mut_ptr().cast(),
-                spare.len(),
-                0,
-            )
-        };
-        if count < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let count = count as usize;
-        // SAFETY: the kernel has initialised `count` bytes after the old length.
-        unsafe { buffer.set_len(buffer.len() + count) };
-        Ok(count)
+        self.recv_at_most(buffer, usize::MAX)
     }
 
     /// As `recv`, but at most `most` bytes.
@@ -310,17 +296,9 @@ pub(super) fn accept_with(mut accept: impl FnMut(i32) -> i32) -> io::Result<Opti
 const MOST_FAILED: usize = 64;
 
 fn new_socket(family: i32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked.
-    let fd = unsafe {
-        libc::socket(
-            family,
-            libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            0,
-        )
-    };
-    check(fd)?;
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the descriptor is new.
+    unsafe { new_fd(libc::socket(family, kind, 0)) }
 }
 
 fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
@@ -362,13 +340,6 @@ fn connect(
     }
 }
 
-pub(super) fn check(result: i32) -> io::Result<()> {
-    match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Nobody answers on the socket file: its server was killed before it could remove it. One that
 /// lives and has a full backlog is not waited for.
 fn is_stale(path: &Path) -> bool {
@@ -376,74 +347,6 @@ fn is_stale(path: &Path) -> bool {
     is_socket
         && Socket::connect_unix(path)
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-pub(super) fn unix_address(path: &Path) -> io::Result<(libc::sockaddr_storage, libc::socklen_t)> {
-    let bytes = path.as_os_str().as_bytes();
-    // SAFETY: all-zero is a valid value of this plain C struct.
-    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
-    // SAFETY: sockaddr_storage is made to be viewed as any sockaddr_*.
-    let address = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_un>() };
-    if bytes.is_empty() || bytes.len() >= address.sun_path.len() || bytes.contains(&0) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!(
-                "a Unix socket path has 1 to {} bytes, this one has {}",
-                address.sun_path.len() - 1,
-                bytes.len()
-            ),
-        ));
-    }
-    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = *from as libc::c_char;
-    }
-    let length = mem::offset_of!(libc::sockaddr_un, sun_path) + bytes.len() + 1;
-    Ok((storage, length as libc::socklen_t))
-}
-
-fn tcp_address(address: SocketAddr) -> (libc::sockaddr_storage, libc::socklen_t) {
-    // SAFETY: all-zero is a valid value of this plain C struct.
-    let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
-    let length = match address {
-        SocketAddr::V4(v4) => {
-            // SAFETY: sockaddr_storage is made to be viewed as any sockaddr_*.
-            let to = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in>() };
-            to.sin_family = libc::AF_INET as libc::sa_family_t;
-            to.sin_port = v4.port().to_be();
-            to.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
-            size_of::<libc::sockaddr_in>()
-        }
-        SocketAddr::V6(v6) => {
-            // SAFETY: sockaddr_storage is made to be viewed as any sockaddr_*.
-            let to = unsafe { &mut *(&raw mut storage).cast::<libc::sockaddr_in6>() };
-            to.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-            to.sin6_port = v6.port().to_be();
-            to.sin6_addr.s6_addr = v6.ip().octets();
-            to.sin6_scope_id = v6.scope_id();
-            size_of::<libc::sockaddr_in6>()
-        }
-    };
-    (storage, length as libc::socklen_t)
-}
-
-fn socket_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match i32::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says which struct the storage holds.
-            let from = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(from.sin_addr.s_addr.to_ne_bytes());
-            Some(SocketAddrV4::new(ip, u16::from_be(from.sin_port)).into())
-        }
-        libc::AF_INET6 => {
-            // SAFETY: the family says which struct the storage holds.
-            let from = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(from.sin6_addr.s6_addr);
-            let port = u16::from_be(from.sin6_port);
-            Some(SocketAddrV6::new(ip, port, from.sin6_flowinfo, from.sin6_scope_id).into())
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 
 mod answers;
 mod ends;
+#[path = "../loopback/mod.rs"]
+mod loopback;
 mod state;
 mod window;
 
@@ -18,9 +20,11 @@ use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
 use toolb_core::engine::{
-    Context, ControlEvent, Engine, Handler, Listen, Request, Response, Routes, Step, Token,
-    WithContext, WriteError,
+    Context, ControlEvent, Engine, Handler, Request, Response, Routes, Step, Token, WithContext,
+    WriteError,
 };
+
+use loopback::{address_of, any_port};
 
 /// A request that waits for its answer.
 struct Waiting {
@@ -87,10 +91,6 @@ impl Server {
 }
 
 fn start(routes: Routes, change: impl FnOnce(&mut EngineConfig)) -> (Engine, String) {
-    let listen = Listen::Tcp {
-        host: "127.0.0.1".into(),
-        port: 0,
-    };
     let mut config = EngineConfig {
         loops: Some(2),
         date_header: false,
@@ -98,9 +98,9 @@ fn start(routes: Routes, change: impl FnOnce(&mut EngineConfig)) -> (Engine, Str
         ..EngineConfig::default()
     };
     change(&mut config);
-    let mut engine = Engine::bind(config, routes, &[listen]).unwrap();
+    let mut engine = Engine::bind(config, routes, &[any_port()]).unwrap();
     engine.start().unwrap();
-    let address = engine.addresses()[0].replace("http://", "");
+    let address = address_of(&engine);
     (engine, address)
 }
 
@@ -116,7 +116,7 @@ fn later(tokens: Sender<Waiting>, cancels: Sender<(String, ThreadId)>) -> Arc<dy
         let token = response.later();
         response.write(b"lost");
         let cancels = cancels.clone();
-        let on_cancel = move |_: &mut Context<'_>| {
+        let on_cancel = move |_: Option<&mut Context<'_>>| {
             cancels.send((path, std::thread::current().id())).unwrap();
         };
         token.on_cancel(on_cancel).unwrap();

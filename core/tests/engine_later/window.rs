@@ -24,7 +24,7 @@ fn slow_reader(blocking: bool) {
     let (stream, waiting) = server.ask(&last("x"));
     let (room, has_room) = channel();
     let thread = waiting.thread;
-    let on_writable = move |_: &mut Context<'_>| {
+    let on_writable = move |_: Option<&mut Context<'_>>| {
         assert_eq!(std::thread::current().id(), thread);
         // The writer may have ended meanwhile.
         let _ = room.send(());

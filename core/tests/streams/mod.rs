@@ -1,6 +1,9 @@
 //! A service that checks, at every callback, what holds for all of them, and then asks the test.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "../loopback/mod.rs"]
+pub(crate) mod loopback;
+
 use std::collections::HashMap;
 use std::io;
 use std::io::{Read, Write};
@@ -13,9 +16,10 @@ use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
 use toolb_core::engine::{
-    Callbacks, CloseReason, Context, Engine, Listen, Routes, Service, ServiceId, ServiceOptions,
-    StreamId,
+    Callbacks, CloseReason, Context, Engine, Routes, Service, ServiceId, ServiceOptions, StreamId,
 };
+
+use loopback::{address_of, any_port};
 
 /// What a callback is about.
 #[derive(Debug)]
@@ -186,7 +190,7 @@ impl Server {
             .add_service(Some(&any_port()), probe, options)
             .unwrap();
         engine.start().unwrap();
-        let address = engine.addresses()[0].replace("tcp://", "");
+        let address = address_of(&engine);
         Self {
             engine,
             service,
@@ -196,13 +200,6 @@ impl Server {
 
     pub(crate) fn connect(&self) -> TcpStream {
         connect(&self.address)
-    }
-}
-
-pub(crate) fn any_port() -> Listen {
-    Listen::Tcp {
-        host: "127.0.0.1".into(),
-        port: 0,
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use super::turn::Inner;
 use super::{toolb_consumer, with};
-use crate::guard::{bytes, entry, put_text, text_bytes};
+use crate::guard::{bytes, entry, put_text, store, text_bytes};
 use crate::last_error::fail;
 use crate::toolb_status;
 
@@ -30,14 +30,9 @@ pub unsafe extern "C" fn toolb_exchange_status(
     exchange: u64,
     status: u16,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            with(consumer, |inner| {
-                inner.edit_head(exchange, |head| head.set_status(status))
-            })
-        }
-    })
+    let set = |inner: &mut Inner| inner.edit_head(exchange, |head| head.set_status(status));
+    // SAFETY: the caller's promise.
+    entry(|| unsafe { with(consumer, set) })
 }
 
 /// Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
@@ -57,12 +52,9 @@ pub unsafe extern "C" fn toolb_exchange_field(
     entry(|| {
         // SAFETY: the caller's promise.
         let (name, value) = unsafe { (text_bytes(name)?, text_bytes(value)?) };
+        let add = |inner: &mut Inner| inner.edit_head(exchange, |head| head.add_field(name, value));
         // SAFETY: the caller's promise.
-        unsafe {
-            with(consumer, |inner| {
-                inner.edit_head(exchange, |head| head.add_field(name, value))
-            })
-        }
+        unsafe { with(consumer, add) }
     })
 }
 
@@ -80,12 +72,12 @@ pub unsafe extern "C" fn toolb_exchange_answer(
     data: *const c_char,
     len: usize,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let data = unsafe { bytes(data, len)? };
-        // SAFETY: the caller's promise.
-        unsafe { with(consumer, |inner| inner.answer(exchange, data)) }
-    })
+    // SAFETY: the caller's promise.
+    unsafe {
+        give(consumer, data, len, |inner, data| {
+            inner.answer(exchange, data)
+        })
+    }
 }
 
 /// Answers with a part of an open file: `length` bytes from `offset` on, or TOOLB_REST for all that
@@ -137,12 +129,12 @@ pub unsafe extern "C" fn toolb_exchange_write(
     data: *const c_char,
     len: usize,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let data = unsafe { bytes(data, len)? };
-        // SAFETY: the caller's promise.
-        unsafe { with(consumer, |inner| inner.write(exchange, data)) }
-    })
+    // SAFETY: the caller's promise.
+    unsafe {
+        give(consumer, data, len, |inner, data| {
+            inner.write(exchange, data)
+        })
+    }
 }
 
 /// Ends the response; one of which nothing was written has an empty body. Of a stream, what was written
@@ -236,9 +228,7 @@ pub unsafe extern "C" fn toolb_exchange_peer(
         // SAFETY: the caller's promise.
         let (host, number) = unsafe { with(consumer, |inner| inner.peer(exchange))? };
         // SAFETY: the caller's promise.
-        if let Some(port) = unsafe { port.as_mut() } {
-            *port = number;
-        }
+        unsafe { store(port, number) };
         // SAFETY: the caller's promise.
         unsafe { put_text(&host, buffer, capacity, needed) }
     })
@@ -256,4 +246,22 @@ pub unsafe extern "C" fn toolb_exchange_set_user_data(
 ) -> toolb_status {
     // SAFETY: the caller's promise.
     entry(|| unsafe { with(consumer, |inner| inner.set_user_data(exchange, user_data)) })
+}
+
+/// Gives a consumer bytes of the caller.
+///
+/// # Safety
+/// `consumer` is a live consumer; `data` points to `len` bytes. Each may be NULL.
+unsafe fn give(
+    consumer: *mut toolb_consumer,
+    data: *const c_char,
+    len: usize,
+    take: impl FnOnce(&mut Inner, &[u8]) -> Result<(), toolb_status>,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let data = unsafe { bytes(data, len)? };
+        // SAFETY: the caller's promise.
+        unsafe { with(consumer, |inner| take(inner, data)) }
+    })
 }

@@ -6,6 +6,7 @@ use std::ptr;
 
 use toolb_core::consumer::ExchangeId;
 
+use super::later::GivenAway;
 use crate::exchange::toolb_request;
 use crate::request::{AnyRequest, BusRequest};
 
@@ -33,6 +34,8 @@ pub(super) struct Live {
     /// Body bytes that are used up and of which the engine was not told while paused.
     pub(super) unacknowledged: usize,
     pub(super) user_data: *mut c_void,
+    /// The holder of a token answers.
+    pub(super) given_away: Option<GivenAway>,
 }
 
 impl Live {
@@ -51,6 +54,7 @@ impl Live {
             paused: false,
             unacknowledged: 0,
             user_data: ptr::null_mut(),
+            given_away: None,
         }
     }
 
@@ -74,6 +78,12 @@ impl Live {
     /// The exchange is over. Gives its request back.
     pub(super) fn end(&mut self) -> Option<BusRequest> {
         self.generation = 0;
+        self.given_away = None;
+        self.end_request()
+    }
+
+    /// The request is over, and the exchange goes on. Gives the request back.
+    pub(super) fn end_request(&mut self) -> Option<BusRequest> {
         match self.request.take_back() {
             AnyRequest::Bus(request) => Some(request),
             _ => None,

@@ -1,59 +1,40 @@
 //! Consumers: programs that answer the requests of an engine in another process.
 
 mod exchange;
+mod later;
 mod live;
+mod options;
 mod respond;
+mod routes;
 mod run;
+mod stream;
 mod turn;
 
 use std::cell::UnsafeCell;
 use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use toolb_core::config::default_bus_path;
-use toolb_core::consumer::{Consumer, ConsumerOptions};
+use toolb_core::consumer::Consumer;
 use toolb_core::engine::EventFd;
 
 use crate::exchange::{toolb_request, toolb_slice};
-use crate::guard::{entry, fill, object, place, sized, text, text_bytes, told_size};
-use crate::handler::toolb_handler;
+use crate::guard::{ends_whole, entry, fill, object, place, store, text, text_bytes, told_size};
 use crate::last_error::fail;
 use crate::toolb_status;
 
 pub use exchange::*;
+pub use options::*;
+pub use routes::*;
+pub use run::*;
+pub use stream::*;
 
-use run::Handler;
+use options::attach_patience;
 use turn::Inner;
-
-/// What a consumer says about itself; 0 and NULL leave a setting at its default. Set `struct_size`
-/// first.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct toolb_consumer_options {
-    /// `sizeof(toolb_consumer_options)`.
-    pub struct_size: usize,
-    /// What to call it in logs; "c" by default. Copied.
-    pub name: *const c_char,
-    /// The pool it belongs to; "main" by default. Copied.
-    pub pool: *const c_char,
-    /// Exchanges that may exist at once, at most 65535; 1024 by default.
-    pub slots: u32,
-    /// Exchanges that the program may hold at once, at most 65535; as many as slots by default.
-    pub concurrency: u32,
-    /// Requests that may be sent ahead of those it has begun, at most 65535; 16 by default. With 1,
-    /// no request waits behind a slow one as long as another consumer is free.
-    pub window: u32,
-    /// Milliseconds that the engine may take to answer; 10000 by default.
-    pub attach_timeout_ms: u32,
-    /// Milliseconds to wait for an engine that is not there yet; by default it must be there.
-    pub attach_patience_ms: u32,
-    /// Raw connections that it takes at once, among its exchanges, at most 65535; by default it takes
-    /// none. They come as TOOLB_EVENT_STREAM_OPEN from engines with a toolb_engine_stream_pool.
-    pub streams: u32,
-}
 
 /// A consumer: one end of the bus to an engine. Made by toolb_consumer_attach, freed by
 /// toolb_consumer_free. One thread at a time may use it, and not from within a handler of
@@ -63,7 +44,8 @@ pub struct toolb_consumer_options {
 pub struct toolb_consumer {
     busy: AtomicBool,
     stopping: AtomicBool,
-    stop: EventFd,
+    /// Wakes it, to stop or to look for what the holders of tokens have said.
+    stop: Arc<EventFd>,
     inner: UnsafeCell<Inner>,
 }
 
@@ -98,6 +80,11 @@ pub const TOOLB_EVENT_STREAM_OPEN: u32 = 8;
 /// be empty.
 pub const TOOLB_EVENT_STREAM_DATA: u32 = 9;
 
+/// Nothing has come on a stream for as long as toolb_exchange_want or `timeout_stream_idle_ms` of the
+/// engine allows: a program that knows no better says goodbye, and toolb_exchange_end and _done. What
+/// is not ended waits again, for the engine's time.
+pub const TOOLB_EVENT_STREAM_TIMEOUT: u32 = 10;
+
 /// A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
 /// TOOLB_EVENT_STREAM_DATA: the last one of its stream.
 pub const TOOLB_EVENT_END: u32 = 1;
@@ -122,6 +109,8 @@ pub struct toolb_event {
     /// What toolb_exchange_set_user_data was given; NULL before.
     pub user_data: *mut c_void,
 }
+
+ends_whole!(toolb_event, user_data: *mut c_void);
 
 /// Attaches to an engine and stores the consumer in `out`, which the caller then owns. `bus` says
 /// where: "fd:N", a path or "unix:" and a path; NULL: what the environment variable TOOLB_BUS says,
@@ -228,9 +217,7 @@ pub unsafe extern "C" fn toolb_consumer_poll(
         // SAFETY: the caller's promise.
         let found = unsafe { with(consumer, |inner| inner.poll(max))? };
         // SAFETY: the caller's promise.
-        if let Some(got) = unsafe { got.as_mut() } {
-            *got = found;
-        }
+        unsafe { store(got, found) };
         Ok(())
     })
 }
@@ -311,50 +298,6 @@ pub unsafe extern "C" fn toolb_consumer_flush(consumer: *mut toolb_consumer) -> 
     entry(|| unsafe { with(consumer, Inner::flush) })
 }
 
-/// Serves by `handler`, one request at a time and with its whole body, until the engine drains and all
-/// is done, or toolb_consumer_stop was called (TOOLB_OK), or the engine has gone (TOOLB_HANG_UP). The
-/// handler is of the type of inline handlers, runs on this thread, may block, and gets `user_data`;
-/// a request over the bus has no route parameters, and TOOLB_LATER is answered by a 500. Calls
-/// toolb_consumer_ready. For several threads, run a consumer on each. Streams come as events only:
-/// TOOLB_BAD_STATE if the consumer was attached with `streams`.
-///
-/// # Safety
-/// `consumer` is a live consumer; `handler` is a function of that type. Each may be NULL, which is
-/// answered by TOOLB_NULL_ARGUMENT.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn toolb_consumer_run(
-    consumer: *mut toolb_consumer,
-    handler: toolb_handler,
-    user_data: *mut c_void,
-) -> toolb_status {
-    entry(|| {
-        let call = handler.ok_or(toolb_status::TOOLB_NULL_ARGUMENT)?;
-        let handler = Handler { call, user_data };
-        // SAFETY: the caller's promise.
-        let stopping = unsafe { &object(consumer)?.stopping };
-        // SAFETY: the caller's promise.
-        unsafe { with(consumer, |inner| inner.run(&handler, stopping)) }
-    })
-}
-
-/// Makes toolb_consumer_run return once it has answered what it has begun; the rest goes to other
-/// consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
-/// times, and from signal handlers.
-///
-/// # Safety
-/// `consumer` is a live consumer or NULL.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn toolb_consumer_stop(consumer: *mut toolb_consumer) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let consumer = unsafe { object(consumer)? };
-        // An atomic store and a write: both are safe in a signal handler.
-        consumer.stopping.store(true, Ordering::SeqCst);
-        let _ = consumer.stop.signal();
-        Ok(())
-    })
-}
-
 /// Asks the engine for no more requests: finish what there is; when all is done,
 /// TOOLB_EVENT_HANG_UP comes, as after TOOLB_EVENT_DRAIN. Any number of times.
 ///
@@ -397,7 +340,7 @@ impl toolb_consumer {
                 format_args!("{error}; raise the limit on open files (ulimit -n)"),
             )
         };
-        let stop = EventFd::new().map_err(cannot)?;
+        let stop = Arc::new(EventFd::new().map_err(cannot)?);
         let inner = Inner::new(consumer, &stop).map_err(cannot)?;
         Ok(Box::into_raw(Box::new(Self {
             busy: AtomicBool::new(false),
@@ -407,64 +350,6 @@ impl toolb_consumer {
         })))
     }
 }
-
-/// The options behind a pointer; NULL for all defaults.
-///
-/// # Safety
-/// `options` is NULL or points to a `toolb_consumer_options` of the size it says, whose texts are
-/// NUL-terminated.
-pub(crate) unsafe fn consumer_options(
-    options: *const toolb_consumer_options,
-) -> Result<ConsumerOptions, toolb_status> {
-    let mut taken = ConsumerOptions {
-        language: String::from("c"),
-        name: String::from("c"),
-        ..ConsumerOptions::default()
-    };
-    // SAFETY: the caller's promise.
-    let Some(options) = (unsafe { sized(options, OPTIONS_FIRST_VERSION)? }) else {
-        return Ok(taken);
-    };
-    for (given, taken) in [
-        (options.name, &mut taken.name),
-        (options.pool, &mut taken.pool),
-    ] {
-        if !given.is_null() {
-            // SAFETY: the caller's promise.
-            *taken = unsafe { text(given)? }.to_owned();
-        }
-    }
-    let number = |what: &str, value: u32, default: u16| match value {
-        0 => Ok(default),
-        _ => u16::try_from(value).map_err(|_| {
-            let text = format_args!("{what} is {value}, and can be 65535 at most");
-            fail(toolb_status::TOOLB_BAD_ARGUMENT, text)
-        }),
-    };
-    taken.slots = number("slots", options.slots, taken.slots)?;
-    taken.concurrency = number("concurrency", options.concurrency, taken.slots)?;
-    taken.window = number("window", options.window, taken.window)?;
-    taken.streams = number("streams", options.streams, taken.streams)?;
-    if options.attach_timeout_ms != 0 {
-        taken.timeout = Duration::from_millis(u64::from(options.attach_timeout_ms));
-    }
-    Ok(taken)
-}
-
-/// How long to wait for an engine.
-///
-/// # Safety
-/// As for [`consumer_options`].
-unsafe fn attach_patience(
-    options: *const toolb_consumer_options,
-) -> Result<Duration, toolb_status> {
-    // SAFETY: the caller's promise.
-    let options = unsafe { sized(options, OPTIONS_FIRST_VERSION)? };
-    let patience = options.map_or(0, |options| options.attach_patience_ms);
-    Ok(Duration::from_millis(u64::from(patience)))
-}
-
-const OPTIONS_FIRST_VERSION: usize = offset_of!(toolb_consumer_options, streams) + 4;
 
 /// Uses a consumer, alone.
 ///

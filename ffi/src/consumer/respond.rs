@@ -8,7 +8,6 @@ use toolb_core::consumer::{ExchangeId, FileError, RespondError, Sent};
 use super::live::{Head, Live, id_of};
 use super::turn::Inner;
 use crate::last_error::fail;
-use crate::request::AnyRequest;
 use crate::toolb_status;
 
 impl Inner {
@@ -119,11 +118,7 @@ impl Inner {
     /// The client's address, and its port; "" if it has none.
     pub(super) fn peer(&mut self, number: u64) -> Result<(String, u16), toolb_status> {
         let (_, live) = self.held(number)?;
-        let peer = match &*live.request {
-            AnyRequest::Bus(request) => request.head.peer(),
-            _ => None,
-        };
-        let (host, port) = peer.unwrap_or_default();
+        let (host, port) = live.request.peer().unwrap_or_default();
         Ok((String::from_utf8_lossy(host).into_owned(), port))
     }
 
@@ -171,7 +166,7 @@ impl Inner {
     }
 
     /// The same, if its client has not gone.
-    fn open(&mut self, number: u64) -> Result<(ExchangeId, &mut Live), toolb_status> {
+    pub(super) fn open(&mut self, number: u64) -> Result<(ExchangeId, &mut Live), toolb_status> {
         let (id, live) = self.held(number)?;
         match live.gone {
             true => Err(toolb_status::TOOLB_GONE),

@@ -6,13 +6,14 @@ import logging
 import random
 import signal
 from collections.abc import Callable
-from typing import Any
 
-from ._app import App, AppError, load
+from ._app import AppError
+from ._control import hear
 from ._finish import finish
-from ._lifespan import Lifespan, LifespanError
+from ._lifespan import LifespanError
 from ._loops import Bridge
-from ._toolb import AttachError, BusError, EngineAbsent, Leash, Worker
+from ._start import Report, Started, start
+from ._toolb import AttachError, EngineAbsent, Leash, Worker
 
 logger = logging.getLogger("toolb.error")
 
@@ -25,8 +26,6 @@ its `hang-up` nobody hears of the answers. `orphaned` is who has lost its superv
 
 PAUSES = (0.01, 1.0)
 """Seconds between two looks for an engine, at first and at last."""
-
-Report = Callable[[str, BaseException | None], None]
 
 
 class Guest:
@@ -66,15 +65,12 @@ class Guest:
             loop.add_signal_handler(signal.SIGINT, self._end)
         else:
             loop.add_reader(self._leash.fd, self._on_leash)
-        args = self._args
         try:
-            app = load(args.app, factory=args.factory, app_dir=args.app_dir)
-            lifespan = Lifespan(app, args.lifespan)
-            state = await self._start(lifespan)
+            app = await start(self._args, self._hurry, self._abandoned)
         except (AppError, LifespanError) as error:
             return self._fail(str(error))
         try:
-            while await self._attach(app, state):
+            while await self._attach(app):
                 await self._serve()
                 if self._worker is not None and self._worker.in_flight:
                     # Some handlers would not end: they cannot be told from those to come.
@@ -83,7 +79,7 @@ class Guest:
         except AttachError as error:
             return self._fail(str(error))
         finally:
-            await lifespan.shutdown()
+            await app.shutdown()
         return True
 
     @property
@@ -91,20 +87,11 @@ class Guest:
         """Nobody is left who would end this process."""
         return self._last_word == "orphaned"
 
-    async def _start(self, lifespan: Lifespan) -> dict[str, Any] | None:
-        """Starts the application. Nobody waits for that any more once the supervisor has gone."""
-        starting = asyncio.ensure_future(lifespan.startup())
-        hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait((starting, hurry), return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if self._hurry.is_set():
-            await asyncio.wait((starting,), timeout=GRACE["hang-up"])
-            if not starting.done():
-                starting.cancel()
-                raise LifespanError("it was told to end before it had started")
-        return await starting
+    def _abandoned(self) -> str:
+        """Why nobody waits for the start of the application: the supervisor has gone, or urges."""
+        return "it was told to end before it had started"
 
-    async def _attach(self, app: App, state: dict[str, Any] | None) -> bool:
+    async def _attach(self, app: Started) -> bool:
         """Looks for an engine until there is one. False: it is to end."""
         pause, most = PAUSES
         complaint = ""
@@ -112,14 +99,7 @@ class Guest:
             try:
                 if self._worker is None:
                     self._worker = self._attach_first()
-                    self._worker.serve(
-                        app,
-                        asyncio.get_running_loop(),
-                        report=self._report,
-                        broken=self._on_broken,
-                        root_path=self._args.root_path,
-                        state=state,
-                    )
+                    app.serve(self._worker, self._args.root_path, self._report, self._on_broken)
                 else:
                     self._worker.reattach(self._bus)
                 self._ready()
@@ -152,7 +132,7 @@ class Guest:
         loop.add_reader(worker.control_fd, self._on_control)
         self._bridge.attach(worker)
         worker.ready()
-        logger.info("attached to the engine at %s", self._bus)
+        self._tell(True)
         await self._parting.wait()
         if not self._gone:
             worker.leave()
@@ -177,8 +157,18 @@ class Guest:
 
     def _complain(self, why: str, before: str, level: int) -> str:
         if why != before:
-            logger.log(level, "%s - looking again until an engine is there", why)
+            self._tell(False, why, level)
         return why
+
+    def _tell(self, attached: bool, why: str = "", level: int = logging.INFO) -> None:
+        """Says whether there is an engine: to the supervisor, which speaks for all of its workers."""
+        if self._leash is not None:
+            self._leash.attached(attached, why)
+            level = level if level > logging.INFO else logging.DEBUG
+        if attached:
+            logger.log(level, "attached to the engine at %s", self._bus)
+        else:
+            logger.log(level, "%s - looking again until an engine is there", why)
 
     def _end(self) -> None:
         self._stop.set()
@@ -196,20 +186,13 @@ class Guest:
         self._parting.set()
 
     def _on_control(self) -> None:
-        worker = self._worker
-        assert worker is not None
-        while word := _next_word(worker):
-            kind, text = word
-            if kind == "error":
-                logger.error("the engine says: %s", text)
-                continue
-            self._take(kind)
-            if kind == "hang-up":
-                logger.warning("the engine at %s has gone", self._bus)
-                asyncio.get_running_loop().remove_reader(worker.control_fd)
-                # Tells the handlers: no bell will ring.
-                worker.drain()
-                break
+        assert self._worker is not None
+        hear(self._worker, self._on_word)
+
+    def _on_word(self, word: str) -> None:
+        self._take(word)
+        if word == "hang-up":
+            self._tell(False, "the engine has gone")
 
     def _on_leash(self) -> None:
         assert self._leash is not None
@@ -228,11 +211,3 @@ class Guest:
             self._end()
             if kind == "hang-up":
                 break
-
-
-def _next_word(worker: Worker) -> tuple[str, str] | None:
-    try:
-        return worker.control()
-    except BusError as error:
-        logger.error("%s", error)
-        return ("hang-up", "")

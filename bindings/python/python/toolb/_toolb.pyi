@@ -135,6 +135,8 @@ class Leash:
         """Says that the application has started."""
     def fail(self, reason: str, permanent: bool) -> None:
         """Says that the application does not start."""
+    def attached(self, attached: bool, why: str = "") -> None:
+        """Says whether there is an engine, and if not, why."""
     def word(self) -> tuple[str, str] | None:
         """The next word of the supervisor, None if there is none.
 

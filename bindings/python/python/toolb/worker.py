@@ -6,20 +6,23 @@ bus socket is named in TOOLB_BUS.
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from typing import Any
+from datetime import datetime
 
-from ._app import AppError, load
+from ._app import AppError
+from ._control import hear
 from ._finish import finish
 from ._guest import Guest
-from ._lifespan import Lifespan, LifespanError
+from ._lifespan import LifespanError
 from ._loops import Bridge, LoopError, new_loop
-from ._toolb import AttachError, BusError, Leash, Worker
+from ._start import start
+from ._toolb import AttachError, Leash, Worker
 
 logger = logging.getLogger("toolb.error")
 
@@ -39,6 +42,8 @@ The supervisor says `drain` when nothing is in flight, or when little is left of
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a worker and returns its exit code."""
     args = _parse(argv)
+    # Who stands still gets SIGABRT and prints where, even if it holds the interpreter's lock.
+    faulthandler.enable()
     _log_to_stderr(args.log_level)
     bus = os.environ.pop("TOOLB_BUS", "")
     supervisor = os.environ.pop("TOOLB_SUPERVISOR", "")
@@ -125,47 +130,29 @@ class _Service:
         loop.add_reader(self._worker.control_fd, self._on_control)
         args = self._args
         try:
-            app = load(args.app, factory=args.factory, app_dir=args.app_dir)
-            lifespan = Lifespan(app, args.lifespan)
-            state = await self._start(lifespan)
+            app = await start(args, self._hurry, self._abandoned)
         except (AppError, LifespanError) as error:
             self._worker.fail(str(error), True)
             return ENGINE_GONE if self._last_word == "hang-up" else START_UP_FAILED
         # Whatever was started is shut down, even if the word to stop came while it started.
         try:
             if not self._stop.is_set():
-                self._worker.serve(
-                    app,
-                    loop,
-                    report=_report,
-                    broken=self._on_broken,
-                    root_path=args.root_path,
-                    state=state,
-                )
+                app.serve(self._worker, args.root_path, _report, self._on_broken)
                 self._bridge.attach(self._worker)
                 self._worker.ready()
                 await self._stop.wait()
                 await self._finish()
         finally:
             self._bridge.detach()
-            await lifespan.shutdown()
+            await app.shutdown()
         if self._last_word == "hang-up":
             return ENGINE_GONE
         self._worker.drained()
         return 0
 
-    async def _start(self, lifespan: Lifespan) -> dict[str, Any] | None:
-        """Starts the application. Nobody waits for that any more once the engine has gone."""
-        starting = asyncio.ensure_future(lifespan.startup())
-        hurry = asyncio.ensure_future(self._hurry.wait())
-        await asyncio.wait((starting, hurry), return_when=asyncio.FIRST_COMPLETED)
-        hurry.cancel()
-        if self._last_word == "hang-up":
-            await asyncio.wait((starting,), timeout=GRACE["hang-up"])
-            if not starting.done():
-                starting.cancel()
-                raise LifespanError("the engine has gone")
-        return await starting
+    def _abandoned(self) -> str:
+        """Why nobody waits for the start of the application, if so."""
+        return "the engine has gone" if self._last_word == "hang-up" else ""
 
     async def _finish(self) -> None:
         """Waits for the requests in flight."""
@@ -181,24 +168,7 @@ class _Service:
         self._take("hang-up")
 
     def _on_control(self) -> None:
-        while word := self._next_word():
-            kind, text = word
-            if kind == "error":
-                logger.error("the engine says: %s", text)
-                continue
-            self._take(kind)
-            if kind == "hang-up":
-                asyncio.get_running_loop().remove_reader(self._worker.control_fd)
-                # Tells the handlers: no bell will ring.
-                self._worker.drain()
-                break
-
-    def _next_word(self) -> tuple[str, str] | None:
-        try:
-            return self._worker.control()
-        except BusError as error:
-            logger.error("%s", error)
-            return ("hang-up", "")
+        hear(self._worker, self._take)
 
 
 def _attach(bus: str) -> Worker:
@@ -222,11 +192,21 @@ def _report(text: str, error: BaseException | None) -> None:
 def _log_to_stderr(level: str) -> None:
     """Sends what this package logs to stderr, whatever the application does with the root logger."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s [%(process)d] %(levelname)s %(message)s"))
+    # As the engine has it: the time in front unless a person reads it at a terminal.
+    stamp = "" if sys.stderr.isatty() else "%(asctime)s "
+    handler.setFormatter(_Formatter(stamp + "[%(process)d] %(levelname)s %(message)s"))
     package = logging.getLogger("toolb")
     package.addHandler(handler)
     package.propagate = False
     package.setLevel({"trace": logging.DEBUG}.get(level, level.upper()))
+
+
+class _Formatter(logging.Formatter):
+    """With times of RFC 3339."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        time = datetime.fromtimestamp(record.created).astimezone()
+        return time.isoformat(timespec="milliseconds")
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,5 +1,4 @@
-//! Python types whose instances are called by vectorcall and stepped by `am_send`: PyO3 offers
-//! neither slot, and between them they are most of what a request costs.
+//! The type objects of native types, and the functions in their slots.
 
 use std::{
     ffi::{CStr, c_char, c_int, c_uint, c_void},
@@ -13,207 +12,10 @@ use pyo3::{
     exceptions::{PyStopIteration, PyTypeError},
     ffi,
     prelude::*,
-    sync::PyOnceLock,
     types::{PyString, PyTuple, PyType},
 };
 
-/// What one step of a coroutine came to.
-pub(crate) enum Step<'py> {
-    /// It ended with this value.
-    Return(Bound<'py, PyAny>),
-    /// It waits for this future.
-    Yield(Bound<'py, PyAny>),
-}
-
-/// The behaviour of a native type. Every method gets `this` under the GIL and may be entered
-/// again from within itself, so state lives in cells and no borrow may span a call into Python.
-pub(crate) trait Native: Sized + 'static {
-    /// The type's qualified name.
-    const NAME: &'static CStr;
-    /// What `help()` says.
-    const DOC: &'static CStr;
-    /// Instances can be called.
-    const CALLABLE: bool;
-    /// Instances can be awaited, and are coroutines.
-    const AWAITABLE: bool;
-
-    /// Where the type object of `Self` is kept.
-    fn type_cell() -> &'static PyOnceLock<Py<PyType>>;
-
-    /// `instance(...)`.
-    fn call<'py>(_: &Instance<'py, Self>, _: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
-        Err(PyTypeError::new_err("it cannot be called"))
-    }
-
-    /// `instance.send(value)`.
-    fn step<'py>(_: &Instance<'py, Self>, _: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
-        Err(PyTypeError::new_err("it cannot be awaited"))
-    }
-
-    /// `instance.throw(...)`.
-    fn throw<'py>(_: &Instance<'py, Self>, _: &Bound<'py, PyTuple>) -> PyResult<Step<'py>> {
-        Err(PyTypeError::new_err("it cannot be awaited"))
-    }
-
-    /// `instance.close()`.
-    fn close(_: &Instance<'_, Self>) -> PyResult<()> {
-        Ok(())
-    }
-
-    /// An attribute the type does not have; None if this instance has not, either.
-    fn attribute<'py>(_: &Instance<'py, Self>, _: &str) -> Option<PyResult<Bound<'py, PyAny>>> {
-        None
-    }
-
-    /// Shows the garbage collector what is held.
-    fn traverse(&self, visit: &mut Visitor<'_>);
-
-    /// Drops what is held.
-    fn clear(&self);
-}
-
-/// An instance of `T`, alive and seen under the GIL.
-pub(crate) struct Instance<'py, T> {
-    object: Bound<'py, PyAny>,
-    of: PhantomData<T>,
-}
-
-impl<'py, T: Native> Instance<'py, T> {
-    /// A new instance.
-    pub(crate) fn new(py: Python<'py>, value: T) -> PyResult<Self> {
-        let class = class_of::<T>(py)?;
-        // SAFETY: the class was made by `register` with the layout of `Layout<T>`; generic
-        // allocation returns zeroed memory of that size with its head filled in, or null with an
-        // error set. The value is written before anybody else can see the object.
-        unsafe {
-            let object = ffi::PyType_GenericAlloc(class.as_ptr().cast::<ffi::PyTypeObject>(), 0);
-            let object = Bound::from_owned_ptr_or_err(py, object)?;
-            let layout = object.as_ptr().cast::<Layout<T>>();
-            ptr::write(&raw mut (*layout).vectorcall, Some(vectorcall::<T>));
-            ptr::write(&raw mut (*layout).value, Some(value));
-            Ok(Self {
-                object,
-                of: PhantomData,
-            })
-        }
-    }
-
-    /// The interpreter.
-    pub(crate) fn py(&self) -> Python<'py> {
-        self.object.py()
-    }
-
-    /// The Python object.
-    pub(crate) fn object(&self) -> &Bound<'py, PyAny> {
-        &self.object
-    }
-
-    /// The Python object.
-    pub(crate) fn into_object(self) -> Bound<'py, PyAny> {
-        self.object
-    }
-
-    /// Keeps the instance alive without the GIL.
-    pub(crate) fn unbind(self) -> Kept<T> {
-        Kept {
-            object: self.object.unbind(),
-            of: PhantomData,
-        }
-    }
-}
-
-impl<T: Native> std::ops::Deref for Instance<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: an Instance is made for objects of T's class only, whose value was written in
-        // `new` and is dropped by `dealloc`, which no reference survives. The value is only ever
-        // seen shared; its cells are guarded by the GIL, which `'py` shows to be held.
-        unsafe {
-            (*self.object.as_ptr().cast::<Layout<T>>())
-                .value
-                .as_ref()
-                .unwrap_unchecked()
-        }
-    }
-}
-
-impl<T> Clone for Instance<'_, T> {
-    fn clone(&self) -> Self {
-        Self {
-            object: self.object.clone(),
-            of: PhantomData,
-        }
-    }
-}
-
-/// A reference to an instance of `T` that does not need the GIL to exist.
-pub(crate) struct Kept<T> {
-    object: Py<PyAny>,
-    of: PhantomData<fn() -> T>,
-}
-
-impl<T: Native> Kept<T> {
-    /// The instance.
-    pub(crate) fn bind<'py>(&self, py: Python<'py>) -> Instance<'py, T> {
-        Instance {
-            object: self.object.bind(py).clone(),
-            of: PhantomData,
-        }
-    }
-
-    /// The Python object.
-    pub(crate) fn object(&self) -> &Py<PyAny> {
-        &self.object
-    }
-}
-
-/// The arguments of a call.
-#[derive(Clone, Copy)]
-pub(crate) struct Args<'a, 'py> {
-    py: Python<'py>,
-    values: &'a [*mut ffi::PyObject],
-    named: usize,
-}
-
-impl<'a, 'py> Args<'a, 'py> {
-    /// How many have no name.
-    pub(crate) fn len(&self) -> usize {
-        self.values.len() - self.named
-    }
-
-    /// How many have a name.
-    pub(crate) fn named(&self) -> usize {
-        self.named
-    }
-
-    /// The argument at `index`, those with a name after those without.
-    pub(crate) fn at(&self, index: usize) -> Option<Borrowed<'a, 'py, PyAny>> {
-        let value = *self.values.get(index)?;
-        // SAFETY: the caller keeps its arguments alive for the call, and none is null.
-        Some(unsafe { Borrowed::from_ptr(self.py, value) })
-    }
-}
-
-/// Shows references to the garbage collector.
-pub(crate) struct Visitor<'a> {
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-    outcome: c_int,
-    of: PhantomData<&'a ()>,
-}
-
-impl Visitor<'_> {
-    /// One reference.
-    pub(crate) fn see(&mut self, object: Option<&Py<PyAny>>) {
-        let Some(object) = object else { return };
-        if self.outcome != 0 {
-            return;
-        }
-        // SAFETY: the collector's own function on an object that is alive.
-        self.outcome = unsafe { (self.visit)(object.as_ptr(), self.arg) };
-    }
-}
+use super::{Args, Instance, Layout, Native, Step, Visitor};
 
 /// Makes the type of `T`, once.
 pub(crate) fn register<T: Native>(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
@@ -225,16 +27,7 @@ pub(crate) fn register<T: Native>(py: Python<'_>) -> PyResult<Bound<'_, PyType>>
     Ok(class)
 }
 
-/// The object in memory. The value is optional only for the moment between allocation, which
-/// zeroes, and `Instance::new`'s write; the collector may look at it in between.
-#[repr(C)]
-struct Layout<T> {
-    head: ffi::PyObject,
-    vectorcall: Option<ffi::vectorcallfunc>,
-    value: Option<T>,
-}
-
-fn class_of<T: Native>(py: Python<'_>) -> PyResult<&Py<PyType>> {
+pub(super) fn class_of<T: Native>(py: Python<'_>) -> PyResult<&Py<PyType>> {
     T::type_cell()
         .get(py)
         .ok_or_else(|| PyTypeError::new_err("the type is not registered"))
@@ -315,41 +108,14 @@ fn method(name: &'static CStr, function: ffi::PyCFunction, flags: c_int) -> ffi:
     }
 }
 
-/// Borrows the arguments of a slot.
-///
-/// # Safety
-/// `object` is an instance of `T`'s class and this thread is attached.
-#[inline]
-unsafe fn instance<'py, T>(py: Python<'py>, object: *mut ffi::PyObject) -> Instance<'py, T> {
-    Instance {
-        // SAFETY: promised by the caller.
-        object: unsafe { Bound::from_borrowed_ptr(py, object) },
-        of: PhantomData,
-    }
-}
-
-/// Hands a result to the interpreter.
-#[inline]
-fn give(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> *mut ffi::PyObject {
-    match result {
-        Ok(object) => object.into_ptr(),
-        Err(error) => {
-            error.restore(py);
-            ptr::null_mut()
-        }
-    }
-}
-
-/// Turns the end of a coroutine into StopIteration, the form it has outside `am_send`.
-fn stop(value: &Bound<'_, PyAny>) -> PyErr {
-    // As a single argument whatever it is: a tuple would be taken for several.
-    PyStopIteration::new_err((value.clone().unbind(),))
-}
-
 // SAFETY of all the slots below: the interpreter calls them attached and with live objects of the
 // class they were registered for. A panic in them aborts, as `extern "C"` has it.
 
-unsafe extern "C" fn vectorcall<T: Native>(
+/// Where a callable instance points to.
+///
+/// # Safety
+/// For the interpreter to call, as said above.
+pub(super) unsafe extern "C" fn vectorcall<T: Native>(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargsf: usize,
@@ -530,4 +296,35 @@ unsafe extern "C" fn dealloc<T: Native>(object: *mut ffi::PyObject) {
         ffi::PyObject_GC_Del(object.cast());
         ffi::Py_DECREF(class.cast());
     }
+}
+
+/// Borrows the arguments of a slot.
+///
+/// # Safety
+/// `object` is an instance of `T`'s class and this thread is attached.
+#[inline]
+unsafe fn instance<'py, T>(py: Python<'py>, object: *mut ffi::PyObject) -> Instance<'py, T> {
+    Instance {
+        // SAFETY: promised by the caller.
+        object: unsafe { Bound::from_borrowed_ptr(py, object) },
+        of: PhantomData,
+    }
+}
+
+/// Hands a result to the interpreter.
+#[inline]
+fn give(py: Python<'_>, result: PyResult<Bound<'_, PyAny>>) -> *mut ffi::PyObject {
+    match result {
+        Ok(object) => object.into_ptr(),
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Turns the end of a coroutine into StopIteration, the form it has outside `am_send`.
+fn stop(value: &Bound<'_, PyAny>) -> PyErr {
+    // As a single argument whatever it is: a tuple would be taken for several.
+    PyStopIteration::new_err((value.clone().unbind(),))
 }

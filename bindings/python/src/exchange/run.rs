@@ -1,0 +1,112 @@
+//! The application's coroutine, from its first step to its end.
+#![forbid(unsafe_code)]
+
+use pyo3::{
+    exceptions::{PyRuntimeError, asyncio::CancelledError},
+    prelude::*,
+};
+
+use super::{Exchange, bit};
+use crate::{
+    errors::ClientDisconnected,
+    raw::{Instance, Native, Step},
+};
+
+impl Exchange {
+    /// The application's coroutine, called for at the first step.
+    pub(super) fn coroutine<'py>(this: &Instance<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = this.py();
+        if let Some(coroutine) = this.coroutine.borrow().as_ref() {
+            return Ok(coroutine.bind(py).clone());
+        }
+        let Some(scope) = this.scope.take() else {
+            return Err(PyRuntimeError::new_err("the exchange is over"));
+        };
+        let coroutine = this.worker.call_app(scope.bind(py), this.object())?;
+        this.coroutine.replace(Some(coroutine.clone().unbind()));
+        Ok(coroutine)
+    }
+
+    /// What a step of the application came to: sends what is to be sent, ends what has ended.
+    pub(super) fn after<'py>(
+        this: &Instance<'py, Self>,
+        step: PyResult<Step<'py>>,
+    ) -> PyResult<Step<'py>> {
+        let py = this.py();
+        this.unset(bit::STEPPING);
+        match step {
+            Ok(Step::Yield(future)) => {
+                this.put_last(py, false);
+                Ok(Step::Yield(future))
+            }
+            Ok(Step::Return(value)) => {
+                this.end(py);
+                Ok(Step::Return(value))
+            }
+            Err(error) => {
+                this.fail(py, &error);
+                if error.is_instance_of::<CancelledError>(py) {
+                    return Err(error);
+                }
+                Ok(Step::Return(py.None().into_bound(py)))
+            }
+        }
+    }
+
+    /// Lets go of everything.
+    pub(super) fn leave(&self, py: Python<'_>) {
+        self.set(bit::OVER);
+        self.worker.forget(py, self.id);
+        self.clear();
+        self.wake(py);
+    }
+
+    /// The application returned.
+    fn end(&self, py: Python<'_>) {
+        if !self.put_last(py, true) {
+            if !self.has(bit::COMPLETE | bit::DISCONNECTED) {
+                self.complain(py);
+            } else {
+                self.worker.consumer().done(self.id);
+            }
+        }
+        self.leave(py);
+    }
+
+    fn complain(&self, py: Python<'_>) {
+        if self.has(bit::STARTED) {
+            self.worker.log(
+                py,
+                "The ASGI application returned without completing its response.",
+            );
+            self.worker.consumer().abort(self.id);
+        } else {
+            self.worker.log(
+                py,
+                "The ASGI application returned without starting a response.",
+            );
+            self.put_error();
+        }
+    }
+
+    /// The application raised.
+    fn fail(&self, py: Python<'_>, error: &PyErr) {
+        let gone = self.has(bit::DISCONNECTED);
+        let quiet = error.is_instance_of::<CancelledError>(py)
+            || error.is_instance_of::<ClientDisconnected>(py)
+            || (gone && error.is_instance_of::<pyo3::exceptions::PyOSError>(py));
+        if !quiet {
+            self.worker.log_error(py, error);
+        }
+        if !self.put_last(py, true) {
+            if self.has(bit::COMPLETE) || gone {
+                self.worker.consumer().done(self.id);
+            } else if self.has(bit::HEAD_SENT) {
+                self.worker.consumer().abort(self.id);
+            } else {
+                self.put_error();
+            }
+        }
+        self.leave(py);
+    }
+}

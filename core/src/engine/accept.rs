@@ -1,0 +1,96 @@
+//! Accepting connections, and resting from it while the process is out of descriptors.
+
+use std::net::SocketAddr;
+
+use crate::log;
+use crate::sys::epoll;
+use crate::sys::socket::Socket;
+
+use super::conn::Conn;
+use super::event_loop::{Loop, Purpose, TAG_LISTENER, Timer};
+
+impl Loop {
+    /// Accepts a batch of connections. True: there may be more.
+    pub(super) fn accept_at(&mut self, address: usize) -> bool {
+        // An event of this turn may tell of a listener that a drain has closed since.
+        if address >= self.listeners.len() {
+            return false;
+        }
+        for _ in 0..ACCEPT_BATCH {
+            let (socket, peer) = match self.listeners[address].accept() {
+                Ok(Some(accepted)) => accepted,
+                Ok(None) => return false,
+                // Out of descriptors or memory: the listener stays readable, so look away a while.
+                Err(_) => {
+                    self.pause_accepting();
+                    return false;
+                }
+            };
+            let goes_on = match self.purposes[address] {
+                Purpose::Service(service) => self.stream_accepted(service, socket, peer),
+                Purpose::Http | Purpose::Streams(_) => self.conn_accepted(address, socket, peer),
+            };
+            if !goes_on {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Looks away from all listeners for a while.
+    pub(super) fn pause_accepting(&mut self) {
+        if !std::mem::replace(&mut self.accepting, false) {
+            return;
+        }
+        if self.may_warn() {
+            log::warning(format_args!(
+                "out of open files ({} connections): accepting rests; raise the limit (ulimit -n)",
+                self.conns.len() + self.calls.streams.len()
+            ));
+        }
+        for listener in &self.listeners {
+            let _ = self.epoll.delete(listener);
+        }
+        self.deadlines
+            .insert(self.now + ACCEPT_PAUSE, Timer::Accept);
+    }
+
+    pub(super) fn resume_accepting(&mut self) {
+        if std::mem::replace(&mut self.accepting, true) {
+            return;
+        }
+        for (address, listener) in self.listeners.iter().enumerate() {
+            let token = TAG_LISTENER | address as u64;
+            let _ = self.epoll.add(listener, token, epoll::IN);
+        }
+    }
+
+    /// A client has connected, to speak HTTP or with a consumer. False: there is no room for more.
+    fn conn_accepted(&mut self, address: usize, socket: Socket, peer: Option<SocketAddr>) -> bool {
+        let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
+        let key = self
+            .conns
+            .insert(Conn::new(socket, peer, address as u16, self.now));
+        let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
+        // The key was just handed out, so the connection is there.
+        let Some(conn) = self.conns.get_mut(key) else {
+            return false;
+        };
+        if self.epoll.add(&conn.socket, key, flags).is_err() {
+            self.conns.remove(key);
+            self.pause_accepting();
+            return false;
+        }
+        self.stats().accepted.add(1);
+        if matches!(self.purposes[address], Purpose::Streams(_)) {
+            self.begin_stream(key);
+        }
+        self.set_timer(key);
+        true
+    }
+}
+
+/// Accept at most this many connections before others have had their turn.
+pub(super) const ACCEPT_BATCH: usize = 64;
+/// Accepting rests this long after the process ran out of descriptors.
+const ACCEPT_PAUSE: u64 = 100_000_000;

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Asks handlers that an engine runs, and then the same ones that a consumer runs. Usage: either.sh PROGRAM
+source "$(dirname "$0")/lib.sh"
+
+socket=$scratch/socket
+
+for way in inline consumer; do
+    serve "$1" "$way" "$socket"
+
+    expect "$way: fields" "host=h user-agent=u accept=*/* x-a=1 x-b= x-a=2 " \
+        "$(ask -H 'Host: h' -A u -H 'X-A: 1' -H 'X-B;' -H 'X-A: 2' "$url/fields" |
+            tr '[:upper:]\n' '[:lower:] ')"
+    expect "$way: a peer" "from 127.0.0.1" "$(ask "$url/peer")"
+    expect "$way: no peer" "from " "$(ask --unix-socket "$socket" "http://x/peer")"
+
+    expect "$way: a parameter" "GET a b" "$(ask "$url/user/a%20b")"
+    expect "$way: by method" "PUT 7" "$(ask -X PUT "$url/user/7")"
+    expect "$way: HEAD" "200" "$(status_of --head "$url/user/7")"
+    expect "$way: the rest" "BREW a/b.txt" "$(ask -X BREW -d body "$url/files/a/b.txt")"
+    expect "$way: 404" "Not Found 404 text/plain; charset=utf-8" \
+        "$(ask -w '%{http_code} %{content_type}' "$url/nothing" | tr '\n' ' ')"
+    expect "$way: 405" "Method Not Allowed 405 GET, HEAD, PUT" \
+        "$(ask -X DELETE -w '%{http_code} %header{allow}' "$url/user/7" | tr '\n' ' ')"
+    expect "$way: 400" "400" "$(status_of "$url/user/%ff")"
+    expect "$way: a state" "123" "$(ask "$url/count" "$url/count" "$url/count")"
+
+    # A hundred requests, answered by four threads; in order on each connection.
+    for n in $(seq 100); do
+        printf 'url = "%s/later/%s"\noutput = "%s/later-%s"\n' "$url" "$n" "$scratch" "$n"
+    done >"$scratch/many"
+    ask --no-progress-meter --parallel --config "$scratch/many" 2>"$scratch/errors" ||
+        fail "$(cat "$scratch/errors")"
+    for n in $(seq 100); do
+        expect "$way: $n of many" "$n" "$(cat "$scratch/later-$n")"
+    done
+    expect "$way: a status" "one 202" "$(ask -w ' %{http_code}' "$url/later/one")"
+    expect "$way: a length" "3" "$(ask --head "$url/later/two" | tr -d '\r' | sed -n 's/^content-length: //p')"
+
+    # Parts that are larger than every window, for a reader that takes its time, and one that leaves.
+    expect "$way: parts" "5000000" "$(ask --limit-rate 40M "$url/parts/100" | wc -c)"
+    curl --silent --max-time 60 "$url/parts/10000" | head -c 100000 >/dev/null || true
+    expect "$way: it was told of room" "yes" "$(ask "$url/roomy")"
+
+    expect "$way: an abort" "500" "$(status_of "$url/abort")"
+    ask "$url/break/20" >/dev/null 2>&1 && fail "$way: a response that breaks off looks whole"
+    expect "$way: later without a token" "500" "$(status_of "$url/confused/late")"
+    expect "$way: a token, and an answer" "500" "$(status_of "$url/confused/token")"
+
+    # A client that leaves is told of: the third, after the one that left, and the confused one.
+    curl --silent --max-time 0.2 "$url/hold" && fail "$way: /hold was answered"
+    until [ "$(ask "$url/counted")" = "3 cancelled, 2 held" ]; do :; done
+
+    # The end, with somebody waiting: a reset by the engine that goes, or a 502 in a consumer's place.
+    curl --silent --fail "$url/hold" >/dev/null &
+    waiter=$!
+    until [ "$(ask "$url/counted")" = "3 cancelled, 3 held" ]; do :; done
+    stop
+    if wait "$waiter"; then
+        fail "$way: /hold was answered"
+    fi
+
+    serve "$1" "$way" "$socket" 50
+    expect "$way: a deadline" "504" "$(status_of "$url/hold")"
+    until [ "$(ask "$url/counted")" = "1 cancelled, 1 held" ]; do :; done
+    stop
+done
