@@ -97,6 +97,8 @@ pub enum Event {
         pid: u32,
         /// What it did.
         why: String,
+        /// So many others were sent away since the last one that was told of.
+        others: u64,
     },
     /// A worker takes long to start.
     Slow {
@@ -271,9 +273,18 @@ impl fmt::Display for Event {
                     _ => write!(f, "requests go to {} now", counted(*consumers, "consumer")),
                 }
             }
-            Self::Refused { name, pid, why } => {
+            Self::Refused {
+                name,
+                pid,
+                why,
+                others,
+            } => {
                 f.write_str(if name.is_empty() { "a consumer" } else { name })?;
-                write!(f, " (pid {pid}) was sent away: {why}")
+                write!(f, " (pid {pid}) was sent away: {why}")?;
+                match others {
+                    0 => Ok(()),
+                    _ => write!(f, " ({others} more like it before)"),
+                }
             }
             Self::Slow {
                 worker,
