@@ -345,7 +345,8 @@ def test_work_that_is_cut_off_is_told_by_the_exit_code(stage: Stage) -> None:
         stage.awaits("BEGIN long")
         serve.process.terminate()
         assert serve.ends() == 1, serve.said()
-        assert "did not finish within 1 s and are cut off" in serve.said()
+        told = "connections with 1 request and 1 consumer did not finish within 1 s and are cut off"
+        assert told in serve.said(), serve.said()
         work.process.terminate()
         assert work.ends() == 1, work.said()
         assert "1 worker did not finish within 1 s and is killed" in work.said()

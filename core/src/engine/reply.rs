@@ -416,6 +416,10 @@ impl Loop {
 
     fn log_access(&mut self, key: u64, exchange: &mut Exchange) {
         self.stats().count_response(exchange.status);
+        // Some answers stand for a request that never became one.
+        if !exchange.said.line().is_empty() {
+            self.stats().answered.add(1);
+        }
         if let Some(access) = &self.shared.access {
             let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.as_ref());
             let peer = peer.map(|(host, _)| host.clone());
