@@ -24,6 +24,9 @@ const QUEUE: usize = 8192;
 /// What waits at the end gets so long to be written.
 const LAST: Duration = Duration::from_secs(1);
 
+/// So much of a target is repeated in a line of the other log.
+const TARGET: usize = 200;
+
 /// What a client has said, as far as a log repeats it: the request line, and what it came from.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Said {
@@ -65,6 +68,19 @@ impl Said {
     /// The request line, empty if there was none.
     pub fn line(&self) -> &[u8] {
         &self.bytes[..self.line]
+    }
+
+    /// Method and target, as far as they are known and fit a line.
+    pub fn request(&self) -> String {
+        let mut words = self.line().split(|&byte| byte == b' ');
+        let (method, target) = (words.next(), words.next());
+        let mut text = String::new();
+        if let (Some(method), Some(target)) = (method, target) {
+            push_escaped(&mut text, method);
+            text.push(' ');
+            push_escaped(&mut text, &target[..target.len().min(TARGET)]);
+        }
+        text
     }
 
     fn referer(&self) -> &[u8] {
@@ -237,9 +253,13 @@ impl Entry {
 /// What stands between quotes; `-` if there is nothing. Quotes, and what no log should hold, as nginx
 /// writes it: `\x22`.
 fn push_quoted(line: &mut String, bytes: &[u8]) {
-    if bytes.is_empty() {
-        return line.push('-');
+    match bytes.is_empty() {
+        true => line.push('-'),
+        false => push_escaped(line, bytes),
     }
+}
+
+fn push_escaped(line: &mut String, bytes: &[u8]) {
     for &byte in bytes {
         match byte {
             b'"' | b'\\' | ..=0x1F | 0x7F.. => {
@@ -374,6 +394,16 @@ mod tests {
             "\"GET /\\xE4\\x22 HTTP/1.1\" 200 12 \"a\\x5Cb\" \"\\x1B[31m\\x0A\\x22 200 0\" 0.001500\n"
         ));
         assert_eq!(line(&entry).lines().count(), 1);
+    }
+
+    #[test]
+    fn the_request_is_named_without_its_version() {
+        let mut said = Said::default();
+        assert_eq!(said.request(), "");
+        said.set_line([b"GET", b"/a\"b", b"HTTP/1.1"]);
+        assert_eq!(said.request(), "GET /a\\x22b");
+        said.set_line([b"GET", &[b'x'; 1000], b""]);
+        assert_eq!(said.request().len(), "GET ".len() + TARGET);
     }
 
     #[test]
