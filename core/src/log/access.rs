@@ -144,7 +144,7 @@ impl AccessLog {
         }
     }
 
-    /// Lines that did not fit.
+    /// Lines that did not fit, or that could not be written.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
@@ -214,8 +214,12 @@ impl Shared {
                 }
             }
             if !batch.is_empty() {
-                // A log that cannot be written must not stop the server.
-                let _ = sink.write_all(batch.as_bytes()).and_then(|()| sink.flush());
+                let written = sink.write_all(batch.as_bytes()).and_then(|()| sink.flush());
+                if written.is_err() {
+                    // A log that cannot be written must not stop the server.
+                    let lines = batch.lines().count() as u64;
+                    self.dropped.fetch_add(lines, Ordering::Relaxed);
+                }
                 batch.clear();
                 continue;
             }
