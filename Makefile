@@ -18,7 +18,7 @@ EXTENSION_SOURCES := $(RUST_SOURCES) $(wildcard bindings/python/pyproject.toml b
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help header run test test-rust test-loom test-python test-c test-c-valgrind test-c-asan lint format header bench bench-quick fuzz build install clean
+.PHONY: help header run test test-rust test-loom test-python test-pythons test-c test-c-valgrind test-c-asan lint format header bench bench-quick fuzz build install clean
 
 help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ run: $(VENV)/bin/toolb  ## Serve the FastAPI example on http://localhost:8080 (P
 	@echo "    curl 'http://localhost:$(PORT)/api/users?id=123&role=admin'"
 	@$(VENV)/bin/toolb run main:app --app-dir examples/fastapi --port $(PORT) --workers $(WORKERS)
 
-test: test-tools test-rust test-loom test-python test-c test-c-valgrind test-c-asan  ## Install what the tests need, build, and run all of them
+test: test-tools test-rust test-loom test-python test-pythons test-c test-c-valgrind test-c-asan  ## Install what the tests need, build, and run all of them
 	@echo "All tests passed."
 
 test-rust: build/rust.ok  ## The Rust tests: unit, property and documentation tests
@@ -41,6 +41,9 @@ test-loom: build/rust.ok  ## The models of the lock-free parts: loom with its mu
 
 test-python: $(VENV)/bin/toolb $(VENV)/test.ok  ## The Python and black-box tests (PYTEST= adds arguments)
 	$(PY) -m pytest $(PYTEST)
+
+test-pythons: $(VENV)/bin/toolb  ## The same for every other supported Python on this machine (PYTHONS= names more)
+	@scripts/pythons.sh $(VENV) $(PYTEST)
 
 test-c: build/rust.ok  ## The C and C++ tests, by CMake and ctest
 	@scripts/need.sh cmake cmake "build the C and C++ tests" c++ g++ "build the C++ tests" \

@@ -4,8 +4,9 @@
  * Conventions
  *   Names       toolb_ for functions and types, TOOLB_ for constants.
  *   Errors      Functions return a toolb_status; TOOLB_OK is 0. toolb_status_text explains a status,
- *               toolb_engine_error tells what went wrong with an engine. NULL where an object is
- *               needed is answered by TOOLB_NULL_ARGUMENT, never by a crash.
+ *               toolb_engine_error tells what went wrong with an engine, toolb_last_error with
+ *               anything else. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
+ *               never by a crash.
  *   Arguments   The object first, then what goes in, then where results are stored. Texts that go in
  *               are NUL-terminated UTF-8 unless a length goes with them.
  *   Ownership   "owns": the caller frees it with the function named. "borrows": it belongs to
@@ -99,6 +100,13 @@
 #define TOOLB_EVENT_STREAM_DATA 9
 
 /*
+ Nothing has come on a stream for as long as toolb_exchange_want or `timeout_stream_idle_ms` of the
+ engine allows: a program that knows no better says goodbye, and toolb_exchange_end and _done. What
+ is not ended waits again, for the engine's time.
+ */
+#define TOOLB_EVENT_STREAM_TIMEOUT 10
+
+/*
  A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
  TOOLB_EVENT_STREAM_DATA: the last one of its stream.
  */
@@ -170,7 +178,8 @@ typedef enum {
      */
     TOOLB_BAD_STRUCT_SIZE = 102,
     /*
-     An option, address or route that cannot be meant; the engine's error text says why.
+     An option, address or route that cannot be meant; toolb_engine_error says why, or where there is
+     no engine, toolb_last_error.
      */
     TOOLB_BAD_ARGUMENT = 103,
     /*
@@ -544,6 +553,11 @@ typedef struct {
      */
     uint32_t limit_streams;
     /*
+     Milliseconds without an event of a raw connection with a consumer that did not say how long to
+     wait (TOOLB_EVENT_STREAM_TIMEOUT); 60000 by default. TOOLB_OFF: no limit.
+     */
+    uint32_t timeout_stream_idle_ms;
+    /*
      The Server field of responses; NULL for "toolb", "" for none. Copied.
      */
     const char *server;
@@ -558,85 +572,6 @@ typedef void (*toolb_callback)(void *user);
  What is called when a watched descriptor is ready for `events`.
  */
 typedef void (*toolb_watch_callback)(void *user, int fd, uint32_t events);
-
-/*
- What an engine has counted since its start, summed over its loops. Set `struct_size` before each
- call; fields are only ever added at the end.
- */
-typedef struct {
-    /*
-     `sizeof(toolb_stats)`.
-     */
-    size_t struct_size;
-    /*
-     Connections accepted.
-     */
-    uint64_t accepted;
-    /*
-     Connections open now.
-     */
-    uint64_t connections_active;
-    /*
-     Requests whose head was read.
-     */
-    uint64_t requests;
-    /*
-     Responses with a status of 200 to 299.
-     */
-    uint64_t responses_2xx;
-    /*
-     Responses with a status of 300 to 399.
-     */
-    uint64_t responses_3xx;
-    /*
-     Responses with a status of 400 to 499.
-     */
-    uint64_t responses_4xx;
-    /*
-     Responses with a status of 500 to 599.
-     */
-    uint64_t responses_5xx;
-    /*
-     Requests answered 504.
-     */
-    uint64_t timed_out;
-    /*
-     Requests answered 503 as the queue was full or the limit reached.
-     */
-    uint64_t overloaded;
-    /*
-     Requests answered 503 as they waited too long for a consumer.
-     */
-    uint64_t queue_timeouts;
-    /*
-     Requests answered 502 as their consumer died.
-     */
-    uint64_t worker_died;
-    /*
-     Bytes read from clients.
-     */
-    uint64_t bytes_in;
-    /*
-     Bytes sent to clients.
-     */
-    uint64_t bytes_out;
-    /*
-     Raw connections accepted for services.
-     */
-    uint64_t streams_accepted;
-    /*
-     Raw connections that services have made.
-     */
-    uint64_t streams_connected;
-    /*
-     Raw connections open now.
-     */
-    uint64_t streams_active;
-    /*
-     Callbacks of stream services that ran for too long.
-     */
-    uint64_t stream_overruns;
-} toolb_stats;
 
 /*
  The name of a raw connection: never 0 and never used again, so that a function that is given the
@@ -738,6 +673,85 @@ typedef struct {
      */
     toolb_loop_callback on_drain;
 } toolb_service;
+
+/*
+ What an engine has counted since its start, summed over its loops. Set `struct_size` before each
+ call; fields are only ever added at the end.
+ */
+typedef struct {
+    /*
+     `sizeof(toolb_stats)`.
+     */
+    size_t struct_size;
+    /*
+     Connections accepted.
+     */
+    uint64_t accepted;
+    /*
+     Connections open now.
+     */
+    uint64_t connections_active;
+    /*
+     Requests whose head was read.
+     */
+    uint64_t requests;
+    /*
+     Responses with a status of 200 to 299.
+     */
+    uint64_t responses_2xx;
+    /*
+     Responses with a status of 300 to 399.
+     */
+    uint64_t responses_3xx;
+    /*
+     Responses with a status of 400 to 499.
+     */
+    uint64_t responses_4xx;
+    /*
+     Responses with a status of 500 to 599.
+     */
+    uint64_t responses_5xx;
+    /*
+     Requests answered 504.
+     */
+    uint64_t timed_out;
+    /*
+     Requests answered 503 as the queue was full or the limit reached.
+     */
+    uint64_t overloaded;
+    /*
+     Requests answered 503 as they waited too long for a consumer.
+     */
+    uint64_t queue_timeouts;
+    /*
+     Requests answered 502 as their consumer died.
+     */
+    uint64_t worker_died;
+    /*
+     Bytes read from clients.
+     */
+    uint64_t bytes_in;
+    /*
+     Bytes sent to clients.
+     */
+    uint64_t bytes_out;
+    /*
+     Raw connections accepted for services.
+     */
+    uint64_t streams_accepted;
+    /*
+     Raw connections that services have made.
+     */
+    uint64_t streams_connected;
+    /*
+     Raw connections open now.
+     */
+    uint64_t streams_active;
+    /*
+     Callbacks of stream services that ran for too long.
+     */
+    uint64_t stream_overruns;
+} toolb_stats;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1150,6 +1164,38 @@ toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler,
 toolb_status toolb_consumer_stop(toolb_consumer *consumer);
 
 /*
+ Arms one next event of a stream: TOOLB_EVENT_STREAM_DATA when something comes or its client ends
+ its side, or TOOLB_EVENT_STREAM_TIMEOUT when neither has come after `timeout_ms` (0: the engine's
+ `timeout_stream_idle_ms`; TOOLB_NO_TIMEOUT: never). The last call counts, and no timeout of an
+ earlier one comes after it.
+
+ Without it data comes as it comes, under the engine's time, which begins anew with every event and
+ with every byte that the client takes. The engine keeps the time, so a program that blocks in
+ toolb_consumer_wait is woken by it. TOOLB_GONE: the client has gone. TOOLB_BAD_STATE: it is a
+ request, it was ended, or the engine is too old to keep the time.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_want(toolb_consumer *consumer, uint64_t exchange, uint32_t timeout_ms);
+
+/*
+ As toolb_exchange_want, but TOOLB_EVENT_STREAM_DATA comes when at least `least` bytes are there that
+ came with no event before, all in one `data`, or the client has ended its side: what a protocol with
+ lengths wants. Parts of a message, however it was cut on its way, neither come nor put the timeout
+ off; after a TOOLB_EVENT_STREAM_TIMEOUT they do, unless the program wants something else.
+ TOOLB_BAD_ARGUMENT above the engine's `request_window` (64 KiB by default). Fewer bytes come if there
+ is no room for so many beside those that toolb_exchange_pause holds back.
+
+ # Safety
+ `consumer` is a live consumer or NULL.
+ */
+toolb_status toolb_exchange_want_bytes(toolb_consumer *consumer,
+                                       uint64_t exchange,
+                                       size_t least,
+                                       uint32_t timeout_ms);
+
+/*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
  caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
  which.
@@ -1413,6 +1459,16 @@ toolb_status toolb_response_clear(toolb_response *response);
 toolb_status toolb_last_error(char *buffer, size_t capacity, size_t *needed);
 
 /*
+ Writes a line to the log of this process, as the library writes its own errors: to standard error,
+ "toolb error: " and `text`, without ever waiting for whoever reads it. What would not fit one line is
+ escaped. Any thread.
+
+ # Safety
+ `text` is NUL-terminated or NULL, which is answered by TOOLB_NULL_ARGUMENT.
+ */
+toolb_status toolb_log_error(const char *text);
+
+/*
  Has `call` called once on this loop after `after_ms` milliseconds, and never before. Timers fire
  in the order of their deadlines; one that still waits when the loop ends is not called. `id`, if
  not NULL, gets what toolb_timer_cancel wants, which is never 0.
@@ -1471,20 +1527,6 @@ toolb_status toolb_watch(int fd,
 toolb_status toolb_unwatch(uint64_t id);
 
 /*
- Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
- end. Any thread.
-
- # Safety
- `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
- */
-toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
-
-/*
- A line of text for a status; never NULL, never freed. Any thread, any time.
- */
-const char *toolb_status_text(uint32_t status);
-
-/*
  Adds a service for raw connections that come to a host name or address and a port (0: a free one
  is picked, see toolb_engine_address: services come after what toolb_engine_listen added, as
  "tcp://127.0.0.1:9000"). With `host` NULL it has no address and lives on connections that it makes.
@@ -1513,6 +1555,20 @@ toolb_status toolb_engine_service_unix(toolb_engine *engine,
                                        uint32_t mode,
                                        const toolb_service *service,
                                        void *user_data);
+
+/*
+ Fills `out` with what the engine has counted; zeros before it runs, the last numbers after its
+ end. Any thread.
+
+ # Safety
+ `engine` is a live engine or NULL; `out` points to a toolb_stats of the size it says, or is NULL.
+ */
+toolb_status toolb_engine_stats(const toolb_engine *engine, toolb_stats *out);
+
+/*
+ A line of text for a status; never NULL, never freed. Any thread, any time.
+ */
+const char *toolb_status_text(uint32_t status);
 
 /*
  Arms one next event of a stream: on_receive when at least one byte is unread (be it an old one:

@@ -6,8 +6,8 @@
  *   Views       A std::string_view from a Request ends with the handler's call, as in C.
  *   Errors      Nothing here throws. What can fail returns a Status or a Result, each with a text.
  *   Exceptions  Those of your own code end at the lambda that they leave: a handler's becomes a 500
- *               and a line on standard error; it never unwinds through the library. All of it
- *               compiles with -fno-exceptions and -fno-rtti, too.
+ *               and a line in the log; it never unwinds through the library. All of it compiles with
+ *               -fno-exceptions and -fno-rtti, too.
  *   Threads     As toolb.h says for the function that is called.
  */
 #ifndef TOOLB_HPP

@@ -5,9 +5,11 @@ mod engine;
 mod values;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use toolb_core::config::parse_duration;
 
 pub(crate) use engine::{EngineArgs, Grace, Health, Log, switch};
 pub(crate) use values::workers;
@@ -236,6 +238,15 @@ pub(crate) struct StreamPool {
         value_parser = positive
     )]
     pub(crate) limit_streams: usize,
+    /// Without a byte of a raw connection, until its consumer is told; 0: no limit
+    #[arg(
+        long,
+        env = "TOOLB_TIMEOUT_STREAM_IDLE",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = parse_duration
+    )]
+    pub(crate) timeout_stream_idle: Duration,
 }
 
 #[derive(Args, Debug)]

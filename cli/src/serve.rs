@@ -20,6 +20,7 @@ pub(crate) fn serve(args: &Serve, matches: &ArgMatches) -> Result<i32, String> {
     let loops = args.consumers.io_threads;
     let mut engine = engine_config(&args.engine, loops, io::stdout().is_terminal());
     engine.limit_streams = args.streams.limit_streams;
+    engine.timeouts.stream_idle = args.streams.timeout_stream_idle;
     engine.validate().map_err(|error| format!("--{error}"))?;
     let listeners = vec![listener(&args.engine, matches)?];
     let bus = args.bus.bus.clone().unwrap_or_else(default_bus_path);

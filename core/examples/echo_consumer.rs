@@ -87,6 +87,8 @@ fn answer(consumer: &mut Consumer, event: Event, echoes: &mut Echoes) {
             }
             consumer.recycle(request.into_bytes());
         }
+        // It takes none.
+        Event::Stream { .. } => {}
         Event::Body { id, data, end } => {
             match consumer.respond_body(id, &data, end, end) {
                 Ok(Sent::Above) if !end => *echoes.entry(id).or_default() += data.len(),

@@ -14,13 +14,12 @@ use std::time::Duration;
 use toolb_core::bus::{Kind, flags::*};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, RespondError, Sent};
-use toolb_core::engine::{ControlEvent, Engine};
+use toolb_core::engine::ControlEvent;
 use toolb_core::message::Request;
 use toolb_core::sys::socket::Socket;
 
 use hostile::{Peer, by_file, plain, until};
-use support::loopback::{any_port, to_consumers};
-use support::{Echo, Handle, Server, Worker, read_response};
+use support::{Echo, Handle, Server, Worker, dial, read_response};
 
 /// Answers requests as `Echo` does, and echoes streams at the pace at which they are read.
 struct Streams {
@@ -107,17 +106,6 @@ fn config() -> EngineConfig {
     }
 }
 
-/// An engine that speaks HTTP at one address and passes streams on at another.
-fn start(config: EngineConfig) -> (Server, String) {
-    let mut engine = Engine::bind(config, to_consumers(), &[any_port()]).unwrap();
-    engine.add_stream_pool(&any_port()).unwrap();
-    engine.start().unwrap();
-    let mut addresses = engine.addresses();
-    let raw = addresses.pop().unwrap().replace("tcp://", "");
-    let address = addresses.pop().unwrap().replace("http://", "");
-    (Server { engine, address }, raw)
-}
-
 fn attach(server: &Server) -> (Worker, Receiver<String>) {
     let (handler, told) = Streams::new();
     let options = ConsumerOptions {
@@ -125,16 +113,6 @@ fn attach(server: &Server) -> (Worker, Receiver<String>) {
         ..ConsumerOptions::default()
     };
     (server.attach(options, handler), told)
-}
-
-fn dial(raw: &str) -> TcpStream {
-    let stream = TcpStream::connect(raw).unwrap();
-    stream.set_nodelay(true).unwrap();
-    // A watchdog: nothing here takes long.
-    stream
-        .set_read_timeout(Some(Duration::from_secs(60)))
-        .unwrap();
-    stream
 }
 
 fn ping(stream: &mut TcpStream) -> io::Result<()> {
@@ -147,7 +125,7 @@ fn ping(stream: &mut TcpStream) -> io::Result<()> {
 
 #[test]
 fn streams_and_requests_are_served_by_one_consumer() {
-    let (server, raw) = start(config());
+    let (server, raw) = Server::with_streams(config());
     let (mut worker, told) = attach(&server);
     let mut streams: Vec<_> = (0..20).map(|_| dial(&raw)).collect();
     for stream in &mut streams {
@@ -176,7 +154,7 @@ fn streams_and_requests_are_served_by_one_consumer() {
 #[test]
 fn large_streams_flow_both_ways_under_their_windows() {
     const TOTAL: usize = 6 << 20;
-    let (server, raw) = start(config());
+    let (server, raw) = Server::with_streams(config());
     let (mut worker, _told) = attach(&server);
     let mut stream = dial(&raw);
     let mut writer = stream.try_clone().unwrap();
@@ -195,7 +173,7 @@ fn large_streams_flow_both_ways_under_their_windows() {
 
 #[test]
 fn each_side_may_end_a_stream_and_the_other_is_told() {
-    let (server, raw) = start(EngineConfig {
+    let (server, raw) = Server::with_streams(EngineConfig {
         timeouts: Timeouts {
             send_idle: Duration::from_millis(50),
             ..Timeouts::default()
@@ -233,7 +211,7 @@ fn each_side_may_end_a_stream_and_the_other_is_told() {
 
 #[test]
 fn streams_beyond_the_limit_and_those_of_a_dead_consumer_are_reset() {
-    let (server, raw) = start(EngineConfig {
+    let (server, raw) = Server::with_streams(EngineConfig {
         limit_streams: 2,
         ..config()
     });
@@ -262,7 +240,7 @@ fn streams_beyond_the_limit_and_those_of_a_dead_consumer_are_reset() {
 
 #[test]
 fn streams_go_to_consumers_that_take_them_and_requests_to_all() {
-    let (server, raw) = start(EngineConfig {
+    let (server, raw) = Server::with_streams(EngineConfig {
         loops: Some(1),
         ..config()
     });
@@ -308,7 +286,7 @@ fn streams_go_to_consumers_that_take_them_and_requests_to_all() {
 
 #[test]
 fn a_drain_waits_for_streams() {
-    let (server, raw) = start(config());
+    let (server, raw) = Server::with_streams(config());
     let (mut worker, _told) = attach(&server);
     let mut stream = dial(&raw);
     ping(&mut stream).unwrap();
@@ -346,7 +324,7 @@ fn a_consumer_that_mistakes_streams_loses_its_lane_and_no_other_connection() {
         ),
     ];
     for (records, rule) in cases {
-        let (server, raw) = start(EngineConfig {
+        let (server, raw) = Server::with_streams(EngineConfig {
             loops: Some(1),
             ..config()
         });

@@ -16,7 +16,7 @@ use crate::guard::{entry, object, place, put_text, text, text_bytes};
 use crate::handler::CHandler;
 use crate::last_error::fail;
 use crate::options::{self, toolb_options};
-use crate::stream::CService;
+use crate::service::CService;
 use crate::{toolb_handler, toolb_route, toolb_status};
 
 /// An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before

@@ -72,6 +72,9 @@ pub struct toolb_options {
     /// Raw connections that are with consumers, or wait for one, at most; more are reset. 512 by
     /// default.
     pub limit_streams: u32,
+    /// Milliseconds without an event of a raw connection with a consumer that did not say how long to
+    /// wait (TOOLB_EVENT_STREAM_TIMEOUT); 60000 by default. TOOLB_OFF: no limit.
+    pub timeout_stream_idle_ms: u32,
     /// The Server field of responses; NULL for "toolb", "" for none. Copied.
     pub server: *const c_char,
 }
@@ -147,6 +150,7 @@ fn apply(options: &toolb_options, config: &mut EngineConfig) {
         (options.timeout_request_body_ms, &mut timeouts.request_body),
         (options.timeout_response_ms, &mut timeouts.response),
         (options.timeout_send_idle_ms, &mut timeouts.send_idle),
+        (options.timeout_stream_idle_ms, &mut timeouts.stream_idle),
         (options.queue_timeout_ms, &mut config.queue_timeout),
         (options.callback_budget_ms, &mut config.callback_budget),
     ];

@@ -14,7 +14,8 @@ pub enum toolb_status {
     TOOLB_NOT_UTF8 = 101,
     /// `struct_size` is smaller than the first version of the struct.
     TOOLB_BAD_STRUCT_SIZE = 102,
-    /// An option, address or route that cannot be meant; the engine's error text says why.
+    /// An option, address or route that cannot be meant; toolb_engine_error says why, or where there is
+    /// no engine, toolb_last_error.
     TOOLB_BAD_ARGUMENT = 103,
     /// The buffer is too small; the size needed was stored.
     TOOLB_BUFFER_TOO_SMALL = 104,
@@ -52,7 +53,7 @@ pub extern "C" fn toolb_status_text(status: u32) -> *const c_char {
         100 => b"an argument that must not be NULL is NULL\0",
         101 => b"a text argument is not UTF-8\0",
         102 => b"struct_size is too small: set it to sizeof the struct\0",
-        103 => b"an argument cannot be meant: see the engine's error text\0",
+        103 => b"an argument cannot be meant: see toolb_engine_error or toolb_last_error\0",
         104 => b"the buffer is too small: see the size that was stored\0",
         105 => b"there is nothing by that name or index\0",
         200 => b"not in this state: configure an engine before it runs, and run it once\0",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,96 @@ def test_venv_refuses_an_old_python(machine: Machine, tmp_path: Path) -> None:
     done = machine.run("venv.sh", str(tmp_path / "venv"))
     assert done.returncode == 1
     assert "Python 3.10 or newer is needed" in done.stderr
+
+
+PYTHON = """
+case "$*" in
+*version_info*) [[ $0 == "$FAKES"/chosen/* || $0 == */venv/* ]] && echo 3.13 ;;
+-VV) echo "Python 3.13.10 (fake)" ;;
+"-m venv"*)
+    mkdir -p "${!#}/bin"
+    cp "$0" "${!#}/bin/python"
+    printf '#!/bin/bash\\necho build >>"$FAKES/log"; mkdir "${!#}"; touch "${!#}/it.whl"' >"${!#}/bin/maturin"
+    chmod +x "${!#}/bin/maturin" ;;
+"-m pytest"*) echo "test ${!#}" >>"$FAKES/log"; exit "$(cat "$FAKES/verdict")" ;;
+esac
+"""
+"""An interpreter that is 3.13 if it stands in the right folder, and what comes with it."""
+
+
+@pytest.fixture
+def pythons(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Runs pythons.sh, whose home is the machine's folder."""
+    tools = ("cat", "cp", "find", "grep", "mkdir", "realpath", "rm", "sha256sum", "tail", "xargs")
+    for tool in tools:
+        found = shutil.which(tool)
+        assert found is not None
+        (machine.bin / tool).symlink_to(found)
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str]:
+        homes = {
+            "PATH": str(machine.bin),
+            "FAKES": str(machine.bin),
+            "PYTHON_HOMES": str(machine.bin),
+        }
+        done = subprocess.run(
+            [SCRIPTS / "pythons.sh", "nowhere", *arguments],
+            env={**homes, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_pythons_names_those_that_are_missing(
+    machine: Machine, pythons: Callable[..., tuple[int, str]]
+) -> None:
+    # A shim that stands for no version here, and a python of another version.
+    machine.has("python3.12", "exit 127")
+    machine.has("python3.13", "echo 3.9")
+    code, said = pythons()
+    assert code == 0
+    lines = said.splitlines()
+    assert len(lines) == 5
+    for line, version in zip(lines, ("3.10", "3.11", "3.12", "3.13", "3.14"), strict=True):
+        assert line.startswith(f"Python {version} is not on this machine and was not tested: ")
+        assert f"PYTHONS=/path/to/python{version}" in line
+
+
+def test_pythons_tests_once_what_has_not_changed(
+    machine: Machine, pythons: Callable[..., tuple[int, str]]
+) -> None:
+    for version in ("3.13.2", "3.13.10"):
+        (machine.bin / "chosen" / version / "bin").mkdir(parents=True)
+        machine.has(f"chosen/{version}/bin/python", PYTHON if version == "3.13.10" else "exit 1")
+    machine.has(
+        "pyenv",
+        """case $1 in
+        versions) printf '%s\\n' 3.13.10 3.13.2 3.130.1 3.13t.1 ;;
+        prefix) echo "$FAKES/chosen/$2" ;;
+        esac""",
+    )
+    log, verdict = machine.bin / "log", machine.bin / "verdict"
+    verdict.write_text("1")
+    code, said = pythons()
+    assert (code, said.splitlines()[-1]) == (1, "Failed with Python 3.13.")
+    verdict.write_text("0")
+    # What was built is not built again.
+    code, said = pythons()
+    assert code == 0, said
+    assert log.read_text() == "build\n" + "test bindings/python/tests\n" * 2
+    code, said = pythons()
+    assert (code, "Python 3.13: nothing has changed since its tests passed." in said) == (0, True)
+    assert log.read_text().count("test") == 2 + 2
+    # Who asks for a test by name gets it; so does who names the interpreter.
+    code, _ = pythons(
+        "-k", "one", PYTHONS="nothing " + str(machine.bin / "chosen/3.13.10/bin/python")
+    )
+    assert code == 0
+    assert log.read_text().endswith("test one\n")
 
 
 def test_lint_knows_its_checks() -> None:

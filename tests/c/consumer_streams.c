@@ -4,7 +4,9 @@
  *   consumer_streams BUS STREAMS   echoes streams at the pace at which they are read; a request is
  *                                  answered by the number of the process. A stream that sends "close"
  *                                  gets "bye" and the end, one that sends "abort" is reset, and "pid"
- *                                  asks for the number of the process.
+ *                                  asks for the number of the process. Who says nothing for too long
+ *                                  gets "late", which is soon after "soon" and, if it ends its side
+ *                                  then, after "wait", and the end; "later" gives an hour.
  *   consumer_streams misuse        is engine, consumer and client in one, and uses all of it wrongly
  */
 #define _POSIX_C_SOURCE 200809L
@@ -28,6 +30,8 @@ static toolb_consumer *consumer;
 typedef struct {
     size_t len;
     int ended;
+    /* It goes on behind the end of its client's side. */
+    int waits;
     char bytes[64 * 1024];
 } held;
 
@@ -78,7 +82,17 @@ static void take_data(const toolb_event *event)
         CHECK(toolb_exchange_write(consumer, stream, text, (size_t)len));
         return;
     }
+    if (is(data, "soon") || is(data, "later")) {
+        CHECK(toolb_exchange_want(consumer, stream, is(data, "soon") ? 50 : 3600000));
+        return;
+    }
     h->ended |= (event->flags & TOOLB_EVENT_END) != 0;
+    h->waits |= is(data, "wait");
+    if (h->waits) {
+        if (h->ended)
+            CHECK(toolb_exchange_want(consumer, stream, 50));
+        return;
+    }
     if (h->len == 0 && data.len > 0 &&
         toolb_exchange_write(consumer, stream, data.data, data.len) == TOOLB_FULL)
         CHECK(toolb_exchange_pause(consumer, stream));
@@ -109,6 +123,12 @@ static int take(const toolb_event *event)
         break;
     case TOOLB_EVENT_STREAM_DATA:
         take_data(event);
+        break;
+    case TOOLB_EVENT_STREAM_TIMEOUT:
+        CHECK(toolb_exchange_write(consumer, event->exchange, "late", 4));
+        h = event->user_data;
+        if (h->ended)
+            end_stream(event->exchange, h);
         break;
     case TOOLB_EVENT_WRITABLE:
         go_on(event->exchange, event->user_data);

@@ -2,8 +2,8 @@
  * One set of handlers, run by the engine or by a consumer in the same process: what they see and what
  * they answer is the same. tests/c/either.sh asks it.
  *
- * Usage: either inline|consumer SOCKET. Listens on a free port and on the Unix socket; ends with
- * SIGTERM. Fails unless whatever was given away was let go of exactly once.
+ * Usage: either inline|consumer SOCKET [RESPONSE_MS]. Listens on a free port and on the Unix socket;
+ * ends with SIGTERM. Fails unless whatever was given away was let go of exactly once.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -116,16 +116,29 @@ static void drop(void *user)
     atomic_fetch_add(&dropped, 1);
 }
 
+/* Callbacks of a consumer's tokens come on the thread that serves, which is in use. */
+static pthread_t serving_by;
+
+static void expect_thread(void)
+{
+    if (consumer == NULL)
+        return;
+    REQUIRE(pthread_equal(pthread_self(), serving_by));
+    EXPECT(toolb_consumer_flush(consumer), TOOLB_BAD_STATE);
+    EXPECT(toolb_timer_cancel(1), TOOLB_WRONG_LOOP);
+}
+
 static void count_call(void *user)
 {
-    /* Only `user` says which of both it is. */
     REQUIRE(user == &given);
+    expect_thread();
     atomic_fetch_add(&cancelled, 1);
 }
 
 static void count_room(void *user)
 {
     REQUIRE(user == &given);
+    expect_thread();
     atomic_fetch_add(&writable, 1);
 }
 
@@ -320,16 +333,18 @@ static void *run_engine(void *unused)
 static void *run_consumer(void *unused)
 {
     (void)unused;
+    serving_by = pthread_self();
     MUST(toolb_consumer_run(consumer, NULL, NULL));
     return NULL;
 }
 
-static void serve(int by_consumer, const char *socket)
+static void serve(int by_consumer, const char *socket, const char *response_ms)
 {
     toolb_options options = {.struct_size = sizeof options};
     pthread_t serving, consuming;
     char url[128], byte;
     options.timeout_graceful_shutdown_ms = TOOLB_OFF;
+    options.timeout_response_ms = response_ms == NULL ? 0 : (uint32_t)atoi(response_ms);
     MUST(toolb_engine_new(&options, &engine));
     MUST(toolb_engine_listen(engine, "127.0.0.1", 0));
     MUST(toolb_engine_listen_unix(engine, socket, 0));
@@ -366,12 +381,12 @@ int main(int argc, char **argv)
 {
     const struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     pthread_t threads[THREADS];
-    if (argc != 3)
+    if (argc < 3)
         return 2;
     REQUIRE(pipe(ending) == 0 && sigaction(SIGTERM, &action, NULL) == 0);
     for (int i = 0; i < THREADS; i++)
         REQUIRE(pthread_create(&threads[i], NULL, answers, NULL) == 0);
-    serve(strcmp(argv[1], "consumer") == 0, argv[2]);
+    serve(strcmp(argv[1], "consumer") == 0, argv[2], argc > 3 ? argv[3] : NULL);
     pthread_mutex_lock(&lock);
     closed = 1;
     pthread_cond_broadcast(&changed);

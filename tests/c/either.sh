@@ -58,4 +58,9 @@ for way in inline consumer; do
     if wait "$waiter"; then
         fail "$way: /hold was answered"
     fi
+
+    serve "$1" "$way" "$socket" 50
+    expect "$way: a deadline" "504" "$(status_of "$url/hold")"
+    until [ "$(ask "$url/counted")" = "1 cancelled, 1 held" ]; do :; done
+    stop
 done

@@ -312,6 +312,8 @@ int main(void)
     EXPECT(toolb_request_param(NULL, "id", &slice), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_request_field(NULL, "host", &slice), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_request_field_at(NULL, 0, &slice, &slice), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_log_error(NULL), TOOLB_NULL_ARGUMENT);
+    EXPECT(toolb_log_error("of a test,\non \xff purpose"), TOOLB_OK);
     REQUIRE(toolb_request_field_count(NULL) == 0);
     REQUIRE(toolb_request_peer(NULL, NULL).len == 0);
     EXPECT(toolb_response_status(NULL, 200), TOOLB_NULL_ARGUMENT);

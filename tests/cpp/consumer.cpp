@@ -189,6 +189,23 @@ void a_consumer_that_stops_waits_for_its_tokens()
     EXPECT(starts(answer, "HTTP/1.1 200 ") && answer.find("a part") != std::string::npos);
 }
 
+// Whenever it is told to stop: before it begins, on its way to sleep, and when it sleeps.
+void a_consumer_stops_at_any_time()
+{
+    for (int round = 0; round < 100; ++round) {
+        Running running("");
+        auto consumer = running.engine.consumer();
+        EXPECT(consumer);
+        std::thread stopping([&] {
+            for (int turn = 0; turn < round; ++turn)
+                std::this_thread::yield();
+            consumer->stop();
+        });
+        EXPECT(consumer->run([](const Request &, Response &) {}));
+        stopping.join();
+    }
+}
+
 // Streams are sent back as they come, until their client has ended its side.
 void streams_are_served()
 {
@@ -226,6 +243,57 @@ void streams_are_served()
     second.finish();
     EXPECT(second.receive() == "last");
     EXPECT(first.receive().empty());
+    engine.stop();
+    serving.join();
+    consuming.join();
+}
+
+// Messages of four bytes are sent back. Who has had one answer and is too slow then hears of it.
+void streams_have_their_time()
+{
+    using namespace std::chrono_literals;
+    toolb::Engine engine;
+    engine.pool("").stream_pool("127.0.0.1", 0);
+    EXPECT(engine.start());
+    std::thread serving([&] { EXPECT(engine.run()); });
+    toolb::ConsumerOptions options;
+    options.streams = 8;
+    auto consumer = engine.consumer(options);
+    EXPECT(consumer);
+    std::thread consuming([&] {
+        EXPECT(consumer->run_events([&](const Event &event) {
+            const toolb::Exchange stream = event.exchange();
+            switch (event.kind()) {
+            case Event::Kind::StreamOpen:
+                EXPECT(stream.want_bytes(100000).code() == TOOLB_BAD_ARGUMENT);
+                EXPECT(stream.want());
+                EXPECT(stream.want_bytes(4, toolb::never));
+                break;
+            case Event::Kind::StreamData:
+                EXPECT(event.data().size() == (event.is_end() ? 0 : 4));
+                EXPECT(stream.write(event.data()));
+                if (event.is_end())
+                    EXPECT(stream.end() && stream.done());
+                else
+                    EXPECT(stream.want_bytes(4, 20ms));
+                break;
+            case Event::Kind::StreamTimeout:
+                EXPECT(stream.write("too slow") && stream.end() && stream.done());
+                break;
+            default:
+                break;
+            }
+        }));
+    });
+    {
+        Client first(engine.address()), second(engine.address());
+        first.send("ab");
+        first.send("cd");
+        EXPECT(first.receive(4) == "abcd");
+        EXPECT(first.receive() == "too slow");
+        second.finish();
+        EXPECT(second.receive().empty());
+    }
     engine.stop();
     serving.join();
     consuming.join();
@@ -394,7 +462,9 @@ int main()
     handlers_serve_on_both_sides_of_the_bus();
     a_mistake_in_a_route_is_kept();
     a_consumer_that_stops_waits_for_its_tokens();
+    a_consumer_stops_at_any_time();
     streams_are_served();
+    streams_have_their_time();
     events_are_taken();
     a_loop_of_ones_own_waits_for_a_descriptor();
 }

@@ -3,6 +3,7 @@
 
 #include <toolb.hpp>
 
+#include <cstdio>
 #include <stdexcept>
 #include <thread>
 #include <type_traits>
@@ -52,6 +53,57 @@ void results_hold_one_or_the_other()
     EXPECT(!bad && bad.status().code() == TOOLB_NOT_FOUND);
     EXPECT(std::string(bad.status().text()) == "no such thing");
     EXPECT(*std::move(good) == "a");
+}
+
+// What the process writes to standard error while this lives.
+class Said {
+public:
+    Said() : file_(std::tmpfile()), before_(::dup(2))
+    {
+        EXPECT(file_ != nullptr && before_ >= 0 && ::dup2(fileno(file_), 2) == 2);
+    }
+
+    ~Said()
+    {
+        ::dup2(before_, 2);
+        ::close(before_);
+        std::fclose(file_);
+    }
+
+    std::string text() const
+    {
+        std::string all(4096, '\0');
+        const ssize_t size = ::pread(fileno(file_), all.data(), all.size(), 0);
+        all.resize(size < 0 ? 0 : static_cast<std::size_t>(size));
+        return all;
+    }
+
+private:
+    std::FILE *file_;
+    int before_;
+};
+
+void an_exception_is_one_line_in_the_log()
+{
+    toolb::Engine engine;
+    engine.listen("127.0.0.1", 0);
+    engine.get("/user/{id}", [](const toolb::Request &request, toolb::Response &) {
+        throw std::runtime_error("no user " + std::string(request.param("id")));
+    });
+    engine.route("*", "/odd", [](const toolb::Request &, toolb::Response &) -> toolb::Step { throw 7; });
+    EXPECT(engine.start());
+    std::thread running([&] { EXPECT(engine.run()); });
+    std::string text;
+    {
+        const Said said;
+        EXPECT(starts(ask(engine.address(), "GET", "/user/a%0Ab"), "HTTP/1.1 500 "));
+        EXPECT(starts(ask(engine.address(), "GET", "/odd"), "HTTP/1.1 500 "));
+        text = said.text();
+    }
+    EXPECT(text == "toolb error: an exception left the handler of GET /user/{id}: no user a\\nb\n"
+                   "toolb error: an exception left the handler of * /odd: it is no std::exception\n");
+    engine.stop();
+    running.join();
 }
 
 void handlers_answer()
@@ -163,6 +215,7 @@ int main()
     units_with_and_without_exceptions_meet();
     the_first_mistake_is_kept();
     results_hold_one_or_the_other();
+    an_exception_is_one_line_in_the_log();
     handlers_answer();
     an_engine_moves();
 }

@@ -1,4 +1,4 @@
-"""Builds consumers in C, and what serves by them: libtoolb and an engine that starts programs."""
+"""Builds consumers in C and C++, and what serves by them: libtoolb and an engine that starts programs."""
 
 from __future__ import annotations
 
@@ -27,33 +27,45 @@ def built() -> Path:
 
 
 @functools.cache
-def compiled(name: str) -> Path:
-    """The program of tests/c/NAME.c."""
+def compiled(name: str, language: str = "c") -> Path:
+    """The program of tests/LANGUAGE/NAME.LANGUAGE, where that is c or cpp."""
     out = Path(KEPT.name)
     library = out / "libtoolb.so.0"
     if not library.exists():
         library.symlink_to(built() / "libtoolb.so")
-    source = ROOT / "tests" / "c" / f"{name}.c"
-    command = [*shlex.split(os.environ.get("CC", "cc")), "-std=c11", "-g", "-pthread", *WARNINGS]
-    command += [f"-I{ROOT / 'include'}", str(source), "-o", str(out / name)]
-    command += [str(library), f"-Wl,-rpath,{out}"]
+    source = ROOT / "tests" / language / f"{name}.{language}"
+    program = out / f"{language}_{name}"
+    command = [*COMPILERS[language](), "-g", "-pthread", *WARNINGS, f"-I{ROOT / 'include'}"]
+    command += [str(source), "-o", str(program), str(library), f"-Wl,-rpath,{out}"]
     subprocess.run(command, check=True)
-    return out / name
+    return program
 
 
-def command(name: str, *arguments: str) -> list[str]:
-    """The program of tests/c/NAME.c; with TOOLB_VALGRIND set, under valgrind, which then exits with 9
-    if it finds something."""
+COMPILERS = {
+    "c": lambda: [*shlex.split(os.environ.get("CC", "cc")), "-std=c11"],
+    "cpp": lambda: [
+        *shlex.split(os.environ.get("CXX", "c++")),
+        "-std=c++17",
+        f"-I{ROOT / 'bindings' / 'cpp'}",
+    ],
+}
+
+
+def command(name: str, *arguments: str, language: str = "c") -> list[str]:
+    """A compiled program; with TOOLB_VALGRIND set, under valgrind, which then exits with 9 if it
+    finds something."""
     valgrind = ["valgrind", "-q", "--leak-check=full", "--error-exitcode=9"]
     wrapper = valgrind if os.environ.get("TOOLB_VALGRIND") else []
-    return [*wrapper, str(compiled(name)), *arguments]
+    return [*wrapper, str(compiled(name, language)), *arguments]
 
 
-def serving(name: str, *arguments: str, workers: int = 1, **settings: object) -> list[str]:
-    """The command that serves by so many of tests/c/NAME.c."""
+def serving(
+    name: str, *arguments: str, workers: int = 1, language: str = "c", **settings: object
+) -> list[str]:
+    """The command that serves by so many processes of a compiled program."""
     options = [f"{key}={value}" for key, value in {"workers": workers, **settings}.items()]
     program = built() / "examples" / "serve_program"
-    return [str(program), *options, *command(name, *arguments)]
+    return [str(program), *options, *command(name, *arguments, language=language)]
 
 
 def prepare(directory: Path) -> None:

@@ -25,11 +25,11 @@ RAW = re.compile(r"tcp://([\d.]+):(\d+)")
 class Scene:
     """An engine with a port for streams, and consumers that were started by hand."""
 
-    def __init__(self, servers: Servers, directory: Path) -> None:
+    def __init__(self, servers: Servers, directory: Path, *options: str) -> None:
         self.bus = directory / "bus"
         self.consumers: list[subprocess.Popen[bytes]] = []
         command = [str(native.built() / "toolb"), "serve", "--bus", str(self.bus), "--port", "0"]
-        command += ["--io-threads", "2", "--stream-port", "0", "--no-access-log"]
+        command += ["--io-threads", "2", "--stream-port", "0", "--no-access-log", *options]
         self.server: Server = servers.start(program=command, events=False)
         found = RAW.search(self.server.said())
         assert found, self.server.said()
@@ -57,6 +57,14 @@ class Scene:
 @pytest.fixture
 def scene(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     scene = Scene(servers, tmp_path_factory.mktemp("b"))
+    yield scene
+    scene.close()
+
+
+@pytest.fixture
+def impatient(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """One that tells of clients that say nothing for a tenth of a second."""
+    scene = Scene(servers, tmp_path_factory.mktemp("b"), "--timeout-stream-idle", "100ms")
     yield scene
     scene.close()
 
@@ -224,6 +232,61 @@ def test_a_dead_consumer_takes_only_its_own_connections_along(scene: Scene) -> N
     wait_until(
         "descriptors were back", lambda: len(descriptors(scene.server.pid)) <= kept, patience=20
     )
+
+
+def test_a_consumer_that_sleeps_is_told_when_nothing_comes(scene: Scene) -> None:
+    scene.consume(100)
+    with scene.dial() as busy, scene.dial() as idle:
+        for connection in (busy, idle):
+            ping(connection)
+        for _ in range(3):
+            idle.sendall(b"soon")
+            assert receive(idle, 4) == b"late"
+        # Nobody else has waited for too long, and it is over for nobody.
+        ping(busy)
+        ping(idle)
+
+
+def test_a_client_that_says_nothing_is_told_of_by_default(impatient: Scene) -> None:
+    impatient.consume(100)
+    with impatient.dial() as idle, impatient.dial() as other:
+        for _ in range(3):
+            assert receive(idle, 4) == b"late"
+        other.sendall(b"later")
+        assert receive(idle, 8) == b"latelate"
+
+
+def test_a_client_that_has_ended_its_side_still_reads(scene: Scene) -> None:
+    scene.consume(100)
+    with scene.dial() as connection:
+        connection.sendall(b"wait")
+        connection.shutdown(socket.SHUT_WR)
+        assert receive(connection, 5) == b"late"
+
+
+def test_a_dead_consumer_takes_its_times_along(scene: Scene) -> None:
+    first = scene.consume(100)
+    its = [scene.dial() for _ in range(40)]
+    for n, connection in enumerate(its):
+        ping(connection)
+        connection.sendall(b"later" if n % 2 else b"soon")
+    assert receive(its[0], 4) == b"late"
+    for connection in its[::2]:
+        connection.sendall(b"soon")
+    os.kill(first, signal.SIGKILL)
+    for connection in its:
+        with suppress(ConnectionResetError):
+            # Of some the time was up before.
+            while connection.recv(100):
+                pass
+            pytest.fail("it ended as if all was well")
+        connection.close()
+    scene.consumers[0].wait()
+    scene.consume(100)
+    with scene.dial() as late:
+        ping(late)
+        late.sendall(b"soon")
+        assert receive(late, 4) == b"late"
 
 
 def test_a_drain_lets_streams_end(scene: Scene) -> None:

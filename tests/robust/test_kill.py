@@ -166,11 +166,13 @@ def judge(server: Server, load: Load, kills: int) -> Counter[str]:
 def start(servers: Servers, language: str, workers: int) -> Server:
     if language == "python":
         return servers.start(workers=workers)
-    return servers.start(program=native.serving("consumer", workers=workers), workers=workers)
+    name = {"c": "consumer", "cpp": "killed"}[language]
+    program = native.serving(name, workers=workers, language=language)
+    return servers.start(program=program, workers=workers)
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("language", ["python", "c"])
+@pytest.mark.parametrize("language", ["python", "c", "cpp"])
 def test_workers_killed_at_random_under_load(servers: Servers, language: str) -> None:
     shm, tmp = set(os.listdir("/dev/shm")), set(os.listdir("/tmp"))
     started_at = time.time()
@@ -268,7 +270,7 @@ def baseline(server: Server) -> Baseline:
     )
 
 
-@pytest.mark.parametrize("language", ["python", "c"])
+@pytest.mark.parametrize("language", ["python", "c", "cpp"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_only_what_had_begun_fails(servers: Servers, workers: int, language: str) -> None:
     """A worker that stands still is killed: the one request it works on fails, and all those that

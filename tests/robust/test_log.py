@@ -71,7 +71,7 @@ def test_a_log_that_nobody_reads(servers: Servers, tmp_path: Path, stops: int) -
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d ")
 COMBINED = re.compile(
-    r'(?P<peer>\S+) - - \[(?P<time>\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] '
+    r"(?P<peer>\S+) - - \[(?P<time>\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\] "
     r'"(?P<request>[^"]*)" (?P<status>\d{3}) (?P<bytes>\d+) "(?P<referer>[^"]*)" '
     r'"(?P<agent>[^"]*)" (?P<seconds>\d+\.\d{6})'
 )
@@ -85,7 +85,8 @@ def test_each_line_of_the_log_begins_with_the_time(servers: Servers) -> None:
     wait_until("the end was told", lambda: "another starts" in server.said())
     server.stop()
     without = [line for line in server.lines if not TIME.match(line)]
-    assert server.lines and not without, server.said()
+    assert server.lines, server.said()
+    assert not without, server.said()
 
 
 def test_what_clients_can_cause_at_will_is_counted(servers: Servers) -> None:

@@ -1,9 +1,10 @@
 //! Round trips between two processes, each pinned to a core of its own: toolB's rings beside a bare
-//! cache line, a socket pair, a pipe and iceoryx2, in interleaved rounds.
+//! cache line, bare lines, a socket pair, a pipe and iceoryx2, in interleaved rounds.
 //!
 //! Prints one line of JSON for each measurement. `bench/trips.py` makes a table of them.
 
 mod kernel;
+mod lines;
 mod measure;
 #[cfg(feature = "iceoryx2")]
 mod middleware;
@@ -48,6 +49,12 @@ const WAYS: &[Way] = &[
         sizes: &[8],
         ask: word::ask,
         answer: word::answer,
+    },
+    Way {
+        name: "bare lines, polling",
+        sizes: &[64, 8, 1024],
+        ask: lines::ask,
+        answer: lines::answer,
     },
     Way {
         name: "rings, polling",

@@ -3,6 +3,7 @@
 #define TOOLB_CONSUMER_HPP
 
 #include "http.hpp"
+#include "stream.hpp"
 
 #include <chrono>
 #include <memory>
@@ -72,6 +73,19 @@ public:
     Status pause() const noexcept { return Status(toolb_exchange_pause(consumer_, id_)); }
     Status resume() const noexcept { return Status(toolb_exchange_resume(consumer_, id_)); }
 
+    /// On a stream: asks for one StreamData as soon as anything comes, or for StreamTimeout.
+    Status want(std::chrono::milliseconds at_most = by_default) const noexcept
+    {
+        return Status(toolb_exchange_want(consumer_, id_, detail::idle(at_most)));
+    }
+
+    /// The same when at least that many bytes are there, all in one, or no more come.
+    Status want_bytes(std::size_t least,
+                      std::chrono::milliseconds at_most = by_default) const noexcept
+    {
+        return Status(toolb_exchange_want_bytes(consumer_, id_, least, detail::idle(at_most)));
+    }
+
     /// The client's address, and its port if it is asked for; empty for clients of a Unix socket.
     std::string peer(std::uint16_t *port = nullptr) const
     {
@@ -105,6 +119,7 @@ public:
         HangUp = TOOLB_EVENT_HANG_UP,
         StreamOpen = TOOLB_EVENT_STREAM_OPEN,
         StreamData = TOOLB_EVENT_STREAM_DATA,
+        StreamTimeout = TOOLB_EVENT_STREAM_TIMEOUT,
     };
 
     Event(toolb_consumer *consumer, const toolb_event &event) noexcept

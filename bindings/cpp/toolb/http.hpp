@@ -275,7 +275,7 @@ public:
         auto *state = static_cast<State *>(toolb_request_state(request));
         const Request lent(request);
         if (state == nullptr) {
-            // make_state has failed on this loop, and standard error says why.
+            // make_state has failed on this loop, and the log says why.
             Response(response).fail();
             return TOOLB_DONE;
         }

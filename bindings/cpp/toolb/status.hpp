@@ -80,7 +80,15 @@ private:
 
 namespace detail {
 
-/// Runs code of the application. False: an exception left it, and a line on stderr says so.
+/// Writes a line to the log about an exception.
+inline void report(const char *what, const char *text) noexcept
+{
+    char line[512];
+    std::snprintf(line, sizeof line, "an exception left %s: %s", what, text);
+    (void)toolb_log_error(line);
+}
+
+/// Runs code of the application. False: an exception left it, and a line in the log says so.
 template <class Call>
 bool guarded(const char *what, Call &&call) noexcept
 {
@@ -89,9 +97,9 @@ bool guarded(const char *what, Call &&call) noexcept
         std::forward<Call>(call)();
         return true;
     } catch (const std::exception &error) {
-        std::fprintf(stderr, "toolb: an exception left %s: %s\n", what, error.what());
+        report(what, error.what());
     } catch (...) {
-        std::fprintf(stderr, "toolb: an exception left %s\n", what);
+        report(what, "it is no std::exception");
     }
     return false;
 #else

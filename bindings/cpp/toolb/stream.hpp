@@ -11,7 +11,8 @@
 namespace toolb {
 inline namespace TOOLB_MODE {
 
-/// For times to wait: the default of the service; and no limit. What is left of a deadline that has
+/// For times to wait: the default of the service, or of the engine for streams that a consumer serves;
+/// and no limit. What is left of a deadline that has
 /// passed, 0 or less, is neither: it is the shortest time there is, 1 ms.
 inline constexpr std::chrono::milliseconds by_default = std::chrono::milliseconds::min();
 inline constexpr std::chrono::milliseconds never = std::chrono::milliseconds::max();

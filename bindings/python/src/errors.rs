@@ -3,7 +3,8 @@
 
 use pyo3::{
     create_exception,
-    exceptions::{PyConnectionError, PyOSError},
+    exceptions::{PyConnectionError, PyOSError, PyTypeError},
+    prelude::*,
 };
 
 create_exception!(
@@ -30,3 +31,12 @@ create_exception!(
     PyConnectionError,
     "The engine broke the rules of the bus."
 );
+
+/// A TypeError about `what` in a message, which is not what was `wanted`, and how to mend it.
+#[cold]
+pub(crate) fn wrong_type(what: &str, wanted: &str, value: &Bound<'_, PyAny>, mend: &str) -> PyErr {
+    match value.get_type().name() {
+        Ok(found) => PyTypeError::new_err(format!("{what} must be {wanted}, not {found}: {mend}")),
+        Err(error) => error,
+    }
+}

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 use pyo3::{
-    exceptions::PyRuntimeError,
+    exceptions::{PyRuntimeError, PyTypeError},
     intern,
     prelude::*,
-    types::{PyBytes, PyDict, PyList, PyTuple},
+    types::{PyBytes, PyDict, PyInt, PyIterator, PyList, PyString, PyTuple},
 };
+
+use crate::errors::wrong_type;
 
 /// Names, values and their table must fit one record of the bus.
 const MAX_BYTES: usize = 60 * 1024;
@@ -30,18 +32,14 @@ impl Head {
         self.bytes.clear();
         self.lengths.clear();
         self.content_length = -1;
-        let status = message
-            .get_item(intern!(py, "status"))?
-            .ok_or_else(|| error("a 'http.response.start' message without 'status'"))?;
+        let status = message.get_item(intern!(py, "status"))?.ok_or_else(|| {
+            error("'http.response.start' without 'status': give it an int from 200 to 999")
+        })?;
         self.status = status
             .extract()
             .ok()
             .filter(|status| (200..1000).contains(status))
-            .ok_or_else(|| {
-                error(format!(
-                    "'status' must be an int from 200 to 999, not {status}"
-                ))
-            })?;
+            .ok_or_else(|| wrong_status(&status))?;
         let Some(headers) = message.get_item(intern!(py, "headers"))? else {
             return Ok(());
         };
@@ -50,7 +48,7 @@ impl Head {
                 self.push_field(&field)?;
             }
         } else {
-            for field in headers.try_iter()? {
+            for field in fields_of(&headers)? {
                 self.push_field(&field?)?;
             }
         }
@@ -98,13 +96,8 @@ impl Head {
             let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
             return self.push_objects(&name, &value);
         }
-        let wrong = || {
-            error(format!(
-                "a header field must be a pair of bytes, not {field}"
-            ))
-        };
-        if field.len().map_err(|_| wrong())? != 2 {
-            return Err(wrong());
+        if field.len().map_err(|_| wrong_field(field))? != 2 {
+            return Err(wrong_field(field));
         }
         self.push_objects(&field.get_item(0)?, &field.get_item(1)?)
     }
@@ -112,20 +105,18 @@ impl Head {
     #[inline]
     fn push_objects(&mut self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
-            return Err(error(format!(
-                "header names and values must be bytes, not {name:?}: {value:?}"
-            )));
+            return Err(wrong_pair(name, value));
         };
         let (name, value) = (name.as_bytes(), value.as_bytes());
         if name.is_empty() || !name.iter().all(|&byte| TOKEN[usize::from(byte)]) {
             return Err(error(format!(
-                "invalid header name {:?}",
+                "invalid header name {:?} in {HEADERS}",
                 String::from_utf8_lossy(name)
             )));
         }
         if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             return Err(error(format!(
-                "invalid value of header {:?}: it has a line break or a NUL",
+                "invalid value of header {:?} in {HEADERS}: it has a line break or a NUL",
                 String::from_utf8_lossy(name)
             )));
         }
@@ -145,6 +136,44 @@ impl Head {
     }
 }
 
+/// Goes through header fields that are not in a list.
+fn fields_of<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyIterator>> {
+    let wrong = |mend| wrong_type(HEADERS, "a list of pairs of bytes", headers, mend);
+    if headers.cast::<PyDict>().is_ok_and(|dict| !dict.is_empty()) {
+        return Err(wrong("give it list(headers.items())"));
+    }
+    let is_text = headers.is_instance_of::<PyString>() || headers.is_instance_of::<PyBytes>();
+    match headers.try_iter() {
+        Ok(fields) if !is_text => Ok(fields),
+        _ if headers.is_none() => Err(wrong("leave it out if there are none")),
+        _ => Err(wrong(r#"such as [(b"content-type", b"text/plain")]"#)),
+    }
+}
+
+#[cold]
+fn wrong_status(status: &Bound<'_, PyAny>) -> PyErr {
+    if status.is_instance_of::<PyInt>() {
+        error(format!("{STATUS} must be from 200 to 999, not {status}"))
+    } else {
+        wrong_type(STATUS, "an int", status, "such as 200")
+    }
+}
+
+#[cold]
+fn wrong_field(field: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!(
+        r#"each of {HEADERS} must be a pair of bytes, not {field:?}: such as (b"content-type", b"text/plain")"#
+    ))
+}
+
+#[cold]
+fn wrong_pair(name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!(
+        "names and values in {HEADERS} must be bytes, not {name:?}: {value:?}; encode them, as \
+         text.encode('latin-1') does"
+    ))
+}
+
 fn error(text: impl Into<String>) -> PyErr {
     PyRuntimeError::new_err(text.into())
 }
@@ -157,12 +186,14 @@ fn parse_length(value: &[u8]) -> PyResult<i64> {
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| {
             error(format!(
-                "invalid content-length {:?}",
+                "invalid content-length {:?} in {HEADERS}: it is a number",
                 String::from_utf8_lossy(value)
             ))
         })
 }
 
+const STATUS: &str = "'status' of 'http.response.start'";
+const HEADERS: &str = "'headers' of 'http.response.start'";
 /// The characters of a token (RFC 9110, 5.6.2).
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];

@@ -16,7 +16,7 @@ use pyo3::{
 };
 use toolb_core::consumer::HangUp;
 
-use crate::errors::AttachError;
+use crate::{errors::AttachError, raw::run_in_main_thread};
 
 /// Ends this process if it still runs some time after the engine has gone. The thread needs nothing
 /// of Python: it works while a handler holds up the loop, or the interpreter's lock. While the
@@ -24,67 +24,88 @@ use crate::errors::AttachError;
 /// since 3.12 warns of any other.
 pub(crate) fn watch(py: Python<'_>, hang_up: io::Result<HangUp>) -> PyResult<()> {
     let told = |error: io::Error| AttachError::new_err(format!("cannot watch the engine: {error}"));
-    let watch: &'static Watch = Box::leak(Box::new(Watch {
+    let watch = Watch {
         hang_up: hang_up.map_err(told)?,
+        process: process::id(),
         gone: OnceLock::new(),
         thread: Mutex::new(None),
-        paused: Mutex::new(false),
-    }));
-    watch.begin().map_err(told)?;
+    };
+    if WATCH.set(watch).is_err() {
+        return Err(AttachError::new_err("this process is watched already"));
+    }
+    begin().map_err(told)?;
     let hooks = PyDict::new(py);
-    let before = PyCFunction::new_closure(py, None, None, |_, _| watch.pause())?;
+    let before = PyCFunction::new_closure(py, None, None, |_, _| pause())?;
     hooks.set_item("before", before)?;
-    let after = PyCFunction::new_closure(py, None, None, |_, _| watch.resume())?;
+    let after = PyCFunction::new_closure(py, None, None, |_, _| resume())?;
     hooks.set_item("after_in_parent", after)?;
     py.import("os")?
         .call_method("register_at_fork", (), Some(&hooks))
         .map(drop)
 }
 
+fn begin() -> io::Result<()> {
+    let Some(watch) = own() else { return Ok(()) };
+    let mut thread = watch.thread();
+    if thread.is_none() {
+        watch.hang_up.resume();
+        let builder = thread::Builder::new()
+            .name("toolb-orphan".to_owned())
+            .stack_size(STACK);
+        *thread = Some(builder.spawn(|| {
+            watch.run();
+            fs::read_link("/proc/thread-self").ok()
+        })?);
+    }
+    Ok(())
+}
+
+fn pause() -> io::Result<()> {
+    let Some(watch) = own() else { return Ok(()) };
+    let Some(thread) = watch.thread().take() else {
+        return Ok(());
+    };
+    watch.hang_up.call_off()?;
+    if let Ok(Some(task)) = thread.join() {
+        // The kernel counts a thread for a moment after it can be joined.
+        let task = Path::new("/proc").join(task);
+        while task.exists() {
+            thread::yield_now();
+        }
+    }
+    Ok(())
+}
+
+/// Begins again once `os.fork` has returned: Python 3.13 counts threads after this hook.
+fn resume() -> io::Result<()> {
+    let again = |py: Python<'_>| {
+        if let Err(error) = begin() {
+            PyErr::from(error).write_unraisable(py, None);
+        }
+    };
+    if run_in_main_thread(again) {
+        return Ok(());
+    }
+    begin()
+}
+
+/// The watch, if it is over this process: a child that was forked has its engine elsewhere.
+fn own() -> Option<&'static Watch> {
+    WATCH.get().filter(|watch| watch.process == process::id())
+}
+
 struct Watch {
     hang_up: HangUp,
+    process: u32,
     /// When the engine was seen to have gone.
     gone: OnceLock<Instant>,
-    /// The thread that watches, of this very process: a child has none.
+    /// Tells, when it ends, where the kernel counts it.
     thread: Mutex<Option<JoinHandle<Option<PathBuf>>>>,
-    /// It is to go on after the fork.
-    paused: Mutex<bool>,
 }
 
 impl Watch {
-    fn begin(&'static self) -> io::Result<()> {
-        let thread = thread::Builder::new()
-            .name("toolb-orphan".to_owned())
-            .stack_size(STACK)
-            .spawn(|| {
-                self.run();
-                fs::read_link("/proc/thread-self").ok()
-            })?;
-        lock(&self.thread).replace(thread);
-        Ok(())
-    }
-
-    fn pause(&self) -> io::Result<()> {
-        let thread = lock(&self.thread).take();
-        *lock(&self.paused) = thread.is_some();
-        let Some(thread) = thread else { return Ok(()) };
-        self.hang_up.call_off()?;
-        if let Ok(Some(task)) = thread.join() {
-            // The kernel counts a thread for a moment after it can be joined.
-            let task = Path::new("/proc").join(task);
-            while task.exists() {
-                thread::yield_now();
-            }
-        }
-        Ok(())
-    }
-
-    fn resume(&'static self) -> io::Result<()> {
-        if !*lock(&self.paused) {
-            return Ok(());
-        }
-        self.hang_up.resume();
-        self.begin()
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<Option<PathBuf>>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when it is called off.
@@ -106,13 +127,11 @@ impl Watch {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// More than GRACE of `toolb/worker.py` for a hang-up and CANCEL_GRACE of `toolb/_finish.py`
 /// together.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The exit code of that name in `toolb/worker.py`.
 const ENGINE_GONE: i32 = 1;
 const STACK: usize = 64 << 10;
+
+static WATCH: OnceLock<Watch> = OnceLock::new();

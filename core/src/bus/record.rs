@@ -42,13 +42,17 @@ pub enum Kind {
     Ping,
     /// Answers a `Ping`.
     Pong,
+    /// What a consumer waits for on a stream, and for how long.
+    Want,
+    /// Nothing has come on a stream in time.
+    Timeout,
 }
 
 impl Kind {
     /// The kind with this wire value, if this version knows it.
     #[inline]
     pub const fn from_wire(value: u8) -> Option<Kind> {
-        const ALL: [Kind; 15] = [
+        const ALL: [Kind; 17] = [
             Kind::Pad,
             Kind::RequestHead,
             Kind::RequestBody,
@@ -64,6 +68,8 @@ impl Kind {
             Kind::Message,
             Kind::Ping,
             Kind::Pong,
+            Kind::Want,
+            Kind::Timeout,
         ];
         if (value as usize) < ALL.len() {
             return Some(ALL[value as usize]);
@@ -166,7 +172,7 @@ mod tests {
     fn kinds_on_the_wire() {
         for value in 0..=u8::MAX {
             let kind = Kind::from_wire(value);
-            assert_eq!(kind.map(|kind| kind as u8), (value < 15).then_some(value));
+            assert_eq!(kind.map(|kind| kind as u8), (value < 17).then_some(value));
         }
     }
 }

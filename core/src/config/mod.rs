@@ -91,6 +91,9 @@ pub struct Timeouts {
     pub keep_alive: Duration,
     /// Without a byte that the client takes while there is something to send.
     pub send_idle: Duration,
+    /// Without an event of a raw connection whose consumer did not say how long to wait: then it is
+    /// told. 0: no limit.
+    pub stream_idle: Duration,
     /// From the wish to stop to the end of what was accepted; whatever is left then is cut off.
     pub graceful_shutdown: Duration,
     /// How long a consumer may stand still, though it has something to do, before it is ended. 0:
@@ -141,6 +144,7 @@ impl Default for Timeouts {
             response: Duration::from_secs(60),
             keep_alive: Duration::from_secs(5),
             send_idle: Duration::from_secs(30),
+            stream_idle: Duration::from_secs(60),
             graceful_shutdown: Duration::from_secs(30),
             stuck_grace: Duration::from_secs(10),
         }
@@ -336,6 +340,7 @@ mod tests {
         config.timeouts.response = Duration::ZERO;
         config.timeouts.request_body_min_rate = 0;
         config.timeouts.keep_alive = Duration::ZERO;
+        config.timeouts.stream_idle = Duration::ZERO;
         config.timeouts.graceful_shutdown = Duration::ZERO;
         config.timeouts.stuck_grace = Duration::ZERO;
         config.queue_size = 0;

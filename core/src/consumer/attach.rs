@@ -22,7 +22,8 @@ use super::{
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
     message::{
-        Control, DecodeError, FEATURE_FILES, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, Welcome,
+        Control, DecodeError, FEATURE_FILES, FEATURE_STREAM_TIME, FEATURE_STREAMS, Hello,
+        MAX_CONTROL_PACKET, Welcome,
     },
     sys::{inherited, process::effective_user, rendezvous, seqpacket::Seqpacket},
 };
@@ -280,7 +281,7 @@ impl Consumer {
     pub fn attach_to(socket: Seqpacket, options: &ConsumerOptions) -> Result<Self, AttachError> {
         let streams = match options.streams {
             0 => 0,
-            _ => FEATURE_STREAMS,
+            _ => FEATURE_STREAMS | FEATURE_STREAM_TIME,
         };
         let hello = Control::Hello(Hello {
             abi_min: ABI.0,
@@ -330,6 +331,7 @@ impl Consumer {
         socket.set_nonblocking(true).map_err(AttachError::Io)?;
         let mut consumer = Self::new(lane, socket, options.kick_at_once);
         consumer.streams = options.streams > 0;
+        consumer.keeps_time = welcome.features & FEATURE_STREAM_TIME != 0;
         consumer.takes_files = welcome.features & FEATURE_FILES != 0;
         Ok(consumer)
     }
@@ -343,6 +345,8 @@ impl Consumer {
             socket,
             in_flight: 0,
             writable: Vec::new(),
+            news: Vec::new(),
+            keeps_time: false,
             streams: false,
             pace: Pace::new(kick_at_once),
             scratch: Vec::with_capacity(4096),

@@ -1,7 +1,7 @@
 //! What the consumer knows about one exchange.
 #![forbid(unsafe_code)]
 
-use super::ExchangeId;
+use super::{ExchangeId, streams::Stream};
 use crate::bus::{ConsumerLane, Kind, Producer, RecordHeader, flags};
 
 /// Body bytes per record: large enough to stream at full speed, small enough to fill a ring well.
@@ -105,6 +105,8 @@ pub(super) struct Exchange {
     /// Response body bytes in the ring so far.
     pub(super) response_sent: u64,
     pub(super) backlog: Option<Box<Backlog>>,
+    /// Of a raw connection.
+    pub(super) stream: Option<Box<Stream>>,
 }
 
 /// What stops an exchange from sending.

@@ -104,8 +104,8 @@ impl Consumer {
 
     #[cold]
     fn tell_now(&mut self) {
-        if !self.wait_for_room() || !self.parcels.is_empty() {
-            // There is room again for what is kept here: the loop is to poll.
+        if !self.wait_for_room() || !self.parcels.is_empty() || !self.news.is_empty() {
+            // There is room again for what is kept here, or something to tell: the loop is to poll.
             let _ = self.lane.doorbell().signal();
         }
         self.flush(true);

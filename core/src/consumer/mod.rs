@@ -18,6 +18,7 @@ mod leash;
 mod receive;
 mod respond;
 mod retry;
+mod streams;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -43,8 +44,9 @@ pub use self::files::FileError;
 pub use self::hang_up::HangUp;
 pub use self::leash::Leash;
 pub use self::retry::Retry;
+pub use self::streams::{StreamEvent, WantError};
 pub use self::watch::{Watch, Woken};
-pub use crate::message::Request;
+pub use crate::message::{Request, Wait};
 
 /// An exchange: a slot of the lane, and which use of it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -67,8 +69,8 @@ pub enum Event {
     /// A request came. It is to be [`start`](Consumer::start)ed before the application sees it.
     ///
     /// If it [`is_stream`](Request::is_stream), it is a raw connection: what the client sends comes
-    /// as its body, what is given to [`Consumer::respond_body`] goes to the client, and there is no
-    /// head. The end of the response ends the connection.
+    /// by [`Event::Stream`], what is given to [`Consumer::respond_body`] goes to the client, and there
+    /// is no head. The end of the response ends the connection.
     Request {
         /// The exchange.
         id: ExchangeId,
@@ -76,6 +78,11 @@ pub enum Event {
         request: Request,
         /// The body goes on in [`Event::Body`].
         more_body: bool,
+    },
+    /// A stream has something to tell: take it by [`Consumer::stream_event`] until there is nothing.
+    Stream {
+        /// The exchange.
+        id: ExchangeId,
     },
     /// More of a request's body.
     Body {
@@ -189,6 +196,10 @@ pub struct Consumer {
     in_flight: usize,
     /// Exchanges that may send on, to be reported by the next poll.
     writable: Vec<ExchangeId>,
+    /// Streams that have something to tell because of what is wanted of them, the same.
+    news: Vec<ExchangeId>,
+    /// The engine keeps the time of streams.
+    keeps_time: bool,
     /// It said that it takes raw connections.
     streams: bool,
     pace: kick::Pace,
@@ -317,7 +328,11 @@ impl Consumer {
     /// Announces that the loop is about to block on [`fd`](Self::fd). False: it must not, there is
     /// something to [`poll`](Self::poll). Kicks everything unkicked.
     pub fn arm(&mut self) -> bool {
-        if self.hang_up_is_news || !self.writable.is_empty() || !self.send_parcels() {
+        if self.hang_up_is_news
+            || !self.writable.is_empty()
+            || !self.news.is_empty()
+            || !self.send_parcels()
+        {
             // Files that wait do so for a moment, until the engine's control thread has turned.
             self.flush(true);
             return false;
@@ -361,6 +376,7 @@ impl Consumer {
         }
         exchange.bits = 0;
         exchange.backlog = None;
+        exchange.stream = None;
         let place = exchange.place as usize;
         line.active.swap_remove(place);
         if let Some(&moved) = line.active.get(place) {

@@ -17,6 +17,7 @@ impl Consumer {
         let before = events.len();
         self.disarm();
         self.send_parcels();
+        self.report_news(events);
         if self.hung_up {
             self.report_hang_up(events);
             return Ok(events.len() - before);
@@ -86,6 +87,7 @@ impl Consumer {
                 Some(Kind::RequestHead) => events.push(self.take_head(header)?),
                 Some(Kind::Open) if self.streams => events.push(self.take_head(header)?),
                 Some(Kind::RequestBody | Kind::Data) => events.extend(self.take_body(header)?),
+                Some(Kind::Timeout) if self.streams => events.extend(self.take_time_up(header)?),
                 Some(Kind::Cancelled) => events.extend(self.take_abort(header)?),
                 _ if header.flags & flags::MUST_UNDERSTAND != 0 => {
                     return Err(BusError(format!(
@@ -160,6 +162,7 @@ impl Consumer {
             response_granted: u64::from(request.response_window()),
             response_sent: 0,
             backlog: None,
+            stream: request.is_stream().then(Box::default),
         };
         line.active.push(header.slot);
         self.in_flight += 1;
@@ -183,6 +186,9 @@ impl Consumer {
         if exchange.has(bit::GONE) {
             self.lane.ring(header.owner).requests.skip();
             return Ok(None);
+        }
+        if exchange.has(bit::STREAM) {
+            return self.take_data(header, end);
         }
         let mut data = self.spare.pop().unwrap_or_default();
         self.lane.ring(header.owner).requests.read(&mut data);
@@ -208,8 +214,31 @@ impl Consumer {
         header: RecordHeader,
         what: &str,
     ) -> Result<Option<ExchangeId>, BusError> {
-        let slot = usize::from(header.slot);
-        let exchange = &self.exchanges[slot];
+        let Some(id) = self.addressee(header, what)? else {
+            return Ok(None);
+        };
+        let exchange = &self.exchanges[usize::from(id.slot)];
+        if !exchange.has(bit::STARTED) || !exchange.has(bit::MORE_BODY) {
+            let when = if exchange.has(bit::STARTED) {
+                "after the body's end"
+            } else {
+                "before its start"
+            };
+            return Err(BusError(format!(
+                "the engine sent {what} for exchange {id} {when}"
+            )));
+        }
+        Ok(Some(id))
+    }
+
+    /// The exchange that a record speaks of. None, and the record is skipped, if that exchange is
+    /// finished: the engine could not know yet.
+    pub(super) fn addressee(
+        &mut self,
+        header: RecordHeader,
+        what: &str,
+    ) -> Result<Option<ExchangeId>, BusError> {
+        let exchange = &self.exchanges[usize::from(header.slot)];
         let id = ExchangeId {
             slot: header.slot,
             generation: header.generation,
@@ -222,16 +251,6 @@ impl Consumer {
             }
             self.lane.ring(header.owner).requests.skip();
             return Ok(None);
-        }
-        if !exchange.has(bit::STARTED) || !exchange.has(bit::MORE_BODY) {
-            let when = if exchange.has(bit::STARTED) {
-                "after the body's end"
-            } else {
-                "before its start"
-            };
-            return Err(BusError(format!(
-                "the engine sent {what} for exchange {id} {when}"
-            )));
         }
         Ok(Some(id))
     }
@@ -259,6 +278,9 @@ impl Consumer {
             self.pump(slot);
             return;
         }
+        // What came before is told of first.
+        events.extend(self.list(slot));
+        let exchange = &self.exchanges[slot];
         events.push(Event::Disconnected {
             id: exchange.id(slot),
         });

@@ -63,7 +63,8 @@ impl Consumer {
         }
         let window = u64::from(exchange.request_window);
         // Half a window at a time, so that the engine is not told of every byte.
-        if exchange.consumed + window >= exchange.request_granted + (window / 2).max(1) {
+        let due = exchange.request_granted + (window / 2).max(1);
+        if exchange.consumed + window >= due || exchange.wants_beyond_grant() {
             self.grant_request(slot);
         }
     }
@@ -80,7 +81,7 @@ impl Consumer {
         }
     }
 
-    fn grant_request(&mut self, slot: usize) {
+    pub(super) fn grant_request(&mut self, slot: usize) {
         let exchange = &mut self.exchanges[slot];
         exchange.request_granted = exchange.consumed + u64::from(exchange.request_window);
         self.lane
@@ -267,7 +268,7 @@ impl Consumer {
         if above { Sent::Above } else { Sent::Below }
     }
 
-    fn block(&mut self, slot: usize, stop: Stop) {
+    pub(super) fn block(&mut self, slot: usize, stop: Stop) {
         let exchange = &mut self.exchanges[slot];
         let line = &mut self.lines[usize::from(exchange.owner)];
         line.full |= stop == Stop::Ring;
@@ -280,6 +281,9 @@ impl Consumer {
     /// Sends whatever an exchange has to send and there is room for. Registers it as blocked, or
     /// finishes it. True: something went out.
     pub(super) fn pump(&mut self, slot: usize) -> bool {
+        if !self.send_want(slot) {
+            return false;
+        }
         let exchange = &mut self.exchanges[slot];
         let owner = exchange.owner;
         let (moved, stop) = if exchange.has(bit::GONE | bit::ABORTED) {

@@ -10,6 +10,7 @@ use crate::sys::socket::Socket;
 
 use super::files::FileAnswer;
 use super::slab::Slab;
+use super::stream::Wants;
 use super::token::Outbox;
 
 /// What a connection is doing.
@@ -37,6 +38,8 @@ pub(super) struct Conn {
     pub(super) raw: bool,
     /// The client of such a connection has ended its side.
     pub(super) raw_ended: bool,
+    /// What the consumer of such a connection waits for, once it has begun and if it wants to know.
+    pub(super) wants: Option<Box<Wants>>,
     /// The client's address and port; `None` on a Unix socket.
     pub(super) peer: Option<(Box<str>, u16)>,
     /// Which of the engine's addresses it came to.
@@ -195,6 +198,7 @@ impl Conn {
             socket,
             raw: false,
             raw_ended: false,
+            wants: None,
             peer,
             address,
             phase: Phase::Head,

@@ -18,8 +18,13 @@ impl Loop {
         };
         let deadline = conn.deadline(&self.shared.config, self.last_call_over);
         if deadline < conn.timer {
-            conn.timer = deadline;
+            let before = std::mem::replace(&mut conn.timer, deadline);
+            let is_raw = conn.raw;
             self.deadlines.insert(deadline, Timer::Conn(key));
+            if is_raw {
+                // A consumer may want something else each time.
+                self.waste_deadline(before);
+            }
         }
     }
 
@@ -58,6 +63,11 @@ impl Loop {
                     return;
                 };
                 match &exchange.place {
+                    &Place::Lane {
+                        lane,
+                        slot,
+                        generation,
+                    } if conn.raw => self.time_out_stream(key, (lane, slot, generation)),
                     Place::Queued(_, until) if self.now >= *until => self.time_out_in_queue(key),
                     &Place::Lane {
                         lane,
@@ -151,8 +161,9 @@ impl Conn {
                     Phase::Body if self.wants_body && !self.raw => self.body_deadline(timeouts),
                     _ => u64::MAX,
                 };
-                match &exchange.place {
-                    Place::Queued(_, until) => response.min(*until),
+                match (&exchange.place, &self.wants) {
+                    (Place::Queued(_, until), _) => response.min(*until),
+                    (Place::Lane { .. }, Some(wants)) => wants.deadline(),
                     _ => response.min(body),
                 }
             }

@@ -23,10 +23,12 @@ impl Loop {
         };
         conn.can_read |= flags & (epoll::IN | epoll::RDHUP | epoll::HUP) != 0;
         conn.hung_up |= flags & (epoll::RDHUP | epoll::HUP | epoll::ERR) != 0;
-        // When both sides have ended, who lingers has yet to read what is left.
+        // When both sides have ended, who lingers has yet to read what is left, and the consumer of a
+        // raw connection to get it.
+        let has_left = flags & epoll::HUP != 0;
         let is_over =
-            flags & epoll::ERR != 0 || flags & epoll::HUP != 0 && conn.phase != Phase::Linger;
-        if flags & epoll::OUT != 0 {
+            flags & epoll::ERR != 0 || has_left && conn.phase != Phase::Linger && !conn.raw;
+        if has_left || flags & epoll::OUT != 0 {
             conn.can_write = true;
             if conn.unsent() > 0 {
                 self.mark_dirty(key);

@@ -34,6 +34,8 @@ pub struct LaneHandle {
     pub(super) poisoned: AtomicBool,
     /// The files that it hands over.
     pub(super) files: FileDesk,
+    /// The consumer wants to be told when nothing comes on a stream.
+    tells_time: AtomicBool,
     /// It gets no work any more, even if it has not come up on every loop yet.
     closed: Mutex<bool>,
     /// Loops that take its consumer for stalled.
@@ -66,11 +68,18 @@ impl LaneHandle {
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
             files: FileDesk::default(),
+            tells_time: AtomicBool::new(false),
             closed: Mutex::new(false),
             stalled_on: AtomicUsize::new(0),
             left: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
         })
+    }
+
+    /// The consumer understands the records about the time of streams. To be said before the lane is
+    /// up: otherwise its streams wait for ever.
+    pub fn tell_time(&self) {
+        self.tells_time.store(true, Ordering::Release);
     }
 
     /// Names the lane for as long as the engine lives.
@@ -86,6 +95,10 @@ impl LaneHandle {
     /// The descriptors a consumer is handed, in the order it expects them.
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.lane.fds()
+    }
+
+    pub(super) fn tells_time(&self) -> bool {
+        self.tells_time.load(Ordering::Acquire)
     }
 
     pub(super) fn set_state(&self, state: LaneState) {

@@ -76,6 +76,9 @@ impl Loop {
         let (sent, alive) = conn.send_output();
         if sent > 0 {
             conn.taken = self.now;
+            if let Some(wants) = conn.wants.as_deref_mut() {
+                wants.moved(self.now);
+            }
         }
         if alive && conn.unsent() == 0 && conn.sends_file() {
             // The next part goes out in the next turn, which comes at once.
@@ -189,6 +192,7 @@ impl Loop {
         let _ = self.epoll.delete(&conn.socket);
         if conn.raw {
             self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
+            self.waste_deadline(conn.timer);
         }
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);

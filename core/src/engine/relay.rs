@@ -194,6 +194,9 @@ impl Loop {
             return;
         };
         for key in lane.take_waiters() {
+            if let Some(wants) = self.conns.get_mut(key).and_then(|conn| conn.wants.as_mut()) {
+                wants.try_again();
+            }
             self.mark_ready(key);
         }
     }
@@ -242,9 +245,13 @@ impl Loop {
         }
         let (key, generation) = (held.conn, held.generation);
         self.shared.pool.started(index, slot, generation);
+        let tells_time = lane.handle.tells_time();
         if let Some(exchange) = self.conns.exchange(key) {
             let record = std::mem::take(&mut exchange.record);
             self.spare(record);
+        }
+        if tells_time {
+            self.time_stream(key);
         }
     }
 
@@ -300,7 +307,11 @@ impl Loop {
                 held.started = true;
                 held.recalled = true;
             }
+            let tells_time = lane.handle.tells_time();
             self.shared.pool.started(index, slot, generation);
+            if tells_time {
+                self.time_stream(key);
+            }
             return self.shared.pool.release(elsewhere);
         }
         if let Some(held) = lane.held(slot, generation) {

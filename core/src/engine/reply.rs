@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::bus::{Kind, RecordHeader, Violation, flags};
 use crate::http::{BodyError, BodyLength, ResponseWriter};
 use crate::log::{self, Level, Throttle};
-use crate::message::ResponseHead;
+use crate::message::{ResponseHead, Want};
 
 use super::conn::{Exchange, Phase};
 use super::event_loop::Loop;
@@ -117,6 +117,7 @@ impl Loop {
             };
         };
         let held = *held;
+        let tells_time = lane.handle.tells_time();
         let body = [Kind::ResponseBody as u8, Kind::Data as u8].contains(&record.kind);
         if held.ended && !body {
             return Err(Offence::Borrowed("a message goes on after its end"));
@@ -151,6 +152,13 @@ impl Loop {
                 if key != NOBODY {
                     self.count_received(key, payload.len())?;
                     self.take_data(key, payload, end)?;
+                }
+            }
+            Some(Kind::Want) if tells_time => {
+                let want = Want::decode(payload)
+                    .map_err(|error| Offence::Owned(format!("a bad want: {error}")))?;
+                if key != NOBODY {
+                    self.take_want(key, &want)?;
                 }
             }
             Some(Kind::ResponseFile) if end => self.respond_file(key, index, record, payload)?,
@@ -213,6 +221,10 @@ impl Loop {
         let untouched = self
             .exchange(key)
             .is_some_and(|exchange| exchange.writer.is_none() && exchange.body_sent == 0);
+        if let Some(conn) = self.conns.get_mut(key) {
+            // Its time has not begun after all.
+            conn.wants = None;
+        }
         match untouched {
             true => self.try_again(key),
             // What was sent of its body since cannot be sent again.

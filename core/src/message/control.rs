@@ -32,6 +32,9 @@ pub const FEATURE_FILES: u64 = 1;
 /// An ability: the consumer takes streams.
 pub const FEATURE_STREAMS: u64 = 2;
 
+/// An ability: the records `Want` and `Timeout` of streams are understood.
+pub const FEATURE_STREAM_TIME: u64 = 4;
+
 /// What a consumer says first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Hello {
@@ -39,7 +42,8 @@ pub struct Hello {
     pub abi_min: u16,
     /// The newest one.
     pub abi_max: u16,
-    /// Optional abilities, one bit each: [`FEATURE_FILES`], [`FEATURE_STREAMS`].
+    /// Optional abilities, one bit each: [`FEATURE_FILES`], [`FEATURE_STREAMS`],
+    /// [`FEATURE_STREAM_TIME`].
     pub features: u64,
     /// "python", "node", "c", ...
     pub language: String,

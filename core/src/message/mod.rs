@@ -8,18 +8,20 @@ mod fields;
 mod file;
 mod request;
 mod response;
+mod stream;
 
 use std::{borrow::Cow, error::Error, fmt};
 
 pub use control::{
-    Control, FEATURE_FILES, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET, MAX_CONTROL_TEXT, Welcome,
-    choose_abi,
+    Control, FEATURE_FILES, FEATURE_STREAM_TIME, FEATURE_STREAMS, Hello, MAX_CONTROL_PACKET,
+    MAX_CONTROL_TEXT, Welcome, choose_abi,
 };
 pub use fields::Fields;
 pub use file::{FileHead, encode_file_head};
 pub use request::{Request, RequestHeadParts, encode_request_head};
 pub use response::{ResponseHead, encode_response_head};
 pub(crate) use response::{announce_body, encode_response_head_alone};
+pub use stream::{TimeUp, Wait, Want};
 
 /// The largest payload of one record: 64 KiB without the record's own header, so that every
 /// offset into it fits 16 bits.

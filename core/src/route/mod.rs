@@ -307,6 +307,14 @@ mod tests {
     }
 
     #[test]
+    fn a_path_of_other_bytes_is_found_nowhere() {
+        let router = sample();
+        let found = |path| matches!(router.find_bytes(b"GET", path), Match::Found(..));
+        assert!(found(b"/user/42"));
+        assert!(!found(b"/user/\xff"));
+    }
+
+    #[test]
     fn parameters_by_name() {
         let mut router = Router::new();
         router.insert("GET", "/a/{b}/c/{d}", ()).unwrap();

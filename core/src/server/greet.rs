@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::engine::{Engine, LaneHandle};
-use crate::message::{Control, FEATURE_FILES, FEATURE_STREAMS, Hello, Welcome, choose_abi};
+use crate::message::{
+    Control, FEATURE_FILES, FEATURE_STREAM_TIME, FEATURE_STREAMS, Hello, Welcome, choose_abi,
+};
 use crate::sys::file;
 use crate::sys::seqpacket::Seqpacket;
 
@@ -62,6 +64,9 @@ impl Terms {
         let lane = engine
             .new_lane(slots, concurrency, window, streams)
             .map_err(|error| format!("its lane cannot be made: {error}"))?;
+        if hello.features & FEATURE_STREAM_TIME != 0 {
+            lane.tell_time();
+        }
         let geometry = lane.geometry();
         let welcome = Control::Welcome(Welcome {
             abi,
@@ -111,4 +116,4 @@ pub(super) fn take_file(
 }
 
 /// The optional abilities of this engine.
-const FEATURES: u64 = FEATURE_FILES | FEATURE_STREAMS;
+const FEATURES: u64 = FEATURE_FILES | FEATURE_STREAMS | FEATURE_STREAM_TIME;

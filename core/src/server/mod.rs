@@ -90,14 +90,7 @@ pub struct WorkerCommand {
 /// what was accepted is answered, the workers finish. A second signal cuts that short. The signals
 /// are blocked in the calling thread until `run` returns; no other thread should take them.
 pub fn run(options: RunOptions, tell: impl FnMut(Event)) -> Outcome {
-    let mut tell = tell;
-    match try_run(options, &mut tell) {
-        Ok(outcome) => outcome,
-        Err(why) => {
-            tell(Event::StartFailed(why));
-            Outcome::StartFailed
-        }
-    }
+    outcome_of(tell, |tell| try_run(options, tell))
 }
 
 fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, String> {
@@ -124,6 +117,17 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
     let home = Home::Here(Box::new(Here::new(engine, options.workers)));
     let mut supervisor = Supervisor::new(home, signals, setup, tell).map_err(system)?;
     supervisor.run().map_err(system)
+}
+
+/// What comes of serving. If it cannot begin, that is told like everything else.
+fn outcome_of(
+    mut tell: impl FnMut(Event),
+    serve: impl FnOnce(&mut dyn FnMut(Event)) -> Result<Outcome, String>,
+) -> Outcome {
+    serve(&mut tell).unwrap_or_else(|why| {
+        tell(Event::StartFailed(why));
+        Outcome::StartFailed
+    })
 }
 
 /// What a program does before its first thread: threads inherit the mask of signals. Returns these,

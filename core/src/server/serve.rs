@@ -13,7 +13,7 @@ use crate::sys::signal::{self, Signals};
 use super::event::{Event, Outcome};
 use super::gate::{Gate, GateOptions};
 use super::host::{End, Host};
-use super::{ECHO, prepare_process, system};
+use super::{ECHO, outcome_of, prepare_process, system};
 
 /// What [`serve`] serves.
 #[derive(Clone, Debug)]
@@ -33,14 +33,7 @@ pub struct ServeOptions {
 ///
 /// Requests that come while there is no consumer wait in the queue.
 pub fn serve(options: ServeOptions, tell: impl FnMut(Event)) -> Outcome {
-    let mut tell = tell;
-    match try_serve(options, &mut tell) {
-        Ok(outcome) => outcome,
-        Err(why) => {
-            tell(Event::StartFailed(why));
-            Outcome::StartFailed
-        }
-    }
+    outcome_of(tell, |tell| try_serve(options, tell))
 }
 
 fn try_serve(options: ServeOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, String> {

@@ -8,7 +8,7 @@ use super::event::{Event, Outcome};
 use super::fleet::Patience;
 use super::home::Home;
 use super::supervisor::{Setup, Supervisor};
-use super::{WorkerCommand, prepare_process, system};
+use super::{WorkerCommand, outcome_of, prepare_process, system};
 
 /// What [`work`] runs.
 #[derive(Clone, Debug)]
@@ -33,14 +33,7 @@ pub struct WorkOptions {
 /// The workers attach to the engine themselves, wait for it when it is not there, and tell here,
 /// over the socket that `TOOLB_SUPERVISOR` names as `fd:N`, whether their application has started.
 pub fn work(options: WorkOptions, tell: impl FnMut(Event)) -> Outcome {
-    let mut tell = tell;
-    match try_work(options, &mut tell) {
-        Ok(outcome) => outcome,
-        Err(why) => {
-            tell(Event::StartFailed(why));
-            Outcome::StartFailed
-        }
-    }
+    outcome_of(tell, |tell| try_work(options, tell))
 }
 
 fn try_work(options: WorkOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, String> {

@@ -3,15 +3,15 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 
+use super::call::check;
+
 /// The CPUs that the calling thread may run on, in order.
 pub fn allowed() -> io::Result<Vec<usize>> {
     let mut set = MaybeUninit::<libc::cpu_set_t>::zeroed();
     // SAFETY: room for a set of that size, in which the kernel writes; 0 is the calling thread.
     let result =
         unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), set.as_mut_ptr()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(result)?;
     // SAFETY: a set is plain data, zeroed first and then filled.
     let set = unsafe { set.assume_init() };
     let most = libc::CPU_SETSIZE as usize;
@@ -32,10 +32,7 @@ pub fn pin(cpu: usize) -> io::Result<()> {
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: a valid set of the size named; 0 is the calling thread.
     let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
-    match result {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    check(result)
 }
 
 /// The CPU that the calling thread runs on just now.

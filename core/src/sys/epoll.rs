@@ -1,8 +1,10 @@
 //! The readiness queue of a loop.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
+
+use super::call::{check, new_fd};
 
 /// Readable.
 pub const IN: u32 = libc::EPOLLIN as u32;
@@ -24,13 +26,8 @@ pub struct Epoll(OwnedFd);
 impl Epoll {
     /// Creates an instance, closed on exec.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers; the result is checked.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        // SAFETY: no pointers; the descriptor is new.
+        unsafe { new_fd(libc::epoll_create1(libc::EPOLL_CLOEXEC)) }.map(Self)
     }
 
     /// Watches `fd` for `flags`; its events carry `token`.
@@ -83,11 +80,7 @@ impl Epoll {
             u64: token,
         };
         // SAFETY: the event lives for the call; the kernel copies it.
-        let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd.as_raw_fd(), &mut event) };
-        match result {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        check(unsafe { libc::epoll_ctl(self.0.as_raw_fd(), op, fd.as_raw_fd(), &mut event) })
     }
 }
 

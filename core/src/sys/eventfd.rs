@@ -1,8 +1,10 @@
 //! Event descriptors: the doorbells of the bus.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
+
+use super::call::new_fd;
 
 /// A non-blocking, close-on-exec eventfd.
 #[derive(Debug)]
@@ -11,13 +13,8 @@ pub struct EventFd(OwnedFd);
 impl EventFd {
     /// A new one, not signalled.
     pub fn new() -> io::Result<Self> {
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: eventfd just returned this descriptor; nobody else owns it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        // SAFETY: no pointers; the descriptor is new.
+        unsafe { new_fd(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK)) }.map(Self)
     }
 
     /// Makes it readable; whoever watches it edge-triggered gets an edge.

@@ -4,19 +4,17 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::thread;
 
+use super::call::check;
+
 /// The length of a regular file that can be read from; an error if it is anything else.
 pub fn readable_length(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: no pointers are passed.
     let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-    if flags < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(flags)?;
     // SAFETY: `stat` is plain data, for which zeros are valid.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a valid `stat` to write to.
-    if unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
     let not = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return not("it is no regular file");

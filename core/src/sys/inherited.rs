@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+use super::call::check;
 use super::seqpacket::Seqpacket;
 
 /// Takes over a packet socket that this process inherited under a number, and sets close-on-exec on
@@ -11,9 +12,7 @@ use super::seqpacket::Seqpacket;
 pub fn packet_socket(fd: RawFd) -> io::Result<Seqpacket> {
     // SAFETY: no pointers are passed.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
-    if flags < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(flags)?;
     if flags & libc::FD_CLOEXEC != 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -33,9 +32,7 @@ pub fn packet_socket(fd: RawFd) -> io::Result<Seqpacket> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // SAFETY: no pointers are passed.
-    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) })?;
     // SAFETY: the descriptor is open and was inherited: nothing in this process opened it, for that
     // would have set close-on-exec, as taking it the first time did.
     Ok(Seqpacket::from(unsafe { OwnedFd::from_raw_fd(fd) }))

@@ -2,9 +2,11 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use super::call::{check, new_fd};
 
 /// What can no longer be done to a memory file, by anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,28 +36,21 @@ pub fn create(name: &CStr, len: usize) -> io::Result<OwnedFd> {
     };
     let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: no pointers are passed.
-    if unsafe { libc::ftruncate(fd.as_raw_fd(), len) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(unsafe { libc::ftruncate(fd.as_raw_fd(), len) })?;
     Ok(fd)
 }
 
 /// Adds seals.
 pub fn seal(fd: BorrowedFd<'_>, seals: Seals) -> io::Result<()> {
     // SAFETY: no pointers are passed.
-    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals.0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals.0) })
 }
 
 /// The seals it has; an error if it is no memory file at all.
 pub fn seals(fd: BorrowedFd<'_>) -> io::Result<Seals> {
     // SAFETY: no pointers are passed.
     let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
-    if seals < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(seals)?;
     Ok(Seals(seals))
 }
 
@@ -64,9 +59,7 @@ pub fn length(fd: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: `stat` is plain data, for which zeros are valid.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a valid `stat` to write to.
-    if unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
     Ok(u64::try_from(stat.st_size).unwrap_or(0))
 }
 
@@ -127,13 +120,8 @@ impl Mapping {
 
 fn memfd(name: &CStr, flags: libc::c_uint) -> io::Result<OwnedFd> {
     let flags = flags | libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-    // SAFETY: the name ends with a zero byte.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: memfd_create just returned this descriptor; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: the name ends with a zero byte; the descriptor is new.
+    unsafe { new_fd(libc::memfd_create(name.as_ptr(), flags)) }
 }
 
 #[cfg(test)]
@@ -144,13 +132,6 @@ mod tests {
 
     fn os_error<T>(result: io::Result<T>) -> Option<i32> {
         result.err().and_then(|error| error.raw_os_error())
-    }
-
-    fn check(result: libc::c_int) -> io::Result<()> {
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod address;
 pub mod affinity;
+mod call;
 pub mod clock;
 pub mod crash;
 pub mod epoll;

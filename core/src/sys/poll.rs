@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
+use super::call::check;
+
 /// Waits for the other end of the socket `fd` to hang up, or for `off` to be readable, and reads
 /// nothing. False: the latter.
 pub(crate) fn wait_hang_up(fd: BorrowedFd<'_>, off: BorrowedFd<'_>) -> io::Result<bool> {
@@ -56,8 +58,6 @@ fn poll_all<const N: usize>(
             std::ptr::null(),
         )
     };
-    if told < 0 {
-        return Err(io::Error::last_os_error());
-    }
+    check(told)?;
     Ok(entries.map(|entry| entry.revents))
 }

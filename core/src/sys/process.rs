@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::call::{check, new_fd};
 use super::{signal, stderr, wait_readable};
 
 /// A child process. It is killed if it still lives when this is dropped.
@@ -35,10 +36,7 @@ impl Process {
                 set_open_files(soft)?;
             }
             // SAFETY: changes a flag of a descriptor that the parent holds open during the fork.
-            match unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } {
-                -1 => Err(io::Error::last_os_error()),
-                _ => Ok(()),
-            }
+            check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })
         };
         // SAFETY: the closure makes only calls that are safe between fork and exec, and allocates
         // nothing.
@@ -177,9 +175,7 @@ pub fn fill_standard_descriptors() -> io::Result<()> {
     loop {
         // SAFETY: the path is NUL-terminated; the result is checked. Children inherit it.
         let fd = unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        check(fd)?;
         if fd > 2 {
             // SAFETY: the descriptor is ours and nobody has seen it.
             unsafe { libc::close(fd) };
@@ -195,9 +191,7 @@ pub fn raise_open_files() -> io::Result<u64> {
     if before < limit.rlim_max {
         limit.rlim_cur = limit.rlim_max;
         // SAFETY: a valid limit.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     }
     Ok(before)
 }
@@ -207,10 +201,7 @@ fn set_open_files(soft: u64) -> io::Result<()> {
     let mut limit = open_files()?;
     limit.rlim_cur = soft.min(limit.rlim_max);
     // SAFETY: a valid limit.
-    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })
 }
 
 fn open_files() -> io::Result<libc::rlimit> {
@@ -219,20 +210,13 @@ fn open_files() -> io::Result<libc::rlimit> {
         rlim_max: 0,
     };
     // SAFETY: room for the answer.
-    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
-        0 => Ok(limit),
-        _ => Err(io::Error::last_os_error()),
-    }
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    Ok(limit)
 }
 
 pub(super) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked. The kernel makes it close-on-exec.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call just returned this descriptor; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    // SAFETY: no pointers. The descriptor is new; the kernel makes it close-on-exec.
+    unsafe { new_fd(libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) as RawFd) }
 }
 
 #[cfg(test)]

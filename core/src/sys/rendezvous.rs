@@ -9,8 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::address::unix_address;
+use super::call::{check, new_fd};
 use super::seqpacket::Seqpacket;
-use super::socket::{accept_with, bind, check};
+use super::socket::{accept_with, bind};
 
 /// A listening packet socket, non-blocking and closed on exec.
 #[derive(Debug)]
@@ -185,11 +186,8 @@ const SO_PEERPIDFD: libc::c_int = 77;
 
 fn packet_socket(flags: libc::c_int) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC | flags;
-    // SAFETY: no pointers; the result is checked.
-    let fd = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
-    check(fd)?;
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: no pointers; the descriptor is new.
+    unsafe { new_fd(libc::socket(libc::AF_UNIX, kind, 0)) }
 }
 
 fn credentials(socket: &impl AsRawFd) -> io::Result<libc::ucred> {

@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
+use super::call::check;
+
 /// The most descriptors one packet carries.
 pub const MAX_FDS: usize = 64;
 
@@ -19,9 +21,7 @@ impl Seqpacket {
         let mut ends = [-1; 2];
         let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
         // SAFETY: room for two descriptors.
-        if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) })?;
         // SAFETY: socketpair just returned these descriptors; nobody else owns them.
         let own = |fd| Seqpacket(unsafe { OwnedFd::from_raw_fd(fd) });
         Ok((own(ends[0]), own(ends[1])))
@@ -120,10 +120,7 @@ impl Seqpacket {
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         let mut value = libc::c_int::from(nonblocking);
         // SAFETY: FIONBIO reads one int.
-        if unsafe { libc::ioctl(self.0.as_raw_fd(), libc::FIONBIO, &mut value) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), libc::FIONBIO, &mut value) })
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
+
+use super::call::new_fd;
 
 pub use libc::{SIGABRT, SIGHUP, SIGINT, SIGKILL, SIGTERM};
 
@@ -27,15 +29,10 @@ impl Signals {
         }
         // SAFETY: the call above succeeded.
         let before = unsafe { before.assume_init() };
-        // SAFETY: a valid set; the result is checked.
-        let fd = unsafe { libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            let error = io::Error::last_os_error();
-            set_mask(&before);
-            return Err(error);
-        }
-        // SAFETY: signalfd just returned this descriptor; nobody else owns it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+        // SAFETY: a valid set; the descriptor is new.
+        let fd = unsafe { new_fd(libc::signalfd(-1, &set, flags)) };
+        let fd = fd.inspect_err(|_| set_mask(&before))?;
         Ok(Self { fd, before })
     }
 

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::address::{socket_address, tcp_address, unix_address};
+use super::call::{check, new_fd};
 
 /// The number of the error for what was given up.
 pub const CANCELLED: i32 = libc::ECANCELED;
@@ -191,23 +192,7 @@ impl Socket {
     /// Receives what is there into the spare capacity of `buffer`; 0 is the end of the stream.
     #[inline]
     pub fn recv(&self, buffer: &mut Vec<u8>) -> io::Result<usize> {
-        let spare = buffer.spare_capacity_mut();
-        // SAFETY: the kernel writes at most `spare.len()` bytes into memory that we own.
-        let count = unsafe {
-            libc::recv(
-                self.0.as_raw_fd(),
-                spare.as_mut_ptr().cast(),
-                spare.len(),
-                0,
-            )
-        };
-        if count < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let count = count as usize;
-        // SAFETY: the kernel has initialised `count` bytes after the old length.
-        unsafe { buffer.set_len(buffer.len() + count) };
-        Ok(count)
+        self.recv_at_most(buffer, usize::MAX)
     }
 
     /// As `recv`, but at most `most` bytes.
@@ -311,17 +296,9 @@ pub(super) fn accept_with(mut accept: impl FnMut(i32) -> i32) -> io::Result<Opti
 const MOST_FAILED: usize = 64;
 
 fn new_socket(family: i32) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers; the result is checked.
-    let fd = unsafe {
-        libc::socket(
-            family,
-            libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC,
-            0,
-        )
-    };
-    check(fd)?;
-    // SAFETY: the descriptor is new and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers; the descriptor is new.
+    unsafe { new_fd(libc::socket(family, kind, 0)) }
 }
 
 fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
@@ -360,13 +337,6 @@ fn connect(
             Ok((Socket(fd), false))
         }
         Err(error) => Err(error),
-    }
-}
-
-pub(super) fn check(result: i32) -> io::Result<()> {
-    match result {
-        0.. => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -122,6 +122,7 @@ impl Application {
                 crash::point("running");
                 self.begin(id, name, &request, more_body);
             }
+            Event::Stream { .. } => unreachable!("it takes no streams"),
             Event::Body { id, data, end } => {
                 self.consumer.consumed(id, data.len());
                 if let Some(Task::Upload { len, sum, .. }) = self.tasks.get_mut(&id) {

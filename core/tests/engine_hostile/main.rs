@@ -13,6 +13,7 @@ mod records;
 mod starts;
 #[path = "../support/mod.rs"]
 mod support;
+mod wants;
 
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;

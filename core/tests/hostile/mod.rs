@@ -31,11 +31,21 @@ impl Peer {
         Self::with_window(server, 16)
     }
 
+    /// One that understands the records about the time of streams.
+    pub(crate) fn with_time(server: &Server) -> Self {
+        Self::up(server, 16, LaneHandle::tell_time)
+    }
+
     pub(crate) fn with_window(server: &Server, window: u16) -> Self {
+        Self::up(server, window, |_| {})
+    }
+
+    fn up(server: &Server, window: u16, prepare: impl FnOnce(&LaneHandle)) -> Self {
         let handle = server.engine.new_lane(16, 16, window, 16).unwrap();
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let fds = handle.fds().into_iter().map(copy).collect();
         let lane = ConsumerLane::open(fds).unwrap();
+        prepare(&handle);
         server.engine.lane_up(&handle);
         Self { lane, handle }
     }

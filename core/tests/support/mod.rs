@@ -15,9 +15,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use toolb_core::config::{EngineConfig, Timeouts};
-use toolb_core::consumer::{Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Sent};
+use toolb_core::consumer::{
+    Consumer, ConsumerOptions, ControlEvent, Event, ExchangeId, Sent, StreamEvent,
+};
 use toolb_core::engine::{Engine, LaneHandle};
-use toolb_core::message::{Control, Request, Welcome};
+use toolb_core::message::{Control, FEATURE_FILES, FEATURE_STREAM_TIME, Request, Welcome};
 use toolb_core::sys::epoll::{self, Epoll, Events};
 use toolb_core::sys::seqpacket::Seqpacket;
 use toolb_core::sys::socket::Listener;
@@ -35,6 +37,15 @@ impl Server {
         let mut server = Self::bind(config);
         server.engine.start().unwrap();
         server
+    }
+
+    /// One that speaks HTTP at its address and passes raw connections on at another, which is told.
+    pub(crate) fn with_streams(config: EngineConfig) -> (Self, String) {
+        let mut server = Self::bind(config);
+        server.engine.add_stream_pool(&any_port()).unwrap();
+        server.engine.start().unwrap();
+        let raw = server.engine.addresses().pop().unwrap();
+        (server, raw.replace("tcp://", ""))
     }
 
     pub(crate) fn with_timeouts(timeouts: Timeouts) -> Self {
@@ -81,7 +92,7 @@ impl Server {
         let geometry = lane.geometry();
         let welcome = Control::Welcome(Welcome {
             abi: toolb_core::bus::ABI,
-            features: toolb_core::message::FEATURE_FILES,
+            features: FEATURE_FILES | FEATURE_STREAM_TIME,
             lane_id: lane.lane_id(),
             rings: geometry.rings,
             slots: geometry.slots,
@@ -89,6 +100,7 @@ impl Server {
             response_capacity: geometry.response_capacity,
         });
         ours.send(&welcome.encode(), &lane.fds()).unwrap();
+        lane.tell_time();
         self.engine.lane_up(&lane);
         Worker {
             lane,
@@ -96,6 +108,17 @@ impl Server {
             thread: Some(thread),
         }
     }
+}
+
+/// A client of a raw address.
+pub(crate) fn dial(raw: &str) -> TcpStream {
+    let stream = TcpStream::connect(raw).unwrap();
+    stream.set_nodelay(true).unwrap();
+    // A watchdog: nothing here takes long.
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    stream
 }
 
 /// A consumer thread as its supervisor sees it.
@@ -150,6 +173,7 @@ impl Worker {
 pub(crate) trait Handle: Send + 'static {
     fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, request: Request, more: bool);
     fn body(&mut self, _: &mut Consumer, _: ExchangeId, _: Vec<u8>, _: bool) {}
+    fn timeout(&mut self, _: &mut Consumer, _: ExchangeId) {}
     fn writable(&mut self, _: &mut Consumer, _: ExchangeId) {}
     fn disconnected(&mut self, consumer: &mut Consumer, id: ExchangeId) {
         consumer.done(id);
@@ -195,6 +219,16 @@ fn serve<H: Handle>(mut consumer: Consumer, mut handler: H) {
                     }
                     if !handler.lives() {
                         return;
+                    }
+                }
+                Event::Stream { id } => {
+                    while let Some(event) = consumer.stream_event(id) {
+                        match event {
+                            StreamEvent::Data { data, end } => {
+                                handler.body(&mut consumer, id, data, end);
+                            }
+                            StreamEvent::Timeout => handler.timeout(&mut consumer, id),
+                        }
                     }
                 }
                 Event::Body { id, data, end } => handler.body(&mut consumer, id, data, end),

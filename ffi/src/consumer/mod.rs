@@ -7,6 +7,7 @@ mod options;
 mod respond;
 mod routes;
 mod run;
+mod stream;
 mod turn;
 
 use std::cell::UnsafeCell;
@@ -30,6 +31,7 @@ pub use exchange::*;
 pub use options::*;
 pub use routes::*;
 pub use run::*;
+pub use stream::*;
 
 use options::attach_patience;
 use turn::Inner;
@@ -77,6 +79,11 @@ pub const TOOLB_EVENT_STREAM_OPEN: u32 = 8;
 /// TOOLB_EVENT_END the client has ended its side: it sends no more, but still reads. Then `data` may
 /// be empty.
 pub const TOOLB_EVENT_STREAM_DATA: u32 = 9;
+
+/// Nothing has come on a stream for as long as toolb_exchange_want or `timeout_stream_idle_ms` of the
+/// engine allows: a program that knows no better says goodbye, and toolb_exchange_end and _done. What
+/// is not ended waits again, for the engine's time.
+pub const TOOLB_EVENT_STREAM_TIMEOUT: u32 = 10;
 
 /// A flag of TOOLB_EVENT_REQUEST and _BODY: with this event the request's body is complete; and of
 /// TOOLB_EVENT_STREAM_DATA: the last one of its stream.

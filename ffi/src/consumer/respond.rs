@@ -166,7 +166,7 @@ impl Inner {
     }
 
     /// The same, if its client has not gone.
-    fn open(&mut self, number: u64) -> Result<(ExchangeId, &mut Live), toolb_status> {
+    pub(super) fn open(&mut self, number: u64) -> Result<(ExchangeId, &mut Live), toolb_status> {
         let (id, live) = self.held(number)?;
         match live.gone {
             true => Err(toolb_status::TOOLB_GONE),

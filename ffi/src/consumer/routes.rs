@@ -80,7 +80,10 @@ impl Routes {
 
     /// The number of the handler for a request with this method and decoded path.
     pub(super) fn find<'r, 'p>(&'r self, method: &[u8], path: &'p [u8]) -> Match<'r, 'p, usize> {
-        self.router.find_bytes(method, path)
+        match self.is_empty() {
+            true => Match::NotFound,
+            false => self.router.find_bytes(method, path),
+        }
     }
 
     pub(super) fn handler(&self, number: usize) -> Option<&CHandler> {

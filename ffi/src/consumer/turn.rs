@@ -3,7 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use toolb_core::consumer::{Consumer, ControlEvent, Event, ExchangeId, Watch};
+use toolb_core::consumer::{Consumer, ControlEvent, Event, ExchangeId, StreamEvent, Watch};
 use toolb_core::engine::EventFd;
 
 use super::live::{Live, number};
@@ -11,7 +11,8 @@ use super::routes::Routes;
 use super::{
     TOOLB_EVENT_BODY, TOOLB_EVENT_BODY_ABORTED, TOOLB_EVENT_CANCELLED, TOOLB_EVENT_DRAIN,
     TOOLB_EVENT_END, TOOLB_EVENT_HANG_UP, TOOLB_EVENT_NONE, TOOLB_EVENT_REQUEST,
-    TOOLB_EVENT_STREAM_DATA, TOOLB_EVENT_STREAM_OPEN, TOOLB_EVENT_WRITABLE, toolb_event,
+    TOOLB_EVENT_STREAM_DATA, TOOLB_EVENT_STREAM_OPEN, TOOLB_EVENT_STREAM_TIMEOUT,
+    TOOLB_EVENT_WRITABLE, toolb_event,
 };
 use crate::exchange::{EMPTY, slice};
 use crate::last_error::fail;
@@ -255,23 +256,8 @@ impl Inner {
                 self.lent = more_body.then_some((id, len));
                 true
             }
-            Event::Body { id, data, end } => {
-                let Some(live) = self.find(id) else {
-                    self.consumer.recycle(data);
-                    return false;
-                };
-                live.more_body = !end;
-                let kind = match live.is_stream {
-                    true => TOOLB_EVENT_STREAM_DATA,
-                    false => TOOLB_EVENT_BODY,
-                };
-                live.tell(event, kind, id);
-                event.flags = if end { TOOLB_EVENT_END } else { 0 };
-                event.data = slice(&data);
-                self.lent = Some((id, data.len()));
-                self.lent_bytes = data;
-                true
-            }
+            Event::Stream { id } => self.hand_out_of_stream(id, event),
+            Event::Body { id, data, end } => self.lend(id, data, end, TOOLB_EVENT_BODY, event),
             Event::Disconnected { id } => {
                 let Some(live) = self.find(id) else {
                     self.consumer.done(id);
@@ -298,6 +284,50 @@ impl Inner {
                 true
             }
         }
+    }
+
+    /// Hands out the next event of a stream.
+    fn hand_out_of_stream(&mut self, id: ExchangeId, event: &mut toolb_event) -> bool {
+        let Some(found) = self.consumer.stream_event(id) else {
+            return false;
+        };
+        if self.consumer.has_stream_event(id) {
+            self.events.push(Event::Stream { id });
+        }
+        match found {
+            StreamEvent::Data { data, end } => {
+                self.lend(id, data, end, TOOLB_EVENT_STREAM_DATA, event)
+            }
+            StreamEvent::Timeout => {
+                let Some(live) = self.find(id) else {
+                    return false;
+                };
+                live.tell(event, TOOLB_EVENT_STREAM_TIMEOUT, id);
+                true
+            }
+        }
+    }
+
+    /// Lends bytes to the program for its next look.
+    fn lend(
+        &mut self,
+        id: ExchangeId,
+        data: Vec<u8>,
+        end: bool,
+        kind: u32,
+        event: &mut toolb_event,
+    ) -> bool {
+        let Some(live) = self.find(id) else {
+            self.consumer.recycle(data);
+            return false;
+        };
+        live.more_body = !end;
+        live.tell(event, kind, id);
+        event.flags = if end { TOOLB_EVENT_END } else { 0 };
+        event.data = slice(&data);
+        self.lent = Some((id, data.len()));
+        self.lent_bytes = data;
+        true
     }
 
     /// The program has seen the body bytes it was lent.

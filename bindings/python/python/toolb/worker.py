@@ -204,7 +204,7 @@ def _log_to_stderr(level: str) -> None:
 class _Formatter(logging.Formatter):
     """With times of RFC 3339."""
 
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
         time = datetime.fromtimestamp(record.created).astimezone()
         return time.isoformat(timespec="milliseconds")
 

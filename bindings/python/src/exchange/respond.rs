@@ -12,7 +12,7 @@ use toolb_core::consumer::{RespondError, Sent};
 use super::{Exchange, bit};
 use crate::{
     answer::{Answer, Awaits},
-    errors::ClientDisconnected,
+    errors::{ClientDisconnected, wrong_type},
     raw::Instance,
 };
 
@@ -41,16 +41,19 @@ impl Exchange {
         let message = if let Ok(message) = message.cast::<PyDict>() {
             message
         } else {
+            let mapping = message.cast().map_err(|_| not_a_message(message))?;
             converted = PyDict::new(py);
-            converted.update(message.cast()?)?;
+            converted.update(mapping)?;
             &converted
         };
-        let kind = message
-            .get_item(intern!(py, "type"))?
-            .ok_or_else(|| PyRuntimeError::new_err("an ASGI message without 'type'"))?;
+        let kind = message.get_item(intern!(py, "type"))?.ok_or_else(|| {
+            PyRuntimeError::new_err(
+                "an ASGI message without 'type': it is such as 'http.response.start'",
+            )
+        })?;
         let kind = kind
             .cast::<PyString>()
-            .map_err(|_| PyRuntimeError::new_err("an ASGI message whose 'type' is no str"))?;
+            .map_err(|_| wrong_type("'type' of an ASGI message", "str", &kind, TYPES))?;
         let kind = kind.to_str()?;
         if this.has(bit::DISCONNECTED) {
             return Err(disconnected());
@@ -125,8 +128,8 @@ impl Exchange {
     ) -> PyResult<()> {
         let body = match body {
             Some(body) if body.is_exact_instance_of::<PyBytes>() => Some(body),
-            Some(body) if !body.is_none() => Some(copy_of(&body)?.into_any()),
-            _ => None,
+            Some(body) => Some(copy_of(&body)?.into_any()),
+            None => None,
         };
         if !more {
             self.set(bit::COMPLETE);
@@ -212,10 +215,31 @@ fn copy_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     let is_buffer =
         body.is_instance_of::<PyBytes>() || body.is_instance_of::<pyo3::types::PyMemoryView>();
     if !is_buffer {
-        return Err(PyRuntimeError::new_err(format!(
-            "'body' must be bytes, not {}",
-            body.get_type().name()?
-        )));
+        let mend = if body.is_none() {
+            "leave it out if there is none"
+        } else if body.is_instance_of::<PyString>() {
+            "encode it, as text.encode() does"
+        } else {
+            "turn it into bytes, or a bytearray or memoryview"
+        };
+        return Err(wrong_type(
+            "'body' of 'http.response.body'",
+            "bytes",
+            body,
+            mend,
+        ));
     }
     Ok(py.get_type::<PyBytes>().call1((body,))?.cast_into()?)
 }
+
+#[cold]
+fn not_a_message(value: &Bound<'_, PyAny>) -> PyErr {
+    wrong_type(
+        "an ASGI message",
+        "a dict",
+        value,
+        "it holds 'type' and what goes with it",
+    )
+}
+
+const TYPES: &str = "'http.response.start' or 'http.response.body'";

@@ -1,6 +1,9 @@
 //! Calls into the interpreter.
 
-use std::ptr;
+use std::{
+    ffi::{c_int, c_void},
+    ptr,
+};
 
 use pyo3::{ffi, prelude::*};
 
@@ -43,4 +46,19 @@ pub(crate) fn run_in_context(context: &Bound<'_, PyAny>, step: &Bound<'_, PyAny>
         }
         result.map(drop)
     }
+}
+
+/// Has the main thread run `task` once it is between two instructions of Python. False: it has too
+/// much of that kind to do already, and the task is dropped.
+pub(crate) fn run_in_main_thread(task: fn(Python<'_>)) -> bool {
+    extern "C" fn run(task: *mut c_void) -> c_int {
+        // SAFETY: the argument is the function given below, and the interpreter calls attached.
+        unsafe {
+            let task = std::mem::transmute::<*mut c_void, fn(Python<'_>)>(task);
+            Python::attach_unchecked(task);
+        }
+        0
+    }
+    // SAFETY: the interpreter hands the argument on as it is.
+    unsafe { ffi::Py_AddPendingCall(Some(run), task as *mut c_void) == 0 }
 }

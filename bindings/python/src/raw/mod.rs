@@ -5,6 +5,6 @@ mod calls;
 mod native;
 mod uv;
 
-pub(crate) use calls::{run_in_context, send_into};
+pub(crate) use calls::{run_in_context, run_in_main_thread, send_into};
 pub(crate) use native::{Args, Instance, Kept, Native, Step, Visitor, register, type_cell};
 pub(crate) use uv::{UvAttachment, UvHooks};

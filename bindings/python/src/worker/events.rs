@@ -52,6 +52,8 @@ impl Worker {
                 }
                 self.consumer().recycle(request.into_bytes());
             }
+            // It takes none.
+            Event::Stream { .. } => {}
             Event::Body { id, data, end } => {
                 if let Some(exchange) = self.find(py, id) {
                     exchange.on_body(py, &data, end);

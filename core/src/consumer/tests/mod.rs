@@ -5,6 +5,7 @@ mod files;
 mod flow;
 mod link;
 mod random;
+mod streams;
 
 use std::time::Duration;
 

@@ -6,15 +6,19 @@
 //! never overlap and never interrupt one another: an operation only notes what is to be done, and
 //! what follows from it happens later in the turn or in the next.
 //!
-//! In here: `state` is one stream and what it decides from its state and a time, `table` keeps
-//! streams under their ids, `streams` is what callbacks may do, `turn` is the loop's part. `pooled` is
-//! something else: raw connections that are passed on to consumers, and are exchanges to the engine.
+//! In here: `state` is one stream and what it decides from its state and a time, `patience` is how long
+//! it waits, `table` keeps streams under their ids, `streams` is what callbacks may do, `turn` is the
+//! loop's part and `settle` the end of it. `pooled` is something else: raw connections that are passed
+//! on to consumers, and are exchanges to the engine; `wants` is how long those wait for a client.
 
+mod patience;
 mod pooled;
+mod settle;
 mod state;
 mod streams;
 mod table;
 mod turn;
+mod wants;
 
 use std::fmt;
 use std::io;
@@ -22,9 +26,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::message::Wait;
 pub use streams::Streams;
 
 pub(super) use turn::LoopService;
+pub(super) use wants::Wants;
 
 use super::context::Context;
 
@@ -147,23 +153,6 @@ impl StreamId {
 
     const fn key(self) -> u64 {
         self.0 & KEY
-    }
-}
-
-/// How long to wait for the next event of a stream.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Wait {
-    /// As long as the service's options say, from the last event or the last byte that the peer took.
-    Default,
-    /// So long, from now.
-    For(Duration),
-    /// Without an end.
-    Forever,
-}
-
-impl From<Duration> for Wait {
-    fn from(timeout: Duration) -> Self {
-        Self::For(timeout)
     }
 }
 

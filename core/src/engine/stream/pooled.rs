@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 
 use crate::bus::{Kind, flags};
 use crate::http::{ResponseFacts, Version};
-use crate::message::{RequestHeadParts, encode_request_head};
+use crate::message::{RequestHeadParts, TimeUp, Want, encode_request_head};
 
 use super::super::conn::{Exchange, Phase};
 use super::super::event_loop::{Loop, Purpose};
 use super::super::intake::BODY_PART;
 use super::super::reply::Offence;
+use super::Wants;
 
 impl Loop {
     /// A raw connection has come: asks the pool for room.
@@ -107,6 +108,9 @@ impl Loop {
             exchange.body_sent += part as u64;
             exchange.body_done = end;
             conn.consumed += part;
+            if let Some(wants) = conn.wants.as_deref_mut() {
+                wants.pass(exchange.body_sent, end, self.now);
+            }
             if end {
                 conn.enter(Phase::Response, self.now);
                 return true;
@@ -115,6 +119,56 @@ impl Loop {
                 return true;
             }
         }
+    }
+
+    /// An exchange has begun whose consumer wants to be told when nothing comes, if it is a stream.
+    pub(in crate::engine) fn time_stream(&mut self, key: u64) {
+        let idle = self.shared.config.timeouts.stream_idle;
+        let default = (!idle.is_zero()).then_some(idle);
+        if let Some(conn) = self.conns.get_mut(key)
+            && conn.raw
+        {
+            conn.wants = Some(Box::new(Wants::new(default, self.now)));
+            self.set_timer(key);
+        }
+    }
+
+    /// A consumer has said what it waits for.
+    pub(in crate::engine) fn take_want(&mut self, key: u64, want: &Want) -> Result<(), Offence> {
+        let Some(conn) = self.conns.get_mut(key) else {
+            return Ok(());
+        };
+        let (Some(wants), Some(exchange)) = (&mut conn.wants, &conn.exchange) else {
+            return Err(Offence::Borrowed(
+                "what is wanted of a stream for a request",
+            ));
+        };
+        wants.ask(want, exchange.body_sent, exchange.body_done, self.now);
+        self.set_timer(key);
+        Ok(())
+    }
+
+    /// Nothing has come in time: tells the consumer, as soon as its ring has room.
+    pub(in crate::engine) fn time_out_stream(
+        &mut self,
+        key: u64,
+        (lane_index, slot, generation): (u16, u16, u32),
+    ) {
+        let (Some(conn), Some(lane)) = (
+            self.conns.get_mut(key),
+            self.lanes[usize::from(lane_index)].as_deref_mut(),
+        ) else {
+            return;
+        };
+        let (Some(wants), Some(exchange)) = (&mut conn.wants, &conn.exchange) else {
+            return;
+        };
+        if !lane.room_for(TimeUp::LEN) {
+            lane.list_waiter(slot);
+            return wants.put_off();
+        }
+        let time_up = wants.expire(exchange.received, self.now).encode();
+        lane.push(Kind::Timeout, 0, (slot, generation), &time_up);
     }
 
     /// Sends what a consumer sends to the client.

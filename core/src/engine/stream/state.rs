@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::sys::socket::Socket;
 
+use super::patience::{Patience, after};
 use super::{CloseReason, ServiceOptions, Wait};
 
 /// How far a stream is.
@@ -96,9 +97,7 @@ pub(super) struct Stream {
     /// When output was begun to be queued or the peer last took some; `u64::MAX` when there is none.
     pub(super) taken: u64,
     /// When the phase has lasted for too long.
-    pub(super) until: u64,
-    /// `until` comes from the service's default.
-    pub(super) by_default: bool,
+    pub(super) patience: Patience,
     /// The earliest deadline that stands in the loop's heap for this stream.
     pub(super) timer: u64,
 }
@@ -129,21 +128,14 @@ impl Stream {
             sent: 0,
             refused: false,
             taken: u64::MAX,
-            until: u64::MAX,
-            by_default: true,
+            patience: Patience::new(),
             timer: u64::MAX,
         }
     }
 
     /// Lets it be idle from `now` on.
     pub(super) fn wait(&mut self, wait: Wait, now: u64, options: &ServiceOptions) {
-        self.by_default = wait == Wait::Default;
-        let timeout = match wait {
-            Wait::Default => options.default_timeout,
-            Wait::For(timeout) => Some(timeout),
-            Wait::Forever => None,
-        };
-        self.until = after(now, timeout);
+        self.patience.wait(wait, now, options.default_timeout);
     }
 
     /// Takes `event` as told: what its service wants next is for its callback to say.
@@ -157,9 +149,7 @@ impl Stream {
             }
             Event::Writable => {
                 self.refused = false;
-                if !self.by_default {
-                    return;
-                }
+                return self.patience.moved(now, options.default_timeout);
             }
         }
         self.wait(Wait::Default, now, options);
@@ -171,8 +161,8 @@ impl Stream {
             0 => u64::MAX,
             _ => now,
         };
-        if self.phase == Phase::Open && self.by_default {
-            self.wait(Wait::Default, now, options);
+        if self.phase == Phase::Open {
+            self.patience.moved(now, options.default_timeout);
         }
     }
 
@@ -222,8 +212,8 @@ impl Stream {
     /// When something has to be done if nothing happens.
     pub(super) fn deadline(&self, send_idle: Duration) -> u64 {
         match self.phase {
-            Phase::Connecting | Phase::Linger => self.until,
-            Phase::Open => self.until.min(self.send_deadline(send_idle)),
+            Phase::Connecting | Phase::Linger => self.patience.until,
+            Phase::Open => self.patience.until.min(self.send_deadline(send_idle)),
             Phase::Closing(_) => self.send_deadline(send_idle),
             Phase::Fresh { .. } | Phase::Over(_) => u64::MAX,
         }
@@ -232,7 +222,7 @@ impl Stream {
     /// Which deadline has passed at `now`.
     pub(super) fn overdue(&self, now: u64, send_idle: Duration) -> Option<Overdue> {
         let sending = now >= self.send_deadline(send_idle);
-        let idle = now >= self.until;
+        let idle = now >= self.patience.until;
         match self.phase {
             Phase::Connecting if idle => Some(Overdue::Connect),
             Phase::Linger if idle => Some(Overdue::Linger),
@@ -270,14 +260,6 @@ impl Stream {
             0 => u64::MAX,
             _ => after(self.taken, Some(send_idle)),
         }
-    }
-}
-
-/// The time `timeout` after `now`.
-pub(super) fn after(now: u64, timeout: Option<Duration>) -> u64 {
-    match timeout {
-        Some(timeout) => now.saturating_add(timeout.as_nanos().min(u128::from(u64::MAX)) as u64),
-        None => u64::MAX,
     }
 }
 
@@ -380,7 +362,7 @@ mod tests {
     fn connecting_and_lingering_have_their_own_ends() {
         let mut stream = Stream::new(0, None);
         stream.phase = Phase::Connecting;
-        stream.until = 10;
+        stream.patience.until = 10;
         assert_eq!(stream.overdue(9, SEND_IDLE), None);
         assert_eq!(stream.overdue(10, SEND_IDLE), Some(Overdue::Connect));
         stream.phase = Phase::Linger;

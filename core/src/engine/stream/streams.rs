@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::sys::clock;
 use crate::sys::socket::{self, Socket};
 
-use super::state::{Ending, Phase, Stream, after};
+use super::patience::after;
+use super::state::{Ending, Phase, Stream};
 use super::table::Table;
 use super::{CloseReason, ServiceId, ServiceOptions, StreamError, StreamId, Target, Wait};
 
@@ -210,7 +211,7 @@ impl Streams {
             }
         };
         // Not counted from the beginning of what runs: a service may take its time to begin.
-        stream.until = after(clock::now(), Some(timeout));
+        stream.patience.until = after(clock::now(), Some(timeout));
         stream.tag = tag;
         if let Target::Tcp(address) = to {
             stream.peer = Some(*address);

@@ -1,7 +1,10 @@
 //! Consumers that come by themselves, to an engine inside this process.
 #![forbid(unsafe_code)]
 
+#[path = "../loopback/mod.rs"]
 mod loopback;
+mod program;
+mod refused;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,8 +13,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use toolb_core::config::EngineConfig;
@@ -19,12 +21,11 @@ use toolb_core::consumer::{AttachError, Consumer, ConsumerOptions, ControlEvent,
 use toolb_core::engine::Routes;
 use toolb_core::message::{Control, Hello};
 use toolb_core::server::{Embedded, GateOptions};
-use toolb_core::sys::epoll::{EDGE, Epoll, Events, IN};
-use toolb_core::sys::eventfd::EventFd;
 use toolb_core::sys::rendezvous::{PacketListener, connect};
 use toolb_core::sys::seqpacket::Seqpacket;
 
 use loopback::{address_of, any_port, to_consumers};
+use program::{Order, Program};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -96,162 +97,6 @@ fn when_there_is_room(attach: impl Fn() -> Result<Consumer, AttachError>) -> Con
             Ok(consumer) => return consumer,
             Err(AttachError::Refused(_)) => thread::yield_now(),
             Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-/// A consumer in a thread: answers with its name, `/hold` when it is let go on.
-struct Program {
-    orders: Sender<Order>,
-    bell: std::sync::Arc<EventFd>,
-    begun: Receiver<()>,
-    thread: JoinHandle<Consumer>,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Order {
-    /// Answer what is held.
-    GoOn,
-    /// Take leave.
-    Leave,
-}
-
-impl Program {
-    fn start(mut consumer: Consumer, name: &str) -> Self {
-        let (orders, inbox) = channel();
-        let (begin, begun) = channel();
-        let bell = std::sync::Arc::new(EventFd::new().unwrap());
-        let (name, ring) = (name.to_owned(), bell.clone());
-        consumer.ready();
-        let thread = thread::spawn(move || {
-            serve(&mut consumer, &name, &inbox, &ring, &begin);
-            consumer
-        });
-        Self {
-            orders,
-            bell,
-            begun,
-            thread,
-        }
-    }
-
-    fn order(&self, order: Order) {
-        self.orders.send(order).unwrap();
-        self.bell.signal().unwrap();
-    }
-
-    /// Waits until it has ended by itself.
-    fn join(self) -> Consumer {
-        self.thread.join().unwrap()
-    }
-}
-
-fn serve(
-    consumer: &mut Consumer,
-    name: &str,
-    inbox: &Receiver<Order>,
-    bell: &EventFd,
-    begin: &Sender<()>,
-) {
-    let epoll = Epoll::new().unwrap();
-    epoll.add(&consumer.fd(), 0, IN | EDGE).unwrap();
-    epoll.add(&consumer.control_fd(), 1, IN).unwrap();
-    epoll.add(bell, 2, IN | EDGE).unwrap();
-    let (mut ready, mut events, mut held) = (Events::with_capacity(3), Vec::new(), Vec::new());
-    let mut leaving = false;
-    let none = std::iter::empty::<(&[u8], &[u8])>;
-    loop {
-        for order in inbox.try_iter() {
-            match order {
-                Order::GoOn => {
-                    for id in held.drain(..) {
-                        let body = name.as_bytes();
-                        let _ = consumer.respond_head(id, 200, -1, none(), body, true, true);
-                    }
-                }
-                Order::Leave => {
-                    consumer.leave();
-                    leaving = true;
-                }
-            }
-        }
-        if consumer.poll(64, &mut events).unwrap() > 0 {
-            for event in events.drain(..) {
-                match event {
-                    Event::Request { id, request, .. } if consumer.start(id) => {
-                        if request.path() == b"/hold" {
-                            held.push(id);
-                            begin.send(()).unwrap();
-                            continue;
-                        }
-                        let body = name.as_bytes();
-                        let _ = consumer.respond_head(id, 200, -1, none(), body, true, true);
-                    }
-                    Event::Disconnected { id } => {
-                        held.retain(|other| *other != id);
-                        consumer.done(id);
-                    }
-                    _ => {}
-                }
-            }
-            consumer.flush(false);
-            continue;
-        }
-        if leaving && consumer.in_flight() == 0 {
-            consumer.flush(true);
-            return consumer.drained();
-        }
-        if consumer.arm() {
-            epoll.wait(&mut ready, None).unwrap();
-        }
-        match consumer.control().unwrap() {
-            ControlEvent::None => {}
-            ControlEvent::Drain => leaving = true,
-            ControlEvent::HangUp => return,
-            ControlEvent::Error(_) => {}
-        }
-    }
-}
-
-/// What the engine answers on a connection to the bus socket; `None`: it hangs up.
-fn hear(socket: &Seqpacket) -> Option<Control> {
-    assert!(socket.wait(Some(PATIENCE)).unwrap(), "no word came");
-    let mut packet = vec![0; 65536];
-    match socket.recv(&mut packet, &mut Vec::new()).unwrap() {
-        0 => None,
-        len => Some(Control::decode(&packet[..len]).unwrap()),
-    }
-}
-
-fn hello() -> Hello {
-    Hello {
-        abi_min: 1,
-        abi_max: 1,
-        language: "rust".into(),
-        name: "raw".into(),
-        pool: "main".into(),
-        slots: 8,
-        concurrency: 8,
-        window: 4,
-        ..Hello::default()
-    }
-}
-
-/// The text with which a packet is refused.
-fn refusal(path: &Path, packets: &[Vec<u8>]) -> String {
-    let socket = connect(path, PATIENCE).unwrap();
-    for packet in packets {
-        // It may have been refused before.
-        let _ = socket.send(packet, &[]);
-    }
-    loop {
-        match hear(&socket) {
-            Some(Control::Error(text)) => {
-                assert_eq!(hear(&socket), None);
-                return text;
-            }
-            Some(Control::Welcome(_)) => {}
-            other => panic!("{other:?}"),
         }
     }
 }
@@ -353,152 +198,6 @@ fn the_engine_that_goes_is_noticed_by_all() {
     consumer.ready();
     drop(server);
     while consumer.control().unwrap() != ControlEvent::HangUp {}
-}
-
-#[test]
-fn nonsense_is_refused_with_a_word_and_nobody_else_notices() {
-    let folder = Folder::new();
-    let path = folder.bus();
-    let server = start(&at(&path));
-    let good = Program::start(attach(&path), "good");
-    let greet = |change: &dyn Fn(&mut Hello)| {
-        let mut packet = hello();
-        change(&mut packet);
-        vec![Control::Hello(packet).encode()]
-    };
-    let twice = [greet(&|_| ()), greet(&|_| ())].concat();
-    let wrong_order = [greet(&|_| ()), vec![Control::Drain.encode()]].concat();
-    let file = |owner| {
-        let (slot, generation) = (0, 1);
-        vec![
-            Control::File {
-                owner,
-                slot,
-                generation,
-            }
-            .encode(),
-        ]
-    };
-    let cases = [
-        (file(0), "before it had a lane"),
-        ([greet(&|_| ()), file(0)].concat(), "without its descriptor"),
-        (vec![b"GET / HTTP/1.1\r\n\r\n".to_vec()], "is not toolB's"),
-        (vec![vec![0]], "shorter than its header"),
-        (vec![vec![b'T'; 65_537]], "too large"),
-        (vec![Control::Ready.encode()], "did not begin with a hello"),
-        (twice, "hello twice"),
-        (wrong_order, "only the engine says"),
-        (
-            greet(&|hello| hello.pool = "blue".into()),
-            "the pool \"blue\"",
-        ),
-        (greet(&|hello| hello.generation = 3), "generation 3"),
-        (greet(&|hello| hello.window = 0), "more than 0"),
-        (greet(&|hello| hello.abi_min = 2), "bus ABI"),
-        (
-            greet(&|hello| (hello.abi_min, hello.abi_max) = (7, 9)),
-            "upgrade toolb on the engine's side",
-        ),
-    ];
-    for (packets, text) in cases {
-        let refused = refusal(&path, &packets);
-        assert!(refused.contains(text), "{refused} instead of {text}");
-        assert_eq!(answer(ask(&server, "/")).1, "good");
-    }
-    drop(server);
-    good.join();
-}
-
-#[test]
-fn descriptors_that_nobody_asked_for_are_refused() {
-    let folder = Folder::new();
-    let _server = start(&at(&folder.bus()));
-    let bell = EventFd::new().unwrap();
-    let fd = bell.as_fd();
-    let socket = connect(&folder.bus(), PATIENCE).unwrap();
-    let packet = Control::Hello(hello()).encode();
-    socket.send(&packet, &[fd]).unwrap();
-    let Some(Control::Error(text)) = hear(&socket) else {
-        panic!("welcome");
-    };
-    assert!(text.contains("descriptors"), "{text}");
-    assert_eq!(hear(&socket), None);
-    // A file that belongs to nothing is closed, one for a loop that there is not is refused.
-    let socket = connect(&folder.bus(), PATIENCE).unwrap();
-    socket.send(&packet, &[]).unwrap();
-    assert!(matches!(hear(&socket), Some(Control::Welcome(_))));
-    for owner in [0, 1] {
-        let file = Control::File {
-            owner,
-            slot: 0,
-            generation: 1,
-        };
-        socket.send(&file.encode(), &[fd]).unwrap();
-    }
-    let Some(Control::Error(text)) = hear(&socket) else {
-        panic!("a file for nobody");
-    };
-    assert!(text.contains("a loop that there is not"), "{text}");
-    // After the welcome, too.
-    let socket = connect(&folder.bus(), PATIENCE).unwrap();
-    socket.send(&packet, &[]).unwrap();
-    assert!(matches!(hear(&socket), Some(Control::Welcome(_))));
-    socket.send(&Control::Ready.encode(), &[fd, fd]).unwrap();
-    assert!(matches!(hear(&socket), Some(Control::Error(_))));
-    assert_eq!(hear(&socket), None);
-}
-
-#[test]
-fn whoever_stays_silent_or_is_one_too_many_is_sent_away() {
-    let folder = Folder::new();
-    let path = folder.bus();
-    let gate = GateOptions {
-        consumers: 2,
-        hello_timeout: Duration::from_millis(50),
-        ..at(&path)
-    };
-    let server = start(&gate);
-    let text = refusal(&path, &[]);
-    assert!(text.contains("hello within 0.05 s"), "{text}");
-    let one = Program::start(attach(&path), "one");
-    let two = Program::start(attach(&path), "two");
-    let (bus, options) = (path.to_str().unwrap(), ConsumerOptions::default());
-    let third = Consumer::attach(bus, &options);
-    let text = third.err().unwrap().to_string();
-    assert!(text.contains("there are 2 consumers already"), "{text}");
-    one.order(Order::Leave);
-    drop(one.join());
-    let three = Program::start(
-        when_there_is_room(|| Consumer::attach(bus, &options)),
-        "three",
-    );
-    assert_eq!(answer(ask(&server, "/")).0, 200);
-    drop(server);
-    two.join();
-    three.join();
-}
-
-#[test]
-fn whoever_does_not_get_ready_is_sent_away() {
-    let folder = Folder::new();
-    let path = folder.bus();
-    let gate = GateOptions {
-        start_timeout: Duration::from_millis(50),
-        ..at(&path)
-    };
-    let server = start(&gate);
-    // The program itself knows what it waits for.
-    let own = server.attach(&ConsumerOptions::default()).unwrap();
-    let text = refusal(&path, &[Control::Hello(hello()).encode()]);
-    assert!(text.contains("get ready within 0.05 s"), "{text}");
-    let own = Program::start(own, "own");
-    assert_eq!(answer(ask(&server, "/")).1, "own");
-    // Whoever is ready may be idle.
-    let text = refusal(&path, &[Control::Hello(hello()).encode()]);
-    assert!(text.contains("get ready within 0.05 s"), "{text}");
-    assert_eq!(answer(ask(&server, "/")).1, "own");
-    drop(server);
-    own.join();
 }
 
 #[test]
