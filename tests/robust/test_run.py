@@ -209,7 +209,9 @@ def test_the_grace_time_has_an_end(servers: Servers) -> None:
         assert server.process.wait(10) == 1, server.said()
         assert 0.8 < time.monotonic() - began < 6
     wait_until("the workers were gone", lambda: not alive(tree), patience=5)
-    wait_until("it was told", lambda: "1 request was cut off, as the 1 s to finish" in server.said())
+    wait_until(
+        "it was told", lambda: "1 request was cut off, as the 1 s to finish" in server.said()
+    )
 
 
 def test_requests_that_are_cancelled_at_the_end_are_told_of(servers: Servers) -> None:
