@@ -131,7 +131,7 @@ impl Run<'_> {
             if leaving {
                 self.inner.leave()?;
                 self.inner.leave_requests();
-                if self.inner.held == 0 {
+                if !self.inner.consumer.is_answering() {
                     return self.inner.flush();
                 }
             }
