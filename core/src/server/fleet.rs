@@ -131,6 +131,8 @@ struct Pulse {
     unanswered: u8,
     /// It has answered before: those of older releases never do.
     answers: bool,
+    /// It is with an engine, unless its last answer was that it is not.
+    attached: bool,
 }
 
 impl Pulse {
@@ -138,12 +140,24 @@ impl Pulse {
         ask_at: None,
         unanswered: 0,
         answers: false,
+        attached: true,
     };
+
+    /// How long it may stand still, if others may for `stuck`.
+    fn grace(&self, stuck: Duration) -> Duration {
+        match self.attached || stuck.is_zero() {
+            true => stuck,
+            false => stuck + ATTACHING,
+        }
+    }
 }
 
 /// The grace time for a worker that does not answer passes in so many questions, each of which
 /// counts once: if this machine was stopped meanwhile, the worker had no time to answer either.
 const QUESTIONS: u8 = 4;
+/// Who looks for an engine answers nothing while it attaches: that takes so long at most, half of it
+/// to connect and half until it is welcome.
+const ATTACHING: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
@@ -341,7 +355,7 @@ impl Fleet {
         self.out.push(Action::Tell(Event::Stuck {
             worker: index + 1,
             pid: worker.pid.unwrap_or_default(),
-            since: self.patience.stuck,
+            since: worker.pulse.grace(self.patience.stuck),
         }));
         self.out.push(Action::Abort(index));
     }
@@ -375,11 +389,12 @@ impl Fleet {
         }
     }
 
-    /// It has answered the last question.
-    pub(super) fn answered(&mut self, index: usize) {
+    /// It has answered the last question: whether it is with an engine.
+    pub(super) fn answered(&mut self, index: usize, attached: bool) {
         let pulse = &mut self.workers[index].pulse;
         pulse.unanswered = 0;
         pulse.answers = true;
+        pulse.attached = attached;
     }
 
     /// Asks it how it is, if that is due.
@@ -388,7 +403,7 @@ impl Fleet {
         if pulse.ask_at.is_none_or(|at| at > now) {
             return;
         }
-        let step = self.patience.stuck / u32::from(QUESTIONS);
+        let step = pulse.grace(self.patience.stuck) / u32::from(QUESTIONS);
         pulse.ask_at = (!step.is_zero()).then_some(now + step);
         if pulse.unanswered < QUESTIONS {
             pulse.unanswered += 1;
