@@ -56,9 +56,9 @@ pub unsafe extern "C" fn toolb_consumer_run(
     })
 }
 
-/// Makes toolb_consumer_run return once all that it has begun is answered, by token, too; the rest goes
-/// to other consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
-/// times, and from signal handlers.
+/// Makes toolb_consumer_run return once all that it has begun is answered, by token, too, and the engine
+/// has the answers; the rest goes to other consumers when this one is freed. It ends a
+/// toolb_consumer_wait, too. Any thread, any number of times, and from signal handlers.
 ///
 /// # Safety
 /// `consumer` is a live consumer or NULL.
