@@ -198,6 +198,7 @@ impl Run<'_> {
             inner.consumer.abort(id);
         }
         inner.forget(id);
+        self.response.shrink();
     }
 
     /// Has the handler of its route answer a request, or says that there is none.
