@@ -1143,7 +1143,8 @@ toolb_status toolb_consumer_add_route(toolb_consumer *consumer,
 
  Handlers are those of the engine's routes, and see and answer requests in the same way, tokens
  included; but they run on this thread, and may block: then all that this consumer has to say waits,
- answers by token, too. Calls toolb_consumer_ready. For several threads, run a consumer on each.
+ answers by token, too. A request has begun when the first part of its body was taken, which is before
+ the handler sees it: if this process dies then, the client gets a 502. Calls toolb_consumer_ready. For several threads, run a consumer on each.
  Streams come as events only: TOOLB_BAD_STATE if the consumer was attached with `streams`.
 
  Tokens that are still out when it returns are of no use any more, as when an engine ends.
@@ -1152,7 +1153,9 @@ toolb_status toolb_consumer_add_route(toolb_consumer *consumer,
  `consumer` is a live consumer, which NULL is answered for by TOOLB_NULL_ARGUMENT; `handler` is a
  function of that type or NULL.
  */
-toolb_status toolb_consumer_run(toolb_consumer *consumer, toolb_handler handler, void *user_data);
+toolb_status toolb_consumer_run(toolb_consumer *consumer,
+                                toolb_handler handler,
+                                void *user_data);
 
 /*
  Makes toolb_consumer_run return once all that it has begun is answered, by token, too, and the engine

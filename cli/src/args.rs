@@ -16,6 +16,13 @@ pub(crate) use values::workers;
 
 use values::{bus, folder, io_threads, port, positive, target};
 
+/// Examples come first: who looks for help has something to do.
+const TEMPLATE: &str = "\
+{about-with-newline}
+{usage-heading} {usage}
+
+{before-help}{all-args}{after-help}";
+
 const EXAMPLES: &str = "\
 Examples:
   toolb run main:app                     serve `app` of main.py on http://127.0.0.1:8000
@@ -25,9 +32,9 @@ Examples:
   toolb run shop.web:create_app --factory --app-dir src
 
   toolb serve                            only the engine; programs attach to it ...
-  toolb work main:app -w 2               ... such as these two workers
+  toolb work main:app -w 2               ... such as these two workers";
 
-toolb run --help shows all options, and so do serve and work.";
+const NOTES: &str = "toolb run --help shows all options, and so do serve and work.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -38,34 +45,39 @@ Examples:
   toolb run main:app --uds /run/app.sock --uds-permissions 660
   toolb run shop.web:create_app --factory --app-dir src
   toolb run main:app --limit-request-body 1GiB --timeout-response 5m
-  TOOLB_PORT=9000 WEB_CONCURRENCY=4 toolb run main:app
+  TOOLB_PORT=9000 WEB_CONCURRENCY=4 toolb run main:app";
 
-Durations: 90, 90s, 500ms, 1m, 2h, 1d. Sizes: 16384, 16KiB, 100MiB, 1GiB.
+const RUN_NOTES: &str = "\
+TIME is a duration: 90, 90s, 500ms, 1m, 2h, 1d. SIZE is in bytes: 16384, 16KiB, 100MiB, 1GiB.
+A number in brackets, such as (504), is the status that a request is then answered with.
 Each option can come from the environment: --queue-size is TOOLB_QUEUE_SIZE, --no-access-log is
-TOOLB_ACCESS_LOG=false. What is on the command line wins.
+TOOLB_ACCESS_LOG=false. What is on the command line wins; empty variables do not count.
 Signals: Ctrl-C (SIGINT) or SIGTERM stops gracefully, a second one at once.
 Exit codes: 0 stopped, 1 stopped but some work was cut off, 2 wrong usage, 3 cannot start,
 128 + n forced by signal n.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
-  toolb serve                            http://127.0.0.1:8000; the first lines tell what to start
+  toolb serve                            http://127.0.0.1:8000; its first lines tell what to start
   toolb serve --port 0 --bus /run/app/bus
   toolb work main:app --bus /run/app/bus --workers 4
-  TOOLB_BUS=/run/app/bus ./my-consumer   a program of your own, in C, C++ or Rust
+  TOOLB_BUS=/run/app/bus ./my-consumer   a program of your own, in C, C++ or Rust";
 
+const SERVE_NOTES: &str = "\
 Requests that come while nobody is attached wait in the queue, for --queue-timeout at most. Only
-programs of the same user (or root) can attach. Signals, exit codes, durations, sizes and the
+programs of the same user (or root) can attach. Signals, exit codes, TIME, SIZE and the
 environment: as toolb run --help has them.";
 
 const WORK_EXAMPLES: &str = "\
 Examples:
   toolb work main:app                    one worker for the `toolb serve` of this user
   toolb work main:app -w 4 --bus /run/app/bus
-  toolb work shop.web:create_app --factory --app-dir src
+  toolb work shop.web:create_app --factory --app-dir src";
 
-The engine may be started later, and may go and come back: the workers wait for it. Ctrl-C or SIGTERM
-lets them finish what they have begun, a second one ends them at once. Exit codes: as toolb run.";
+const WORK_NOTES: &str = "\
+The engine may be started later, and may go and come back: the workers wait for it. Ctrl-C or
+SIGTERM lets them finish what they have begun, a second one ends them at once. Exit codes, TIME
+and the environment: as toolb run --help has them.";
 
 /// An application server with a native engine.
 #[derive(Debug, Parser)]
@@ -73,7 +85,9 @@ lets them finish what they have begun, a second one ends them at once. Exit code
     name = "toolb",
     bin_name = "toolb",
     version,
-    after_help = EXAMPLES,
+    before_help = EXAMPLES,
+    help_template = TEMPLATE,
+    after_help = NOTES,
     arg_required_else_help = true,
     disable_help_subcommand = true,
     max_term_width = 110
@@ -95,7 +109,12 @@ pub(crate) enum Command {
 
 /// Serve an application with worker processes.
 #[derive(Args, Debug)]
-#[command(after_help = RUN_EXAMPLES, allow_negative_numbers = true)]
+#[command(
+    before_help = RUN_EXAMPLES,
+    help_template = TEMPLATE,
+    after_help = RUN_NOTES,
+    allow_negative_numbers = true
+)]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) app: App,
@@ -113,7 +132,12 @@ pub(crate) struct Run {
 ///
 /// An engine without workers of its own: `toolb work` and other programs bring them.
 #[derive(Args, Debug)]
-#[command(after_help = SERVE_EXAMPLES, allow_negative_numbers = true)]
+#[command(
+    before_help = SERVE_EXAMPLES,
+    help_template = TEMPLATE,
+    after_help = SERVE_NOTES,
+    allow_negative_numbers = true
+)]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) bus: Bus,
@@ -127,7 +151,12 @@ pub(crate) struct Serve {
 
 /// Run worker processes for `toolb serve`.
 #[derive(Args, Debug)]
-#[command(after_help = WORK_EXAMPLES, allow_negative_numbers = true)]
+#[command(
+    before_help = WORK_EXAMPLES,
+    help_template = TEMPLATE,
+    after_help = WORK_NOTES,
+    allow_negative_numbers = true
+)]
 pub(crate) struct Work {
     #[command(flatten)]
     pub(crate) app: App,
@@ -149,10 +178,10 @@ pub(crate) struct App {
     /// The application: a module, a colon, and its name there (dots allowed)
     #[arg(value_name = "MODULE:ATTR", value_parser = target, help_heading = "Arguments")]
     pub(crate) target: String,
-    /// Call the application to get the real one
+    /// MODULE:ATTR is a function that makes the application: call it [default: off]
     #[arg(long, env = "TOOLB_FACTORY", value_parser = BoolishValueParser::new(), action = ArgAction::SetTrue)]
     pub(crate) factory: bool,
-    /// Look for modules here first
+    /// The folder to look for modules in first
     #[arg(long, env = "TOOLB_APP_DIR", value_name = "DIR", default_value = ".", value_parser = folder)]
     pub(crate) app_dir: PathBuf,
     /// The path the application is mounted at (ASGI root_path) [default: none]
@@ -167,7 +196,7 @@ pub(crate) struct App {
     /// Run the application's start-up and shutdown events; auto: if it has any
     #[arg(long, env = "TOOLB_LIFESPAN", default_value = "auto")]
     pub(crate) lifespan: Lifespan,
-    /// The event loop of a worker; auto: uvloop if it is installed
+    /// The event loop of the workers; auto: uvloop if it is installed
     #[arg(long = "loop", env = "TOOLB_LOOP", default_value = "auto")]
     pub(crate) event_loop: EventLoop,
     /// The Python that runs the workers [default: that of toolb, an active or local .venv, python3]
@@ -231,7 +260,7 @@ pub(crate) struct Processes {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Processes and threads")]
 pub(crate) struct Threads {
-    /// Threads for connections [default: a quarter of the workers, at most half of the cores]
+    /// Threads of the engine that own connections [default: a quarter of the workers, at most half of the cores]
     #[arg(long, env = "TOOLB_IO_THREADS", value_name = "N", value_parser = io_threads)]
     pub(crate) io_threads: Option<usize>,
 }
@@ -248,7 +277,7 @@ pub(crate) struct Consumers {
         value_parser = workers
     )]
     pub(crate) limit_consumers: usize,
-    /// Threads for connections
+    /// Threads of the engine that own connections
     #[arg(
         long,
         env = "TOOLB_IO_THREADS",

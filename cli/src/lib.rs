@@ -45,8 +45,8 @@ pub fn command() -> clap::Command {
 }
 
 fn try_main(args: &[OsString], worker: &WorkerCommand) -> Result<i32, String> {
-    usage::refuse_empty_variables(&command(), args)?;
-    let matches = match command().try_get_matches_from(args) {
+    let command = usage::ignore_empty_variables(command());
+    let matches = match command.try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) if !error.use_stderr() || is_help(&error) => {
             // Nobody is there to be told if it fails.

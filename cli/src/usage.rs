@@ -3,38 +3,21 @@
 
 use std::env;
 use std::error::Error as _;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
+use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Empty variables are somebody's mistake more often than not: a template that was not filled in.
-/// `Err` names the first one that would count.
-pub(crate) fn refuse_empty_variables(
-    command: &clap::Command,
-    args: &[OsString],
-) -> Result<(), String> {
-    let name = args.get(1).map(|name| name.to_string_lossy());
-    let Some(command) = name.and_then(|name| command.find_subcommand(&*name)) else {
-        return Ok(());
-    };
-    let asks_for_help = |arg: &OsString| matches!(arg.to_str(), Some("--help" | "-h"));
-    if args.iter().any(asks_for_help) {
-        return Ok(());
-    }
-    for arg in command.get_arguments() {
-        let (Some(variable), Some(long)) = (arg.get_env(), arg.get_long()) else {
-            continue;
-        };
-        // No mount point is a value like others.
-        let may_be_empty = long == "root-path" || is_given(&format!("--{long}"), args);
-        if !may_be_empty && env::var_os(variable).is_some_and(|value| value.is_empty()) {
-            let variable = variable.to_string_lossy();
-            return Err(format!(
-                "{variable} is set but empty: give it a value for --{long}, or unset it"
-            ));
-        }
-    }
-    Ok(())
+/// Variables that are set but empty count as if they were not set: so templates and compose files
+/// leave them when there is nothing to fill in.
+pub(crate) fn ignore_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |variable: &OsStr| env::var_os(variable).is_some_and(|value| value.is_empty());
+    command.mut_subcommands(|command| {
+        command.mut_args(|arg| match arg.get_env().is_some_and(is_empty) {
+            true => arg.env(Resettable::Reset),
+            false => arg,
+        })
+    })
 }
 
 /// The line for an error in `args`.

@@ -39,6 +39,8 @@ fn variables_are_named_after_their_options() {
 fn help_shows_each_option_with_its_default() {
     for command in COMMANDS {
         let help = definition(command).render_help().to_string();
+        // The examples before them name options, too.
+        let (_, help) = help.split_once("Options:\n").expect("there are options");
         let words: Vec<_> = help.split_whitespace().collect();
         let help = words.join(" ");
         for (option, (default, _)) in from_clap(command) {
@@ -58,7 +60,7 @@ fn help_shows_each_option_with_its_default() {
 }
 
 #[test]
-fn help_is_grouped_and_ends_with_examples() {
+fn help_begins_with_examples_and_is_grouped() {
     let cases = [
         ("run", "\n  toolb run main:app --workers 4 ", "Application:"),
         ("serve", "\n  toolb serve --port 0 --bus ", "Listening:"),
@@ -70,11 +72,13 @@ fn help_is_grouped_and_ends_with_examples() {
     ];
     for (command, example, heading) in cases {
         let help = definition(command).render_help().to_string();
-        let headings = [heading, "Timeouts:", "Output:", "Examples:"];
+        let headings = ["Usage:", "Examples:", heading, "Timeouts:", "Output:"];
         let places: Vec<_> = headings.iter().map(|heading| help.find(heading)).collect();
         assert!(places.iter().all(Option::is_some), "{places:?}");
         assert!(places.is_sorted());
         assert!(help.contains(example), "{help}");
+        // Nobody has set the width: no line of ours is to be broken by hand and by machine.
+        assert!(help.lines().all(|line| line.len() <= 100), "{help}");
     }
 }
 

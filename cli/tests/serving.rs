@@ -256,12 +256,15 @@ fn the_environment_is_the_default_and_is_named_when_wrong() {
         .unwrap();
     let text = "toolb: WEB_CONCURRENCY: \"0\": expected a number from 1 to 1024\n";
     assert_eq!(String::from_utf8_lossy(&output.stderr), text);
+    // Empty is not set: the port is the usual one, and what is wrong is something else.
     let output = toolb()
-        .args(["run", "main:app"])
+        .args(["run", "main:app", "--workers", "0"])
         .env("TOOLB_PORT", "")
+        .env("TOOLB_APP_DIR", "")
+        .env("TOOLB_ACCESS_LOG", "")
         .output()
         .unwrap();
-    let text = "toolb: TOOLB_PORT is set but empty: give it a value for --port, or unset it\n";
+    let text = "toolb: --workers: \"0\": expected a number from 1 to 1024\n";
     assert_eq!(String::from_utf8_lossy(&output.stderr), text);
     assert_eq!(output.status.code(), Some(2));
 }

@@ -321,6 +321,39 @@ fn a_consumer_that_does_not_know_of_times_is_not_told() {
 }
 
 #[test]
+fn a_time_that_finds_no_room_in_the_ring_is_told_when_there_is_some() {
+    let (server, raw) = Server::with_streams(idle(Duration::from_millis(1)));
+    let mut peer = Peer::with_time(&server);
+    let streams: Vec<_> = (0..15)
+        .map(|_| {
+            let client = dial(&raw);
+            let (it, _) = peer.next(Kind::Open);
+            peer.lane.grant_request(it.slot, 1000);
+            assert!(peer.start(it));
+            peer.lane.ring(0).notice.bump();
+            peer.publish();
+            (it.slot, client)
+        })
+        .collect();
+    // Nothing is read there until the times of its streams must have filled the ring; those of another
+    // consumer go on.
+    let (mut clock, ticks) = attach(&server, |_, _, _| {});
+    let _its = dial(&raw);
+    // 15 of 32 bytes in each round.
+    assert_eq!(ticks.iter().take(800).count(), 800);
+    let lap = |peer: &mut Peer| {
+        for (slot, _) in &streams {
+            while peer.next(Kind::Timeout).0.slot != *slot {}
+        }
+    };
+    // What stands in the ring, and what comes behind that.
+    (0..600).for_each(|_| lap(&mut peer));
+    assert_eq!(server.engine.stats().poisoned, 0);
+    clock.kill(&server.engine);
+    server.engine.lane_down(&peer.handle);
+}
+
+#[test]
 fn what_came_before_a_client_closed_is_not_lost() {
     // On a Unix socket a close is seen at once, even if much of what came is still to be read.
     const TOTAL: usize = 200_000;

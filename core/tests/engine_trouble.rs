@@ -139,6 +139,67 @@ fn a_dead_consumers_begun_request_is_a_502_and_the_others_are_answered() {
 }
 
 #[test]
+fn what_has_not_begun_may_meet_any_number_of_dying_consumers() {
+    let server = Server::start(EngineConfig::default());
+    let deaths = 5;
+    let mut kill: Vec<_> = Vec::new();
+    let mut behind: Vec<_> = Vec::new();
+    for number in 0..deaths {
+        let (handler, begun, fate) = Stuck::new();
+        let mut dies = server.attach(ConsumerOptions::default(), handler);
+        if number == 0 {
+            kill.push(ask(&server, "/stuck"));
+            begun.recv().unwrap();
+            // In this order they reach each consumer: first what kills it, then the innocent.
+            for _ in 1..deaths {
+                kill.push(ask(&server, "/stuck"));
+                wait_for_requests(&server, kill.len() as u64);
+            }
+            behind.extend((0..4).map(|id| ask(&server, &format!("/{id}"))));
+            wait_for_requests(&server, (kill.len() + behind.len()) as u64);
+        } else {
+            begun.recv().unwrap();
+        }
+        fate.send(Fate::Die).unwrap();
+        dies.bury(&server.engine);
+    }
+    for stream in &mut kill {
+        assert_eq!(read_response(stream).0, 502);
+    }
+    let mut lives = server.attach(ConsumerOptions::default(), Echo::default());
+    for (id, stream) in behind.iter_mut().enumerate() {
+        assert_eq!(read_response(stream).1, format!("GET /{id}? ").into_bytes());
+    }
+    lives.kill(&server.engine);
+}
+
+#[test]
+fn what_kills_consumers_before_it_begins_is_given_up() {
+    let server = Server::start(EngineConfig::default());
+    let mut stream = ask(&server, "/");
+    let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
+    for _ in 0..3 {
+        let lane = server.engine.new_lane(8, 8, 8, 0).unwrap();
+        let fds = lane.fds().into_iter().map(copy).collect();
+        let mut consumer = ConsumerLane::open(fds).unwrap();
+        server.engine.lane_up(&lane);
+        while !consumer.ring(0).requests.refresh().unwrap() {
+            std::thread::yield_now();
+        }
+        // It dies as soon as it has seen it.
+        server.engine.lane_down(&lane);
+    }
+    assert_eq!(read_response(&mut stream).0, 502);
+}
+
+/// Waits until so many requests have come.
+fn wait_for_requests(server: &Server, requests: u64) {
+    while server.engine.stats().requests < requests {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn an_overdue_response_is_a_504_and_the_consumer_is_told() {
     let server = Server::start(short(Timeouts {
         response: Duration::from_millis(50),

@@ -206,9 +206,27 @@ def test_the_grace_time_has_an_end(servers: Servers) -> None:
         wait_until("it began", lambda: "long" in server.began())
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        server.process.wait(10)
+        assert server.process.wait(10) == 1, server.said()
         assert 0.8 < time.monotonic() - began < 6
     wait_until("the workers were gone", lambda: not alive(tree), patience=5)
+    wait_until(
+        "it was told", lambda: "1 request was cut off, as the 1 s to finish" in server.said()
+    )
+
+
+def test_requests_that_are_cancelled_at_the_end_are_told_of(servers: Servers) -> None:
+    """The worker ends in time, but not what it has begun."""
+    server = servers.start(flags=["--timeout-graceful-shutdown", "14"])
+    with server.connect() as quick, server.connect() as first, server.connect() as second:
+        assert quick.ask("/pid").status == 200
+        first.send(request("/sleep?ms=20000", headers={"X-Id": "first"}))
+        second.send(request("/sleep?ms=20000", headers={"X-Id": "second"}))
+        wait_until("they began", lambda: {"first", "second"} <= {*server.began()})
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 1, server.said()
+        assert first.receive().status in (500, 502)
+    wait_until("it was told", lambda: "2 requests were cut off, as the 14 s" in server.said())
+    assert "killed" not in server.said()
 
 
 def test_an_endless_stream_does_not_hold_up_the_end(servers: Servers) -> None:

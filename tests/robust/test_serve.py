@@ -361,7 +361,8 @@ def test_work_that_is_cut_off_is_told_by_the_exit_code(stage: Stage) -> None:
         stage.awaits("BEGIN long")
         serve.process.terminate()
         assert serve.ends() == 1, serve.said()
-        assert "did not finish within 1 s and are cut off" in serve.said()
+        told = "connections with 1 request and 1 consumer did not finish within 1 s and are cut off"
+        assert told in serve.said(), serve.said()
         work.process.terminate()
         assert work.ends() == 1, work.said()
         assert "1 worker did not finish within 1 s and is killed" in work.said()
@@ -499,6 +500,30 @@ def test_an_application_that_cannot_start(stage: Stage, application: str, words:
     assert work.ends() == 3
     (line,) = [line for line in work.lines if line[30:].startswith("toolb")]
     assert words in line
+
+
+def test_consumers_that_come_again_and_again_do_not_fill_the_log(stage: Stage) -> None:
+    serve = stage.serve("--limit-consumers", "1")
+    work = stage.work()
+    serve.says("requests go to 1 consumer now")
+
+    def is_sent_away() -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as other:
+            other.connect(str(stage.bus))
+            assert b"there are 1 consumers already" in other.recv(65536)
+
+    for _ in range(300):
+        is_sent_away()
+    serve.says("was sent away")
+    assert serve.said().count("was sent away") <= 100
+
+    def counted() -> bool:
+        is_sent_away()
+        return " more like it before)" in serve.said()
+
+    wait_until("the others were counted", counted)
+    work.stop()
+    serve.stop()
 
 
 def test_what_is_no_bus(stage: Stage) -> None:

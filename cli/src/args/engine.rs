@@ -45,7 +45,7 @@ pub(crate) struct Listening {
     /// Its permissions, octal, such as 660 [default: as the umask says]
     #[arg(long, env = "TOOLB_UDS_PERMISSIONS", value_name = "MODE", value_parser = mode)]
     pub(crate) uds_permissions: Option<u32>,
-    /// Connections that may wait to be accepted
+    /// Connections that the kernel may hold until they are accepted
     #[arg(
         long,
         env = "TOOLB_BACKLOG",
@@ -85,7 +85,7 @@ pub(crate) struct Queue {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Limits on requests")]
 pub(crate) struct RequestLimits {
-    /// The request line: method, target and version (414)
+    /// The longest request line: method, target and version (414)
     #[arg(
         long,
         env = "TOOLB_LIMIT_REQUEST_LINE",
@@ -94,7 +94,7 @@ pub(crate) struct RequestLimits {
         value_parser = size
     )]
     pub(crate) limit_request_line: usize,
-    /// Request line and headers together (431)
+    /// The longest head: request line and headers together (431)
     #[arg(
         long,
         env = "TOOLB_LIMIT_REQUEST_HEAD",
@@ -103,7 +103,7 @@ pub(crate) struct RequestLimits {
         value_parser = size
     )]
     pub(crate) limit_request_head: usize,
-    /// Header fields (431)
+    /// The most header fields (431)
     #[arg(
         long,
         env = "TOOLB_LIMIT_REQUEST_FIELDS",
@@ -112,7 +112,7 @@ pub(crate) struct RequestLimits {
         value_parser = positive
     )]
     pub(crate) limit_request_fields: usize,
-    /// The request body (413); 0: no limit
+    /// The largest body (413); 0: no limit
     #[arg(
         long,
         env = "TOOLB_LIMIT_REQUEST_BODY",
@@ -126,7 +126,7 @@ pub(crate) struct RequestLimits {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Timeouts")]
 pub(crate) struct TimeLimits {
-    /// Until the head of a request is there (408)
+    /// How long the head of a request may take to arrive (408)
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_REQUEST_HEADER",
@@ -135,7 +135,7 @@ pub(crate) struct TimeLimits {
         value_parser = parse_duration
     )]
     pub(crate) timeout_request_header: Duration,
-    /// Without a byte of a request body (408)
+    /// How long a client may send nothing of a body that is not complete (408)
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_REQUEST_BODY",
@@ -144,7 +144,7 @@ pub(crate) struct TimeLimits {
         value_parser = parse_duration
     )]
     pub(crate) timeout_request_body: Duration,
-    /// Until the application begins its response (504); 0: no limit
+    /// How long the application may take to begin its response (504); 0: no limit
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_RESPONSE",
@@ -153,7 +153,7 @@ pub(crate) struct TimeLimits {
         value_parser = parse_duration
     )]
     pub(crate) timeout_response: Duration,
-    /// Between two requests on a connection; 0: one request a connection
+    /// How long a connection is kept for the next request; 0: one request a connection
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_KEEP_ALIVE",
@@ -162,7 +162,7 @@ pub(crate) struct TimeLimits {
         value_parser = parse_duration
     )]
     pub(crate) timeout_keep_alive: Duration,
-    /// Without a byte that a client takes of what there is to send; then the connection is closed
+    /// How long a client may take nothing of what there is to send; then it is cut off
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_SEND",
@@ -176,7 +176,7 @@ pub(crate) struct TimeLimits {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Timeouts")]
 pub(crate) struct Grace {
-    /// For what has been accepted, after the wish to stop
+    /// How long accepted requests may take to finish after a signal to stop; then they are cut off
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_GRACEFUL_SHUTDOWN",
@@ -190,7 +190,7 @@ pub(crate) struct Grace {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Timeouts")]
 pub(crate) struct Health {
-    /// For a worker with work to do that stands still; then it is killed and replaced; 0: for ever
+    /// How long a worker with work to do may stand still; then it is replaced; 0: for ever
     #[arg(
         long,
         env = "TOOLB_TIMEOUT_WORKER_HEALTHCHECK",
@@ -204,7 +204,7 @@ pub(crate) struct Health {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Log {
-    /// What is written to standard error
+    /// How much is written to standard error
     #[arg(
         long,
         env = "TOOLB_LOG_LEVEL",
@@ -218,7 +218,7 @@ pub(crate) struct Log {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct Output {
-    /// Write each request to standard output [default: on in a terminal]
+    /// Write each request to standard output, in the combined format [default: on in a terminal]
     #[arg(
         long,
         env = "TOOLB_ACCESS_LOG",
@@ -229,10 +229,10 @@ pub(crate) struct Output {
         overrides_with = "no_access_log"
     )]
     pub(crate) access_log: Option<bool>,
-    /// Do not
+    /// Do not write them
     #[arg(long, overrides_with = "access_log")]
     pub(crate) no_access_log: bool,
-    /// Send a Server header [default: on]
+    /// Send `Server: toolb`, unless the application sends one [default: on]
     #[arg(
         long,
         env = "TOOLB_SERVER_HEADER",
@@ -243,10 +243,10 @@ pub(crate) struct Output {
         overrides_with = "no_server_header"
     )]
     pub(crate) server_header: Option<bool>,
-    /// Do not
+    /// Never add it
     #[arg(long, overrides_with = "server_header")]
     pub(crate) no_server_header: bool,
-    /// Send a Date header [default: on]
+    /// Send `Date`, unless the application sends one [default: on]
     #[arg(
         long,
         env = "TOOLB_DATE_HEADER",
@@ -257,7 +257,7 @@ pub(crate) struct Output {
         overrides_with = "no_date_header"
     )]
     pub(crate) date_header: Option<bool>,
-    /// Do not
+    /// Never add it
     #[arg(long, overrides_with = "date_header")]
     pub(crate) no_date_header: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::log;
+use crate::log::{self, Level, Throttle};
 use crate::sys::epoll;
 use crate::sys::socket::Socket;
 
@@ -42,12 +42,12 @@ impl Loop {
         if !std::mem::replace(&mut self.accepting, false) {
             return;
         }
-        if self.may_warn() {
-            log::warning(format_args!(
-                "out of open files ({} connections): accepting rests; raise the limit (ulimit -n)",
-                self.conns.len() + self.calls.streams.len()
-            ));
-        }
+        static TOLD: Throttle = Throttle::of(1);
+        let open = self.conns.len() + self.calls.streams.len();
+        let text = format_args!(
+            "out of open files ({open} connections): accepting rests; raise the limit (ulimit -n)"
+        );
+        log::limited(&TOLD, Level::Warning, text);
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
         }

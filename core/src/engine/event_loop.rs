@@ -28,8 +28,6 @@ pub(super) const TURN_BUDGET: usize = 256 * 1024;
 pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// How long a loop may sleep while a consumer that is awake may be holding back its kick.
 const COALESCING_NAP: u64 = 1_000_000;
-/// Nobody is warned of the same thing more often than this.
-const WARNING_PAUSE: u64 = 10_000_000_000;
 
 const TAG: u64 = 0xF000_0000_0000_0000;
 const TAG_CONN: u64 = 0;
@@ -80,7 +78,6 @@ pub(super) struct Loop {
     /// By address.
     pub(super) purposes: Vec<Purpose>,
     pub(super) accepting: bool,
-    warned_until: u64,
     sleeper: Sleeper,
     /// The time of this turn.
     pub(super) now: u64,
@@ -156,7 +153,6 @@ impl Loop {
             services: services.services,
             purposes: services.purposes,
             accepting: true,
-            warned_until: 0,
             now: clock::now(),
             date_until: 0,
             date: http_date(clock::unix_seconds()),
@@ -390,15 +386,6 @@ impl Loop {
         let _ = self
             .epoll
             .delete(lane.handle.lane.doorbell_of_loop(self.index));
-    }
-
-    /// Whether a warning is due: nobody is warned too often.
-    pub(super) fn may_warn(&mut self) -> bool {
-        let may = self.now >= self.warned_until;
-        if may {
-            self.warned_until = self.now + WARNING_PAUSE;
-        }
-        may
     }
 }
 

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crate::bus::RecordHeader;
 use crate::http::BodyLength;
-use crate::log;
 use crate::message::FileHead;
 
 use super::conn::{Phase, Place};
@@ -339,7 +338,7 @@ impl Loop {
     }
 
     fn refuse_file(&mut self, key: u64, why: &str) {
-        log::error(format_args!("a file was refused as a response: {why}"));
+        self.blame(key, &format!("a file was refused as a response: {why}"));
         self.answer_simply(key, 500, "Internal Server Error\n", &[]);
     }
 
@@ -372,7 +371,7 @@ impl Loop {
 
     /// The file cannot be sent to its end, and the client must not take this for it.
     fn break_file(&mut self, key: u64, why: &str) -> bool {
-        log::error(format_args!("a file could not be sent to its end: {why}"));
+        self.blame(key, &format!("a file could not be sent to its end: {why}"));
         self.reset(key);
         false
     }

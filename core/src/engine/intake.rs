@@ -137,9 +137,8 @@ impl Loop {
         match shared.access {
             Some(_) => take_down(&mut exchange.said, head, input),
             None => {
-                let target = head.target.of(input);
-                let start = &target[..target.len().min(TARGET)];
-                exchange.said.set_line([head.method.of(input), start, b""]);
+                let line = head.line().of(input);
+                exchange.said.set_line(&line[..line.len().min(LINE)]);
             }
         }
         conn.body = BodyReader::new(head.framing, shared.config.limits.body);
@@ -438,11 +437,7 @@ impl Conn {
 /// Keeps what the access log repeats of a request.
 #[cold]
 fn take_down(said: &mut Said, head: &Head, input: &[u8]) {
-    let version: &[u8] = match head.version {
-        Version::Http10 => b"HTTP/1.0",
-        Version::Http11 => b"HTTP/1.1",
-    };
-    said.set_line([head.method.of(input), head.target.of(input), version]);
+    said.set_line(head.line().of(input));
     let field = |wanted: &[u8]| {
         let mut fields = head.fields.iter();
         let found = fields.find(|(name, _)| name.of(input).eq_ignore_ascii_case(wanted));
@@ -451,5 +446,5 @@ fn take_down(said: &mut Said, head: &Head, input: &[u8]) {
     said.set_fields(field(b"referer"), field(b"user-agent"));
 }
 
-/// So much of a target is repeated in lines about a request.
-const TARGET: usize = 200;
+/// So much of a request line is kept, if only for lines about an application's faults.
+const LINE: usize = 240;

@@ -400,6 +400,19 @@ impl LaneEnd {
         }
     }
 
+    /// The slot of the oldest exchange that was sent and has not started.
+    pub(super) fn oldest_unstarted(&self) -> Option<u16> {
+        let waits = |one: &&Unstarted| {
+            let held = self.slots[usize::from(one.slot)];
+            held.in_use
+                && held.generation == one.generation
+                && held.sent
+                && !held.started
+                && !self.has_started(one.slot, one.generation)
+        };
+        self.unstarted.iter().find(waits).map(|one| one.slot)
+    }
+
     fn has_starts(&self) -> bool {
         let mut unstarted = self.unstarted.iter();
         unstarted.any(|one| self.has_started(one.slot, one.generation))

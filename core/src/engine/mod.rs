@@ -113,10 +113,11 @@ impl Engine {
             files.add(&one);
             bound.push(one);
         }
-        let cannot = |error: io::Error| {
-            StartError(format!(
-                "cannot start: {error}; raise the limits on open files and memory (ulimit -n)"
-            ))
+        let cannot = |error: io::Error| match error.kind() {
+            io::ErrorKind::FileTooLarge => StartError(error.to_string()),
+            _ => StartError(format!(
+                "{error}; raise the limits on open files and memory (ulimit -n)"
+            )),
         };
         let shared = Shared {
             pool: Pool::new(PoolLimits {

@@ -196,6 +196,11 @@ impl Loop {
         }
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
+            if !exchange.said.line().is_empty() {
+                let begun = u64::from(exchange.writer.is_some());
+                self.stats().broken.add(1);
+                self.stats().broken_off.add(begun);
+            }
             if let Some(access) = self.shared.access.as_ref().filter(|_| !conn.raw) {
                 // The client has left before the end, or was cut off: 499 is what nginx calls it if
                 // there was no answer yet.

@@ -12,7 +12,7 @@ use super::event_loop::Loop;
 use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::shared::ControlEvent;
 
-/// A request that no consumer started is sent at most this often.
+/// A request is sent at most this often to consumers that die, or let go of it, before they start it.
 const ATTEMPTS: u8 = 3;
 
 impl Loop {
@@ -369,7 +369,12 @@ impl Loop {
 
     /// Each exchange a dead consumer held: dispatched again if it never began, else 502, or a reset
     /// if its response had begun.
+    ///
+    /// Consumers begin requests in order, so if one that had not begun has killed it, it is the
+    /// oldest. Only that one comes closer to the limit of attempts: those behind it may meet any
+    /// number of dying consumers.
     fn settle(&mut self, lane: &LaneEnd) {
+        let suspect = lane.oldest_unstarted();
         for (slot, held) in lane.slots.iter().enumerate() {
             if !held.in_use || held.conn == NOBODY {
                 continue;
@@ -386,7 +391,7 @@ impl Loop {
                 self.detach(key);
                 self.stats().worker_died.add(1);
                 self.answer_simply(key, 502, "the application's worker died\n", &[]);
-            } else if held.sent {
+            } else if held.sent && suspect == Some(slot as u16) {
                 self.try_again(key);
             } else {
                 self.readmit(key);

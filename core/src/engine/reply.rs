@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::bus::{Kind, RecordHeader, Violation, flags};
 use crate::http::{BodyError, BodyLength, ResponseWriter};
-use crate::log;
+use crate::log::{self, Level, Throttle};
 use crate::message::{ResponseHead, Want};
 
 use super::conn::{Exchange, Phase};
@@ -306,7 +306,8 @@ impl Loop {
         let written = writer.head(&mut conn.output, status, fields, length, &extras);
         if let Err(error) = written {
             conn.output.truncate(before);
-            log::error(format_args!("a response was refused: {error}"));
+            let why = format!("the response was refused: {error}");
+            self.blame(key, &why);
             self.abandon(key);
             self.answer_simply(key, 500, "Internal Server Error\n", &[]);
             return Ok(false);
@@ -334,9 +335,10 @@ impl Loop {
             Ok(()) => {}
             Err(BodyError::TooLong) => {
                 // Never more than was announced: the rest is dropped, the connection is not reused.
-                log::error(format_args!(
-                    "a response is longer than its Content-Length; the rest is dropped"
-                ));
+                self.blame(
+                    key,
+                    "the response is longer than its Content-Length; the rest is dropped",
+                );
                 if !end {
                     // Nobody waits for what it goes on to say.
                     self.abandon(key);
@@ -345,9 +347,10 @@ impl Loop {
                 return Ok(());
             }
             Err(BodyError::TooShort) => {
-                log::error(format_args!(
-                    "a response is shorter than its Content-Length; closing"
-                ));
+                self.blame(
+                    key,
+                    "the response is shorter than its Content-Length; closing",
+                );
                 self.abandon_place(key);
                 self.reset(key);
                 return Ok(());
@@ -411,8 +414,24 @@ impl Loop {
         }
     }
 
+    /// Tells that an application did something wrong with a request.
+    #[cold]
+    pub(super) fn blame(&mut self, key: u64, why: &str) {
+        static TOLD: Throttle = Throttle::new();
+        let said = self.exchange(key).map(|exchange| exchange.said.request());
+        let (what, colon) = match &said {
+            Some(request) if !request.is_empty() => (&**request, ": "),
+            _ => ("", ""),
+        };
+        log::limited(&TOLD, Level::Error, format_args!("{what}{colon}{why}"));
+    }
+
     fn log_access(&mut self, key: u64, exchange: &mut Exchange) {
         self.stats().count_response(exchange.status);
+        // Some answers stand for a request that never became one.
+        if !exchange.said.line().is_empty() {
+            self.stats().answered.add(1);
+        }
         if let Some(access) = &self.shared.access {
             let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.as_ref());
             let peer = peer.map(|(host, _)| host.clone());

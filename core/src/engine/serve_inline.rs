@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::http::{BodyFraming, BodyLength, BodyStep, ResponseWriter};
-use crate::log;
 use crate::route::Match;
 
 use super::conn::{Phase, Place};
@@ -196,7 +195,8 @@ impl Loop {
         );
         if let Err(error) = head {
             conn.output.truncate(before);
-            log::error(format_args!("a handler's response was refused: {error}"));
+            let why = format!("the handler's response was refused: {error}");
+            self.blame(key, &why);
             self.answer_simply(key, 500, "Internal Server Error\n", &[]);
             return true;
         }
@@ -208,9 +208,8 @@ impl Loop {
         response.shrink();
         debug_assert!(matches!(exchange.place, Place::Here));
         if let Err(error) = written {
-            log::error(format_args!(
-                "a handler's response does not fit its length: {error}"
-            ));
+            let why = format!("the handler's response does not fit its length: {error}");
+            self.blame(key, &why);
             self.reset(key);
             return true;
         }
@@ -228,15 +227,15 @@ impl Loop {
                 }
                 return;
             }
-            (Step::Later, None) => "a handler answers later and has taken no token",
+            (Step::Later, None) => "the handler answers later and has taken no token",
             (_, outbox) => {
                 if let Some(outbox) = outbox {
                     self.cancel_token(&outbox);
                 }
-                "a handler has taken a token and does not say that it answers later"
+                "the handler has taken a token and does not say that it answers later"
             }
         };
-        log::error(format_args!("{mistake}"));
+        self.blame(key, mistake);
         self.answer_simply(key, 500, "Internal Server Error\n", &[]);
     }
 

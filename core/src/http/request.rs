@@ -134,6 +134,15 @@ impl Head {
         Ok(true)
     }
 
+    /// The request line as sent, without its end. What was parsed has exactly one space between its
+    /// words, so method, target and version are one piece.
+    #[inline]
+    pub fn line(&self) -> Span {
+        const VERSION: usize = " HTTP/1.1".len();
+        let target_end = (self.target.start + self.target.len) as usize;
+        Span::new(self.method.start as usize, target_end + VERSION)
+    }
+
     fn clear(&mut self) {
         let fields = std::mem::take(&mut self.fields);
         *self = Self {

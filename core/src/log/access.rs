@@ -24,6 +24,9 @@ const QUEUE: usize = 8192;
 /// What waits at the end gets so long to be written.
 const LAST: Duration = Duration::from_secs(1);
 
+/// So much of a target is repeated in a line of the other log.
+const TARGET: usize = 200;
+
 /// What a client has said, as far as a log repeats it: the request line, and what it came from.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Said {
@@ -39,19 +42,12 @@ impl Said {
         (self.line, self.referer) = (0, 0);
     }
 
-    /// The request line, from its parts.
+    /// The request line, or what is known of it.
     #[inline]
-    pub fn set_line(&mut self, parts: [&[u8]; 3]) {
+    pub fn set_line(&mut self, line: &[u8]) {
         self.clear();
-        let [method, target, version] = parts;
-        self.bytes.extend_from_slice(method);
-        self.bytes.push(b' ');
-        self.bytes.extend_from_slice(target);
-        if !version.is_empty() {
-            self.bytes.push(b' ');
-            self.bytes.extend_from_slice(version);
-        }
-        self.line = self.bytes.len();
+        self.bytes.extend_from_slice(line);
+        self.line = line.len();
     }
 
     /// The fields, after the line.
@@ -65,6 +61,19 @@ impl Said {
     /// The request line, empty if there was none.
     pub fn line(&self) -> &[u8] {
         &self.bytes[..self.line]
+    }
+
+    /// Method and target, as far as they are known and fit a line.
+    pub fn request(&self) -> String {
+        let mut words = self.line().split(|&byte| byte == b' ');
+        let (method, target) = (words.next(), words.next());
+        let mut text = String::new();
+        if let (Some(method), Some(target)) = (method, target) {
+            push_escaped(&mut text, method);
+            text.push(' ');
+            push_escaped(&mut text, &target[..target.len().min(TARGET)]);
+        }
+        text
     }
 
     fn referer(&self) -> &[u8] {
@@ -128,7 +137,7 @@ impl AccessLog {
         }
     }
 
-    /// Lines that did not fit.
+    /// Lines that did not fit, or that could not be written.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
@@ -198,8 +207,12 @@ impl Shared {
                 }
             }
             if !batch.is_empty() {
-                // A log that cannot be written must not stop the server.
-                let _ = sink.write_all(batch.as_bytes()).and_then(|()| sink.flush());
+                let written = sink.write_all(batch.as_bytes()).and_then(|()| sink.flush());
+                if written.is_err() {
+                    // A log that cannot be written must not stop the server.
+                    let lines = batch.lines().count() as u64;
+                    self.dropped.fetch_add(lines, Ordering::Relaxed);
+                }
                 batch.clear();
                 continue;
             }
@@ -237,9 +250,13 @@ impl Entry {
 /// What stands between quotes; `-` if there is nothing. Quotes, and what no log should hold, as nginx
 /// writes it: `\x22`.
 fn push_quoted(line: &mut String, bytes: &[u8]) {
-    if bytes.is_empty() {
-        return line.push('-');
+    match bytes.is_empty() {
+        true => line.push('-'),
+        false => push_escaped(line, bytes),
     }
+}
+
+fn push_escaped(line: &mut String, bytes: &[u8]) {
     for &byte in bytes {
         match byte {
             b'"' | b'\\' | ..=0x1F | 0x7F.. => {
@@ -308,7 +325,7 @@ mod tests {
 
     fn entry(status: u16) -> Entry {
         let mut said = Said::default();
-        said.set_line([b"GET", b"/", b"HTTP/1.1"]);
+        said.set_line(b"GET / HTTP/1.1");
         said.set_fields(b"http://x/", b"curl/8");
         Entry {
             peer: Some("127.0.0.1".into()),
@@ -359,7 +376,7 @@ mod tests {
             line(&entry),
             "unix: - - [10/Oct/2000:13:55:36 -0700] \"-\" 400 12 \"-\" \"-\" 0.001500\n"
         );
-        entry.said.set_line([b"GET", b"/", b""]);
+        entry.said.set_line(b"GET /");
         assert!(line(&entry).contains("\"GET /\" 400 12 \"-\" \"-\""));
         entry.said.set_fields(b"", b"agent");
         assert!(line(&entry).contains("\"GET /\" 400 12 \"-\" \"agent\""));
@@ -368,12 +385,22 @@ mod tests {
     #[test]
     fn nothing_a_client_says_can_end_a_line_or_a_quote() {
         let mut entry = entry(200);
-        entry.said.set_line([b"GET", b"/\xE4\"", b"HTTP/1.1"]);
+        entry.said.set_line(b"GET /\xE4\" HTTP/1.1");
         entry.said.set_fields(b"a\\b", b"\x1b[31m\n\" 200 0");
         assert!(line(&entry).ends_with(
             "\"GET /\\xE4\\x22 HTTP/1.1\" 200 12 \"a\\x5Cb\" \"\\x1B[31m\\x0A\\x22 200 0\" 0.001500\n"
         ));
         assert_eq!(line(&entry).lines().count(), 1);
+    }
+
+    #[test]
+    fn the_request_is_named_without_its_version() {
+        let mut said = Said::default();
+        assert_eq!(said.request(), "");
+        said.set_line(b"GET /a\"b HTTP/1.1");
+        assert_eq!(said.request(), "GET /a\\x22b");
+        said.set_line(format!("GET {}", "x".repeat(1000)).as_bytes());
+        assert_eq!(said.request().len(), "GET ".len() + TARGET);
     }
 
     #[test]

@@ -92,19 +92,28 @@ pub fn say(text: &str) {
 }
 
 /// Keeps a warning that others can cause as often as they like from filling the log.
+///
+/// A few lines may come at once, then one a second.
 #[derive(Debug)]
 pub struct Throttle {
-    /// On the clock of deadlines.
+    /// When the lines that were written would have been, a second apart, on the clock of deadlines.
     next: AtomicU64,
     left_out: AtomicU64,
+    ahead: u64,
 }
 
 impl Throttle {
-    /// Nothing was written yet.
+    /// Nothing was written yet; a few lines may come at once.
     pub const fn new() -> Self {
+        Self::of(FEW)
+    }
+
+    /// So many may.
+    pub const fn of(few: u64) -> Self {
         Self {
             next: AtomicU64::new(0),
             left_out: AtomicU64::new(0),
+            ahead: few.saturating_sub(1) * PAUSE,
         }
     }
 
@@ -113,9 +122,10 @@ impl Throttle {
         let next = self.next.load(Ordering::Relaxed);
         let taken = || {
             let order = Ordering::Relaxed;
-            self.next.compare_exchange(next, now + PAUSE, order, order)
+            let after = next.max(now) + PAUSE;
+            self.next.compare_exchange(next, after, order, order)
         };
-        if now < next || taken().is_err() {
+        if now + self.ahead < next || taken().is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -129,11 +139,12 @@ impl Default for Throttle {
     }
 }
 
-/// Lines that are throttled come this far apart.
+/// Lines that are throttled come this far apart, but for the first few.
 const PAUSE: u64 = 1_000_000_000;
+const FEW: u64 = 10;
 
-/// Writes one line, unless one like it was written in the last second; the next one tells how many
-/// were left out. Whether it was written.
+/// Writes one line, unless there were many like it just now; the next one tells how many were left
+/// out. Whether it was written.
 pub fn limited(throttle: &Throttle, level: Level, text: fmt::Arguments<'_>) -> bool {
     if !is_enabled(level) {
         return false;
@@ -197,13 +208,24 @@ mod tests {
 
     #[test]
     fn what_is_throttled_is_counted() {
-        let throttle = Throttle::new();
+        let throttle = Throttle::of(1);
         assert_eq!(throttle.admit(5), Some(0));
         for now in [5, 6, PAUSE + 4] {
             assert_eq!(throttle.admit(now), None);
         }
         assert_eq!(throttle.admit(PAUSE + 5), Some(3));
         assert_eq!(throttle.admit(3 * PAUSE), Some(0));
+    }
+
+    #[test]
+    fn a_few_come_at_once() {
+        let throttle = Throttle::of(3);
+        let admitted = |now| throttle.admit(now * PAUSE).is_some();
+        let told: Vec<_> = [9, 9, 9, 9, 10, 10, 11, 14, 14, 14, 14]
+            .map(admitted)
+            .to_vec();
+        let [yes, no] = [true, false];
+        assert_eq!(told, [yes, yes, yes, no, yes, no, yes, yes, yes, yes, no]);
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub enum Event {
         pid: u32,
         /// What it did.
         why: String,
+        /// So many others were sent away since the last one that was told of.
+        others: u64,
     },
     /// A worker takes long to start.
     Slow {
@@ -161,10 +163,19 @@ pub enum Event {
     CutOff {
         /// Some connections were still busy.
         connections: bool,
+        /// So many requests were not answered yet.
+        requests: u64,
         /// Consumers that had not finished.
         consumers: usize,
         /// How long they were given; `None`: the person who runs the server would not wait.
         limit: Option<Duration>,
+    },
+    /// Requests did not come to their end in time: their handlers were cancelled or killed.
+    Unfinished {
+        /// How many.
+        requests: u64,
+        /// How long they were given.
+        limit: Duration,
     },
     /// Everything has ended.
     Stopped,
@@ -191,6 +202,7 @@ impl Event {
             | Self::Crowded { .. }
             | Self::Lost { .. }
             | Self::Cut { .. }
+            | Self::Unfinished { .. }
             | Self::CutOff { .. } => Level::Warning,
             Self::StartFailed(_) => Level::Error,
         }
@@ -271,9 +283,18 @@ impl fmt::Display for Event {
                     _ => write!(f, "requests go to {} now", counted(*consumers, "consumer")),
                 }
             }
-            Self::Refused { name, pid, why } => {
+            Self::Refused {
+                name,
+                pid,
+                why,
+                others,
+            } => {
                 f.write_str(if name.is_empty() { "a consumer" } else { name })?;
-                write!(f, " (pid {pid}) was sent away: {why}")
+                write!(f, " (pid {pid}) was sent away: {why}")?;
+                match others {
+                    0 => Ok(()),
+                    _ => write!(f, " ({others} more like it before)"),
+                }
             }
             Self::Slow {
                 worker,
@@ -345,12 +366,17 @@ impl fmt::Display for Event {
             } => write!(f, "second signal: killing {}", counted(*workers, "worker")),
             Self::CutOff {
                 connections,
+                requests,
                 consumers,
                 limit,
             } => {
+                let requests = counted(usize::try_from(*requests).unwrap_or(usize::MAX), "request");
                 let what = match (connections, consumers) {
-                    (true, 0) => "connections".to_owned(),
-                    (true, count) => format!("connections and {}", counted(*count, "consumer")),
+                    (true, 0) => format!("connections with {requests}"),
+                    (true, count) => {
+                        let consumers = counted(*count, "consumer");
+                        format!("connections with {requests} and {consumers}")
+                    }
                     (false, count) => counted(*count, "consumer"),
                 };
                 match limit {
@@ -362,6 +388,15 @@ impl fmt::Display for Event {
                     None => write!(f, "second signal: cutting off {what}"),
                 }
             }
+            Self::Unfinished { requests, limit } => write!(
+                f,
+                "{} cut off, as the {} s to finish were over; --timeout-graceful-shutdown gives more time",
+                match requests {
+                    1 => "1 request was".to_owned(),
+                    _ => format!("{requests} requests were"),
+                },
+                limit.as_secs_f64()
+            ),
             Self::Stopped => f.write_str("stopped"),
         }
     }

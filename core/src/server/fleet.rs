@@ -75,6 +75,8 @@ pub(super) enum Action {
     DrainEngine,
     /// All workers are ready for the first time.
     Serving,
+    /// The workers are told to finish though requests are open: from now on these are cut off.
+    Hurry(Duration),
     /// Tell whoever runs the server.
     Tell(Event),
     /// Everything has ended.
@@ -208,6 +210,10 @@ impl Fleet {
             return;
         };
         let (tell, kill) = (stop.tell_at <= now, !stop.killed && stop.kill_at <= now);
+        if tell && !stop.told && !stop.limit.is_zero() && stop.outcome == Outcome::Stopped {
+            let limit = stop.limit;
+            self.out.push(Action::Hurry(limit));
+        }
         if tell {
             self.tell_workers();
         }

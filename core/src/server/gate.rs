@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, LaneHandle};
+use crate::log::Throttle;
 use crate::message::{Control, Hello, MAX_CONTROL_PACKET};
+use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::file;
 use crate::sys::process::effective_user;
@@ -64,6 +66,9 @@ pub(super) struct Gate {
     /// Out of descriptors: nobody is let in before then.
     resting: Option<Instant>,
     packet: Vec<u8>,
+    refusals: Throttle,
+    comings: Throttle,
+    goings: Throttle,
 }
 
 /// One of them.
@@ -100,6 +105,8 @@ const ACCEPTS_A_TURN: usize = 16;
 const PACKETS_A_TURN: usize = 16;
 /// Packets taken from a guest that has ended.
 const LAST_PACKETS: usize = 64;
+/// So many may come or go at once, and each is told of.
+const MANY: u64 = 256;
 /// Nobody is let in for so long after the process ran out of descriptors.
 const REST: Duration = Duration::from_millis(100);
 
@@ -124,6 +131,9 @@ impl Gate {
             next_id: 1,
             resting: None,
             packet: vec![0; MAX_CONTROL_PACKET],
+            refusals: Throttle::new(),
+            comings: Throttle::of(MANY),
+            goings: Throttle::of(MANY),
         })
     }
 
@@ -256,7 +266,7 @@ impl Gate {
         };
         if let Err(why) = self.admit(&guest, &peer) {
             guest.say(&Control::Error(why.clone()));
-            return tell(guest.refused(why));
+            return self.tell_refused(&guest, why, tell);
         }
         let id = self.next_id;
         self.next_id += 1;
@@ -271,7 +281,7 @@ impl Gate {
         if let Err(error) = watched {
             let why = format!("it cannot be watched: {error}");
             guest.say(&Control::Error(why.clone()));
-            return tell(guest.refused(why));
+            return self.tell_refused(&guest, why, tell);
         }
         guest._pidfd = peer.pidfd;
         self.guests.insert(id, guest);
@@ -366,11 +376,13 @@ impl Gate {
                     if let Some(lane) = &guest.lane {
                         engine.lane_up(lane);
                     }
-                    tell(Event::Joined {
-                        name: guest.name.clone(),
-                        pid: guest.pid,
-                        consumers: others + 1,
-                    });
+                    if self.comings.admit(clock::now()).is_some() {
+                        tell(Event::Joined {
+                            name: guest.name.clone(),
+                            pid: guest.pid,
+                            consumers: others + 1,
+                        });
+                    }
                 }
             }
             Control::Failed { reason, .. } => {
@@ -415,8 +427,20 @@ impl Gate {
     fn refuse(&mut self, engine: &Engine, id: u64, why: String, tell: &mut dyn FnMut(Event)) {
         if let Some(guest) = self.guests.remove(&id) {
             guest.say(&Control::Error(why.clone()));
-            tell(guest.refused(why));
+            self.tell_refused(&guest, why, tell);
             guest.settle(engine);
+        }
+    }
+
+    /// Who is sent away may come again at once.
+    fn tell_refused(&self, guest: &Guest, why: String, tell: &mut dyn FnMut(Event)) {
+        if let Some(others) = self.refusals.admit(clock::now()) {
+            tell(Event::Refused {
+                name: guest.name.clone(),
+                pid: guest.pid,
+                why,
+                others,
+            });
         }
     }
 
@@ -425,7 +449,7 @@ impl Gate {
         let Some(guest) = self.guests.remove(&id) else {
             return;
         };
-        if guest.lane.is_some() {
+        if guest.lane.is_some() && self.goings.admit(clock::now()).is_some() {
             tell(Event::Left {
                 name: guest.name.clone(),
                 pid: guest.pid,
@@ -481,14 +505,6 @@ impl Guest {
     fn settle(self, engine: &Engine) {
         if let Some(lane) = self.lane {
             engine.lane_down(&lane);
-        }
-    }
-
-    fn refused(&self, why: String) -> Event {
-        Event::Refused {
-            name: self.name.clone(),
-            pid: self.pid,
-            why,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{ControlEvent, Engine};
+use crate::engine::{ControlEvent, Engine, Snapshot};
 use crate::sys::epoll::{self, Epoll};
 
 use super::event::Event;
@@ -28,6 +28,8 @@ struct Ending {
     cut_at: Instant,
     /// No connection is left.
     idle: bool,
+    /// The counters when consumers were told to finish though requests were open.
+    hurried: Option<Snapshot>,
 }
 
 /// How it came to its end.
@@ -62,10 +64,18 @@ impl Host {
         let ending = self.ending.as_mut()?;
         if !ending.told && (ending.idle || ending.tell_at <= now) {
             ending.told = true;
+            ending.hurried = (!ending.idle).then(|| self.engine.stats());
             self.gate.drain(&self.engine);
         }
         if ending.idle && self.gate.guests() == 0 {
-            return Some(End::Clean);
+            let then = ending.hurried.as_ref();
+            let requests = then.map_or(0, |then| self.engine.stats().cut_since(then));
+            if requests == 0 {
+                return Some(End::Clean);
+            }
+            let limit = ending.limit;
+            tell(Event::Unfinished { requests, limit });
+            return Some(End::Cut);
         }
         if ending.cut_at > now {
             return None;
@@ -116,6 +126,7 @@ impl Host {
             told: limit.is_zero(),
             cut_at,
             idle: false,
+            hurried: None,
         });
     }
 
@@ -125,6 +136,7 @@ impl Host {
         if !idle || self.gate.guests() > 0 {
             tell(Event::CutOff {
                 connections: !idle,
+                requests: self.engine.stats().open(),
                 consumers: self.gate.guests(),
                 limit,
             });

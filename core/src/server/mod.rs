@@ -135,6 +135,8 @@ fn outcome_of(
 /// set for them.
 fn prepare_process() -> Result<(signal::Signals, Option<u64>), String> {
     process::fill_standard_descriptors().map_err(system)?;
+    // Before the others are blocked, so that it still is when they are let through again.
+    signal::survive_large_files();
     let mut wanted = vec![signal::SIGINT, signal::SIGTERM];
     if !signal::is_ignored(signal::SIGHUP) {
         wanted.push(signal::SIGHUP);

@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::engine::ControlEvent;
+use crate::engine::{ControlEvent, Snapshot};
 use crate::message::{Control, MAX_CONTROL_PACKET};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::file;
@@ -54,6 +54,8 @@ pub(super) struct Supervisor<'a> {
     serving: bool,
     /// What was last told of the engine elsewhere: whether it is there.
     told: Option<bool>,
+    /// The counters when the workers were told to hurry, and how long they had had.
+    hurried: Option<(Snapshot, Duration)>,
 }
 
 /// What connects us with a worker.
@@ -101,6 +103,7 @@ impl<'a> Supervisor<'a> {
             outcome: None,
             serving: false,
             told: None,
+            hurried: None,
         })
     }
 
@@ -111,9 +114,7 @@ impl<'a> Supervisor<'a> {
             self.fleet.tick(Instant::now());
             self.carry_out();
             if let Some(outcome) = self.outcome {
-                if let Home::Here(here) = &mut self.home {
-                    here.engine.stop();
-                }
+                let outcome = self.stop_engine(outcome);
                 if outcome != Outcome::StartFailed {
                     (self.tell)(Event::Stopped);
                 }
@@ -142,6 +143,23 @@ impl<'a> Supervisor<'a> {
                 self.carry_out();
             }
         }
+    }
+
+    /// Ends the engine. What it has counted tells whether requests were cut off.
+    fn stop_engine(&mut self, outcome: Outcome) -> Outcome {
+        let Home::Here(here) = &mut self.home else {
+            return outcome;
+        };
+        here.engine.stop();
+        let Some((then, limit)) = self.hurried.take() else {
+            return outcome;
+        };
+        let requests = here.engine.stats().cut_since(&then);
+        if requests == 0 || !matches!(outcome, Outcome::Stopped | Outcome::Cut) {
+            return outcome;
+        }
+        (self.tell)(Event::Unfinished { requests, limit });
+        Outcome::Cut
     }
 
     fn take_signals(&mut self) {
@@ -372,6 +390,11 @@ impl<'a> Supervisor<'a> {
                         loops: here.engine.loops(),
                     },
                 });
+            }
+            Action::Hurry(limit) => {
+                if let Home::Here(here) = &self.home {
+                    self.hurried = Some((here.engine.stats(), limit));
+                }
             }
             Action::Tell(event) => (self.tell)(event),
             Action::Finish(outcome) => self.outcome = Some(outcome),

@@ -47,6 +47,25 @@ macro_rules! counters {
     };
 }
 
+impl Snapshot {
+    /// Requests that are neither answered nor broken off.
+    pub fn open(&self) -> u64 {
+        // Loops go on counting while they are read.
+        let over = self.answered.wrapping_add(self.broken);
+        self.requests.saturating_sub(over)
+    }
+
+    /// Of the requests that were open then, those that were not answered since, or with a failure. A
+    /// response that had begun and was broken off does not count: streams without an end come to it so.
+    pub fn cut_since(&self, then: &Self) -> u64 {
+        let answered = self.answered.wrapping_sub(then.answered);
+        let failed = self.responses_5xx.wrapping_sub(then.responses_5xx);
+        let broken_off = self.broken_off.wrapping_sub(then.broken_off);
+        let settled = answered.saturating_sub(failed) + broken_off;
+        then.open().saturating_sub(settled)
+    }
+}
+
 counters! {
     /// Connections accepted.
     accepted,
@@ -54,6 +73,12 @@ counters! {
     closed,
     /// Requests whose head was read.
     requests,
+    /// Requests that have been answered.
+    answered,
+    /// Requests whose connection ended before their response did.
+    broken,
+    /// Of these, those whose response had begun.
+    broken_off,
     /// Responses with a status of 200 to 299.
     responses_2xx,
     /// Responses with a status of 300 to 399.
@@ -118,5 +143,27 @@ mod tests {
             (sum.requests, sum.responses_4xx, sum.responses_2xx),
             (5, 1, 0)
         );
+    }
+
+    #[test]
+    fn what_was_open_and_did_not_end_well_was_cut() {
+        let then = Snapshot {
+            requests: 10,
+            answered: 4,
+            broken: 1,
+            responses_5xx: 2,
+            ..Snapshot::default()
+        };
+        assert_eq!(then.open(), 5);
+        assert_eq!(then.cut_since(&then), 5);
+        let now = Snapshot {
+            answered: 7,
+            responses_5xx: 3,
+            broken: 2,
+            broken_off: 1,
+            ..then.clone()
+        };
+        // Two were answered, one failed, one was a stream, one is still open.
+        assert_eq!(now.cut_since(&then), 2);
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::call::{check, new_fd};
+use super::process;
 
 /// What can no longer be done to a memory file, by anybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +35,11 @@ pub fn create(name: &CStr, len: usize) -> io::Result<OwnedFd> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => memfd(name, 0)?,
         other => other?,
     };
+    if process::largest_file()? < len as u64 {
+        // The kernel would say so by a signal that ends the program around us.
+        let why = "shared memory would be larger than a file may be; raise that limit (ulimit -f)";
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
     let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: no pointers are passed.
     check(unsafe { libc::ftruncate(fd.as_raw_fd(), len) })?;

@@ -196,6 +196,11 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(before)
 }
 
+/// The soft limit of the size of files, shared memory among them.
+pub(super) fn largest_file() -> io::Result<u64> {
+    soft_and_hard(libc::RLIMIT_FSIZE).map(|limit| limit.rlim_cur)
+}
+
 /// Sets the soft limit of open descriptors. Safe between fork and exec.
 fn set_open_files(soft: u64) -> io::Result<()> {
     let mut limit = open_files()?;
@@ -205,12 +210,16 @@ fn set_open_files(soft: u64) -> io::Result<()> {
 }
 
 fn open_files() -> io::Result<libc::rlimit> {
+    soft_and_hard(libc::RLIMIT_NOFILE)
+}
+
+fn soft_and_hard(what: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: room for the answer.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    check(unsafe { libc::getrlimit(what, &mut limit) })?;
     Ok(limit)
 }
 

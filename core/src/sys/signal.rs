@@ -83,6 +83,15 @@ pub fn keep_exit_statuses() {
     }
 }
 
+/// Has a write beyond the limit of file sizes (`ulimit -f`) be an error to whoever writes, a log
+/// perhaps, and not the end of this process. In this thread and those that it starts from now on, but
+/// not in children.
+pub fn survive_large_files() {
+    let set = set_of(&[libc::SIGXFSZ]);
+    // SAFETY: a valid set; the old one is not asked for.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
+}
+
 /// The usual name of a signal.
 pub fn name(signal: i32) -> &'static str {
     match signal {

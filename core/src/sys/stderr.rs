@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::poll::poll;
 
 /// Writes `text` if standard error takes it at once. A terminal that is paused, or a pipe whose reader
-/// has stopped, holds nobody up: what it does not take is left out, and counted in a line of its own
-/// once it takes something again.
+/// has stopped, holds nobody up: what it does not take is left out, as is what a full disk does not,
+/// and counted in a line of its own once it takes something again.
 ///
 /// What is no longer than 4 KiB is not mixed with what other processes write. `stamp` begins that line.
 pub fn write(stamp: &str, text: &str) {
@@ -22,19 +22,21 @@ pub fn write(stamp: &str, text: &str) {
 }
 
 fn note_of(stamp: &str, missed: u64) -> String {
-    format!("{stamp}toolb warning: {missed} lines of the log were left out, as nobody read it\n")
+    format!(
+        "{stamp}toolb warning: {missed} lines of the log were left out, as nobody read it or there was no room\n"
+    )
 }
 
-/// Writes, unless that would wait or raise SIGPIPE: then it is false. One call and no lock: who is
-/// stopped in here after all stops nobody else.
+/// Writes, unless that would wait or raise SIGPIPE: then it is false, as it is if not all was taken.
+/// One call and no lock: who is stopped in here after all stops nobody else.
 fn put(bytes: &[u8]) -> bool {
     let told = poll(libc::STDERR_FILENO, libc::POLLOUT, Some(Duration::ZERO)).unwrap_or(0);
-    let would_pass = told != 0 && told & (libc::POLLERR | libc::POLLNVAL) == 0;
-    if would_pass {
-        // SAFETY: the bytes are valid for their length. Nobody is there to be told if it fails.
-        unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+    if told == 0 || told & (libc::POLLERR | libc::POLLNVAL) != 0 {
+        return false;
     }
-    would_pass
+    // SAFETY: the bytes are valid for their length.
+    let took = unsafe { libc::write(libc::STDERR_FILENO, bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(took) == Ok(bytes.len())
 }
 
 /// So much is written to a pipe as a whole or not at all, and a pipe that poll calls writable has as

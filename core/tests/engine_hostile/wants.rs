@@ -51,7 +51,6 @@ impl Scene {
         let its_client = dial(&raw);
         let its = begin(&mut bad);
         let mut other = Peer::with_time(&server);
-        // The one with fewer exchanges gets the next.
         let others_client = dial(&raw);
         let others = begin(&mut other);
         Self {

@@ -31,17 +31,18 @@ impl Peer {
         Self::with_window(server, 16)
     }
 
-    /// One that understands the records about the time of streams.
+    /// One that understands the records about the time of streams, and takes one: the next goes
+    /// elsewhere.
     pub(crate) fn with_time(server: &Server) -> Self {
-        Self::up(server, 16, LaneHandle::tell_time)
+        Self::up(server, 16, 1, LaneHandle::tell_time)
     }
 
     pub(crate) fn with_window(server: &Server, window: u16) -> Self {
-        Self::up(server, window, |_| {})
+        Self::up(server, window, 16, |_| {})
     }
 
-    fn up(server: &Server, window: u16, prepare: impl FnOnce(&LaneHandle)) -> Self {
-        let handle = server.engine.new_lane(16, 16, window, 16).unwrap();
+    fn up(server: &Server, window: u16, streams: u16, prepare: impl FnOnce(&LaneHandle)) -> Self {
+        let handle = server.engine.new_lane(16, 16, window, streams).unwrap();
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let fds = handle.fds().into_iter().map(copy).collect();
         let lane = ConsumerLane::open(fds).unwrap();

@@ -28,7 +28,8 @@ use crate::toolb_status;
 ///
 /// Handlers are those of the engine's routes, and see and answer requests in the same way, tokens
 /// included; but they run on this thread, and may block: then all that this consumer has to say waits,
-/// answers by token, too. Calls toolb_consumer_ready. For several threads, run a consumer on each.
+/// answers by token, too. A request has begun when the first part of its body was taken, which is before
+/// the handler sees it: if this process dies then, the client gets a 502. Calls toolb_consumer_ready. For several threads, run a consumer on each.
 /// Streams come as events only: TOOLB_BAD_STATE if the consumer was attached with `streams`.
 ///
 /// Tokens that are still out when it returns are of no use any more, as when an engine ends.

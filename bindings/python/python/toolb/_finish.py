@@ -1,9 +1,12 @@
 """How a worker comes to the end of the requests it has begun."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from ._toolb import Worker
+
+logger = logging.getLogger("toolb.error")
 
 CANCEL_GRACE = 1.0
 """Seconds that handlers get once they are cancelled."""
@@ -22,6 +25,7 @@ async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], float
         for task in tasks:
             task.cancel()
         if tasks:
+            logger.warning("requests that had not ended in time were cancelled: %d", len(tasks))
             await asyncio.wait(tasks, timeout=CANCEL_GRACE)
     for wait in waits:
         wait.cancel()

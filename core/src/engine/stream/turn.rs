@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::log;
+use crate::log::{self, Level, Throttle};
 use crate::sys::clock;
 use crate::sys::epoll;
 use crate::sys::socket::{self, Socket};
@@ -343,15 +343,14 @@ impl Loop {
     }
 
     fn warn_of_overrun(&mut self, service: usize, took: u64) {
-        if !self.may_warn() {
-            return;
-        }
-        log::warning(format_args!(
+        static TOLD: Throttle = Throttle::of(1);
+        let text = format_args!(
             "a callback of the service {} ran for {} ms, and its loop stood still meanwhile; let \
              another thread do what takes long",
             self.services[service].name,
             took / 1_000_000
-        ));
+        );
+        log::limited(&TOLD, Level::Warning, text);
     }
 }
 

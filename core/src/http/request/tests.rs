@@ -32,6 +32,7 @@ fn a_request_in_full() {
     let raw = "\r\nPUT /a%20b/c?x=1?2&y=%20 HTTP/1.1\r\nHost: example.org:80\r\nX:\t v \t\r\n\
                    Empty:\r\ncontent-LENGTH: 5\r\nExpect: 100-Continue\r\n\r\nhello";
     let head = complete(raw);
+    assert_eq!(text(head.line(), raw), "PUT /a%20b/c?x=1?2&y=%20 HTTP/1.1");
     assert_eq!(text(head.method, raw), "PUT");
     assert_eq!(text(head.target, raw), "/a%20b/c?x=1?2&y=%20");
     assert_eq!(text(head.raw_path, raw), "/a%20b/c");

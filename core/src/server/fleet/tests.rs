@@ -474,7 +474,14 @@ fn a_stop_ends_in_time_even_if_a_client_never_leaves() {
     scene.stop();
     let (time, actions) = scene.pass_to_deadline();
     assert_eq!(time, 25 * SECOND);
-    assert_eq!(actions, [Action::LaneDraining(0), Action::TellDrain(0)]);
+    assert_eq!(
+        actions,
+        [
+            Action::Hurry(30 * SECOND),
+            Action::LaneDraining(0),
+            Action::TellDrain(0)
+        ]
+    );
     let (time, actions) = scene.pass_to_deadline();
     assert_eq!(time, 5 * SECOND);
     assert_eq!(
@@ -588,7 +595,7 @@ fn workers_of_an_engine_elsewhere_are_asked_and_then_told_to_hurry() {
     assert_eq!(scene.exit(1, Exit::Code(0)), [Action::LaneDown(1)]);
     let (time, actions) = scene.pass_to_deadline();
     assert_eq!(time, 25 * SECOND);
-    assert_eq!(actions, [Action::TellDrain(0)]);
+    assert_eq!(actions, [Action::Hurry(30 * SECOND), Action::TellDrain(0)]);
     assert_eq!(
         scene.exit(0, Exit::Code(0)),
         [Action::LaneDown(0), Action::Finish(Outcome::Stopped)]

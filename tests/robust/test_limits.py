@@ -1,0 +1,114 @@
+"""Where there is no room: a full disk, limits on files, no folder for temporary ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import native
+from .harness import Servers, wait_until
+from .test_log import status_of
+
+ROOM = 64 * 1024
+
+
+def program(name: str) -> list[str]:
+    """Both that there are: Python ignores signals that others would end by."""
+    return [str(native.built() / "toolb")] if name == "native" else [sys.executable, "-m", "toolb"]
+
+
+def redirected(out: Path | str, limit: str = "unlimited") -> list[str]:
+    return ["bash", "-c", f'ulimit -f {limit}; exec "$@" >>"{out}" 2>&1', "bash"]
+
+
+@pytest.mark.parametrize("name", ["native", "python"])
+@pytest.mark.parametrize("kib", [0, 20, 100])
+def test_shared_memory_counts_as_a_file(tmp_path: Path, name: str, kib: int) -> None:
+    """Some of these limits are too small for the engine, some only for a worker."""
+    limited = ["bash", "-c", f'ulimit -f {kib}; exec "$@"', "bash"]
+    ended = subprocess.run(
+        [*limited, *program(name), "run", "app:plain", "--port", "0", "--python", sys.executable],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 3, (ended.returncode, ended.stdout)
+    lines = [line for line in ended.stdout.splitlines() if "toolb error: " in line]
+    assert len(lines) == 1, ended.stdout
+    assert "shared memory" in lines[0]
+    assert "ulimit -f" in lines[0]
+    assert lines[0].count("cannot start") == 1
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for nothing, until `filler` is removed."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "test", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"this test needs root, to mount a file system: {mounted.stderr.strip()}")
+    try:
+        (folder / "log").touch()
+        with (folder / "filler").open("wb") as filler:
+            filler.write(b"." * ROOM)
+    except OSError:
+        pass  # it is full
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_log_on_a_full_disk(servers: Servers, tmp_path: Path, full_disk: Path) -> None:
+    """The log and the access log have no room; requests are answered. Later there is room."""
+    path, log = tmp_path / "socket", full_disk / "log"
+    command = [*program("python"), "run", "app:app", "--uds", str(path), "--access-log"]
+    server = servers.start_only(program=[*redirected(log), *command])
+    server.await_workers()
+    wait_until("it listens", path.exists)
+    for _ in range(100):
+        assert status_of(path, "/two-lengths") == 500
+    assert status_of(path, "/pid") == 200
+    assert log.stat().st_size == 0
+    (full_disk / "filler").unlink()
+
+    def told(words: str) -> bool:
+        # The same error is written only now and then.
+        assert status_of(path, "/two-lengths") == 500
+        return words in log.read_text()
+
+    wait_until("the access log goes on", lambda: told("/two-lengths"))
+    wait_until("the log tells what it lacks", lambda: told("lines of the log were left out"))
+    wait_until("and what that lacks", lambda: told("lines of the access log were dropped"))
+    assert server.stop() == 0, log.read_text()
+
+
+@pytest.mark.parametrize("name", ["native", "python"])
+def test_a_log_that_has_become_too_large(servers: Servers, tmp_path: Path, name: str) -> None:
+    """The limit on the size of files is no reason to end, whoever asks for one line more."""
+    path, log = tmp_path / "socket", tmp_path / "log"
+    kib = 2000
+    log.write_bytes(b"." * (kib * 1024 - 500))
+    command = [*program(name), "run", "app:app", "--uds", str(path), "--access-log"]
+    command += ["--python", sys.executable]
+    server = servers.start_only(program=[*redirected(log, str(kib)), *command])
+    server.await_workers()
+    for _ in range(100):
+        assert status_of(path, "/two-lengths") == 500
+    assert log.stat().st_size == kib * 1024
+    assert server.stop() == 0
+
+
+def test_no_folder_for_temporary_files(servers: Servers, tmp_path: Path) -> None:
+    server = servers.start(environment={"TMPDIR": str(tmp_path / "nowhere")})
+    with server.connect() as connection:
+        assert connection.ask("/id").status == 200
