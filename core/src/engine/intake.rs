@@ -142,6 +142,7 @@ impl Loop {
             }
         }
         conn.body = BodyReader::new(head.framing, shared.config.limits.body);
+        conn.is_last = !head.keep_alive;
         conn.exchange = Some(exchange);
         conn.enter(Phase::Body, self.now);
         if self.begin_inline(key) {
