@@ -596,9 +596,9 @@ typedef void (*toolb_loop_callback)(void *state, uint32_t index);
 
  Each loop has a `state` of its own. All callbacks of a loop run on its thread, one after the other
  and to their end, so what only they use needs no locks; and as long as one runs, everything else
- on its loop waits (one that takes more than `callback_budget_ms` is counted as an overrun). They must not block,
- throw or longjmp. A function of this library that they call never calls back: what follows from it
- comes after the callback has returned.
+ on its loop waits (one that takes more than `callback_budget_ms` is counted as an overrun). They
+ must not block, throw or longjmp. A function of this library that they call never calls back: what
+ follows from it comes after the callback has returned.
  */
 typedef struct {
     /*
@@ -972,8 +972,9 @@ toolb_status toolb_exchange_status(toolb_consumer *consumer, uint64_t exchange, 
 
 /*
  Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
- HTTP does not allow makes the answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
- response is sent in chunks. TOOLB_BAD_STATE after the first write.
+ HTTP does not allow makes the answer a 500. Without a Content-Length the length is what
+ toolb_exchange_answer gives, or the response is sent in chunks. TOOLB_BAD_STATE after the first
+ write.
 
  # Safety
  `consumer` is a live consumer; `name` and `value` are NUL-terminated. Each may be NULL, which is
@@ -1019,8 +1020,9 @@ toolb_status toolb_exchange_file(toolb_consumer *consumer,
 
 /*
  Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
- head alone. On a stream it sends the bytes as they are. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
- used the window up; then TOOLB_EVENT_WRITABLE tells when to try again.
+ head alone. On a stream it sends the bytes as they are. All bytes are taken and copied, or none:
+ TOOLB_FULL if what was written before has used the window up; then TOOLB_EVENT_WRITABLE tells when
+ to try again.
 
  # Safety
  As for toolb_exchange_answer.
@@ -1032,8 +1034,8 @@ toolb_status toolb_exchange_write(toolb_consumer *consumer,
 
 /*
  Ends the response; one of which nothing was written has an empty body. Of a stream, what was written
- goes out, and then the connection ends. The exchange goes on, for
- work after the response, until toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
+ goes out, and then the connection ends. The exchange goes on, for work after the response, until
+ toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
 
  # Safety
  `consumer` is a live consumer or NULL.
@@ -1060,15 +1062,14 @@ toolb_status toolb_exchange_done(toolb_consumer *consumer, uint64_t exchange);
 toolb_status toolb_exchange_abort(toolb_consumer *consumer, uint64_t exchange);
 
 /*
- Asks for no more of the request's body, or of a stream, until toolb_exchange_resume; at most a window of it (64 KiB
- by default) is on its way and still comes. Called right after TOOLB_EVENT_REQUEST it also keeps a
- client that waits for "100 Continue" from sending its body.
+ Asks for no more of the request's body, or of a stream, until toolb_exchange_resume; at most a
+ window of it (64 KiB by default) is on its way and still comes. Called right after
+ TOOLB_EVENT_REQUEST it also keeps a client that waits for "100 Continue" from sending its body.
 
  # Safety
  `consumer` is a live consumer or NULL.
  */
-toolb_status toolb_exchange_pause(toolb_consumer *consumer,
-                                  uint64_t exchange);
+toolb_status toolb_exchange_pause(toolb_consumer *consumer, uint64_t exchange);
 
 /*
  Goes on with a request's body after toolb_exchange_pause. TOOLB_OK if it was not paused.
@@ -1157,9 +1158,9 @@ toolb_status toolb_consumer_run(toolb_consumer *consumer,
                                 void *user_data);
 
 /*
- Makes toolb_consumer_run return once all that it has begun is answered, by token, too; the rest goes
- to other consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
- times, and from signal handlers.
+ Makes toolb_consumer_run return once all that it has begun is answered, by token, too, and the engine
+ has the answers; the rest goes to other consumers when this one is freed. It ends a
+ toolb_consumer_wait, too. Any thread, any number of times, and from signal handlers.
 
  # Safety
  `consumer` is a live consumer or NULL.
@@ -1734,15 +1735,14 @@ toolb_status toolb_token_field(toolb_token *token, const char *name, const char 
  copied. Without a Content-Length among the fields the body is sent in chunks.
 
  Of one answer at most the option `response_window` (of a consumer's answer: 128 KiB, besides what
- is on its way to the engine) may wait for the client to take it. What does not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
- toolb_token_on_writable, and write again. Any thread.
+ is on its way to the engine) may wait for the client to take it. What does not fit is refused as a
+ whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by toolb_token_on_writable, and
+ write again. Any thread.
 
  # Safety
  `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
  */
-toolb_status toolb_token_write(toolb_token *token,
-                               const char *data,
-                               size_t len);
+toolb_status toolb_token_write(toolb_token *token, const char *data, size_t len);
 
 /*
  Completes the answer. Consumes `token`, also where it returns TOOLB_GONE. After TOOLB_OK the
@@ -1775,8 +1775,8 @@ toolb_status toolb_token_abort(toolb_token *token);
 
 /*
  Has `call` called once, on the loop of the request or by the toolb_consumer_run that it came to, when
- nobody waits for the answer any more. It replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
- set in the handler nothing can be missed.
+ nobody waits for the answer any more. It replaces one that was set before. TOOLB_GONE, without a
+ call, if that is so already. Any thread; set in the handler nothing can be missed.
 
  `user` is given away: `drop`, if not NULL, is called for it exactly once, on whichever thread,
  when `call` will not be called any more: it has been, it was replaced, the token was ended, or

@@ -45,9 +45,9 @@ pub type toolb_loop_callback = Option<unsafe extern "C" fn(state: *mut c_void, i
 ///
 /// Each loop has a `state` of its own. All callbacks of a loop run on its thread, one after the other
 /// and to their end, so what only they use needs no locks; and as long as one runs, everything else
-/// on its loop waits (one that takes more than `callback_budget_ms` is counted as an overrun). They must not block,
-/// throw or longjmp. A function of this library that they call never calls back: what follows from it
-/// comes after the callback has returned.
+/// on its loop waits (one that takes more than `callback_budget_ms` is counted as an overrun). They
+/// must not block, throw or longjmp. A function of this library that they call never calls back: what
+/// follows from it comes after the callback has returned.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct toolb_service {

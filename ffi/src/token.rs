@@ -81,8 +81,9 @@ pub unsafe extern "C" fn toolb_token_field(
 /// copied. Without a Content-Length among the fields the body is sent in chunks.
 ///
 /// Of one answer at most the option `response_window` (of a consumer's answer: 128 KiB, besides what
-/// is on its way to the engine) may wait for the client to take it. What does not fit is refused as a whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by
-/// toolb_token_on_writable, and write again. Any thread.
+/// is on its way to the engine) may wait for the client to take it. What does not fit is refused as a
+/// whole by TOOLB_FULL; then wait by toolb_token_wait, or be called by toolb_token_on_writable, and
+/// write again. Any thread.
 ///
 /// # Safety
 /// `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
@@ -142,8 +143,8 @@ pub unsafe extern "C" fn toolb_token_abort(token: *mut toolb_token) -> toolb_sta
 }
 
 /// Has `call` called once, on the loop of the request or by the toolb_consumer_run that it came to, when
-/// nobody waits for the answer any more. It replaces one that was set before. TOOLB_GONE, without a call, if that is so already. Any thread;
-/// set in the handler nothing can be missed.
+/// nobody waits for the answer any more. It replaces one that was set before. TOOLB_GONE, without a
+/// call, if that is so already. Any thread; set in the handler nothing can be missed.
 ///
 /// `user` is given away: `drop`, if not NULL, is called for it exactly once, on whichever thread,
 /// when `call` will not be called any more: it has been, it was replaced, the token was ended, or

@@ -189,6 +189,34 @@ void a_consumer_that_stops_waits_for_its_tokens()
     EXPECT(starts(answer, "HTTP/1.1 200 ") && answer.find("a part") != std::string::npos);
 }
 
+// What was answered goes out as a whole, however large, though its client takes its time.
+void a_consumer_that_stops_has_sent_its_answers()
+{
+    const std::string body(16 * 1024 * 1024, 'x');
+    for (const char *path : {"/at-once", "/by-token"}) {
+        Running running("");
+        auto consumer = running.engine.consumer();
+        EXPECT(consumer);
+        consumer->get("/at-once", [&](const Request &, Response &response) {
+            response.write(body);
+            consumer->stop();
+        });
+        consumer->get("/by-token", [&](const Request &, Response &response) {
+            EXPECT(response.later().answer(body));
+            consumer->stop();
+        });
+        std::thread consuming([&] {
+            EXPECT(consumer->run());
+            const Consumer gone = std::move(*consumer);
+        });
+        Client client(running.address);
+        client.send(std::string("GET ") + path + " HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        const std::string answer = client.receive();
+        EXPECT(starts(answer, "HTTP/1.1 200 ") && ends(answer, "\r\n\r\n" + body));
+        consuming.join();
+    }
+}
+
 // Whenever it is told to stop: before it begins, on its way to sleep, and when it sleeps.
 void a_consumer_stops_at_any_time()
 {
@@ -462,6 +490,7 @@ int main()
     handlers_serve_on_both_sides_of_the_bus();
     a_mistake_in_a_route_is_kept();
     a_consumer_that_stops_waits_for_its_tokens();
+    a_consumer_that_stops_has_sent_its_answers();
     a_consumer_stops_at_any_time();
     streams_are_served();
     streams_have_their_time();

@@ -19,8 +19,8 @@ struct ConsumerOptions : toolb_consumer_options {
     }
 };
 
-/// A request and its response, or a stream, by its number. Copies name the same exchange; it is the consumer that
-/// holds it, until answer, done or abort, and a call after that answers TOOLB_NOT_FOUND.
+/// A request and its response, or a stream, by its number. Copies name the same exchange; it is the
+/// consumer that holds it, until answer, done or abort, and a call after that answers TOOLB_NOT_FOUND.
 class Exchange {
 public:
     Exchange(toolb_consumer *consumer, std::uint64_t id) noexcept : consumer_(consumer), id_(id) {}

@@ -15,8 +15,8 @@ inline namespace TOOLB_MODE {
 ///
 /// end, answer and abort leave it empty, and its destructor aborts what was not ended: the client
 /// gets a 500, or a connection that breaks off. Once nobody waits for the answer any more (the client
-/// has left, the time for the response is over, the engine has stopped) every call answers TOOLB_GONE.
-/// Several threads may use it at once, but for those three and the destructor.
+/// has left, the time for the response is over, the engine or Consumer::run has ended) every call
+/// answers TOOLB_GONE. Several threads may use it at once, but for those three and the destructor.
 class Token {
 public:
     /// An empty one: every call answers TOOLB_NULL_ARGUMENT.
@@ -44,7 +44,8 @@ public:
         return Status(toolb_token_write(handle(), bytes.data(), bytes.size()));
     }
 
-    /// Waits until what was refused would be taken. Not in a callback on a loop.
+    /// Waits until what was refused would be taken. Not in a callback on a loop, nor in what
+    /// Consumer::run calls: TOOLB_BAD_STATE.
     Status wait() const noexcept { return Status(toolb_token_wait(handle(), -1)); }
 
     /// The same, at most for this long: then TOOLB_TIMEOUT.
@@ -53,8 +54,8 @@ public:
         return Status(toolb_token_wait(handle(), detail::timeout(at_most)));
     }
 
-    /// Has `call()` called on the request's loop when nobody waits for the answer any more; at most
-    /// once. TOOLB_GONE, without a call, if that is so already.
+    /// Has `call()` called, on the request's loop or by the Consumer::run that it came to, when nobody
+    /// waits for the answer any more; at most once. TOOLB_GONE, without a call, if that is so already.
     template <class Call>
     Status on_cancel(Call call) const
     {
@@ -63,7 +64,7 @@ public:
                                             new Given(std::move(call), "an on_cancel"), &Given::drop));
     }
 
-    /// Has `call()` called on the request's loop when there is room again, once after each write that
+    /// Has `call()` called on the same thread when there is room again, once after each write that
     /// was refused. It may still be running when another thread ends the token.
     template <class Call>
     Status on_writable(Call call) const

@@ -171,7 +171,8 @@ impl ConsumerLane {
             .arm_unless(|| rings.iter_mut().any(ConsumerRing::has_news))
     }
 
-    /// Says that this side's loop turns. For every turn while it is busy.
+    /// Says that this side's loop turns. For every turn: the engine may wait for something of a
+    /// consumer that has nothing to do, such as a file that is on its way.
     #[inline]
     pub fn tick(&mut self) {
         self.tick = self.tick.wrapping_add(1);

@@ -307,6 +307,13 @@ impl Consumer {
         self.in_flight
     }
 
+    /// Whether exchanges that were started are not over. Their application may be done with them, while
+    /// what it said last still waits for room.
+    pub fn is_answering(&self) -> bool {
+        let mut exchanges = self.exchanges.iter();
+        exchanges.any(|exchange| exchange.has(bit::STARTED))
+    }
+
     /// Whether it attached as one that takes raw connections.
     pub fn takes_streams(&self) -> bool {
         self.streams

@@ -38,8 +38,8 @@ impl Consumer {
         };
         self.report_writable(events);
         let found = events.len() - before;
+        self.lane.tick();
         if found > 0 || self.in_flight > 0 {
-            self.lane.tick();
             self.pace.begin();
         }
         Ok(found)

@@ -226,7 +226,7 @@ impl Response {
 
     /// Keeps no more memory than the next response is likely to want.
     #[inline]
-    pub(super) fn shrink(&mut self) {
+    pub fn shrink(&mut self) {
         if self.draft.body.capacity() > MOST_KEPT {
             self.draft.body = Vec::new();
         }
@@ -272,7 +272,7 @@ impl fmt::Debug for Home {
     }
 }
 
-/// The memory for bodies that a loop keeps from one response to the next.
+/// The memory for bodies that is kept from one response to the next.
 const MOST_KEPT: usize = 64 * 1024;
 
 /// A response as far as it has been written.

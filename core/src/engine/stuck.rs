@@ -49,9 +49,10 @@ impl Loop {
         let Some(lane) = self.lanes[usize::from(index)].as_deref_mut() else {
             return;
         };
+        let is_first = !lane.has(|held| held.overdue);
         if let Some(held) = lane.held(slot, generation) {
             held.overdue = true;
-            if patient && !lane.has_overdue_but(slot) {
+            if patient && is_first {
                 self.watch_turns(index);
             }
         }
@@ -75,7 +76,10 @@ impl Loop {
             return;
         }
         let tick = lane.ends.slots.tick();
-        let expected = shared.config.stuck_if_busy || lane.has_overdue();
+        let expected = match shared.config.stuck_if_busy {
+            true => lane.has(|held| !held.done),
+            false => lane.has(|held| !held.done && held.overdue),
+        };
         watch.still = match tick == watch.tick && expected {
             true => watch.still + 1,
             false => 0,
@@ -115,17 +119,9 @@ impl Loop {
 }
 
 impl LaneEnd {
-    fn has_overdue(&self) -> bool {
-        self.slots.iter().any(|held| held.in_use && held.overdue)
-    }
-
-    fn has_overdue_but(&self, slot: u16) -> bool {
-        let others = (0u16..)
-            .zip(&self.slots)
-            .filter(|(other, _)| *other != slot);
-        others
-            .map(|(_, held)| held)
-            .any(|held| held.in_use && held.overdue)
+    /// Whether such an exchange is in one of its slots.
+    fn has(&self, is_such: impl Fn(&Held) -> bool) -> bool {
+        self.slots.iter().any(|held| held.in_use && is_such(held))
     }
 
     /// Counts what this loop holds, for all loops to know.

@@ -2,13 +2,18 @@
 //! are [`Action`]s for the supervisor to carry out; time comes in with each call.
 #![forbid(unsafe_code)]
 
+mod stop;
+mod watch;
+
 use std::time::{Duration, Instant};
 
 use crate::sys::process::Exit;
 
-use super::ECHO;
 use super::backoff::Backoff;
 use super::event::{Event, Outcome};
+
+use stop::Stopping;
+use watch::Pulse;
 
 /// How patient a fleet is.
 #[derive(Clone, Debug)]
@@ -98,18 +103,6 @@ enum Stage {
     Stopping(Stopping),
 }
 
-#[derive(Clone, Debug)]
-struct Stopping {
-    outcome: Outcome,
-    since: Instant,
-    limit: Duration,
-    /// When workers are told to finish even though connections are left.
-    tell_at: Instant,
-    told: bool,
-    kill_at: Instant,
-    killed: bool,
-}
-
 #[derive(Debug)]
 struct Worker {
     phase: Phase,
@@ -123,29 +116,6 @@ struct Worker {
     worth_a_retry: bool,
     pulse: Pulse,
 }
-
-/// Whether a worker answers, if it is asked.
-#[derive(Clone, Copy, Debug)]
-struct Pulse {
-    /// The next question; `None`: it is not asked.
-    ask_at: Option<Instant>,
-    /// Since its last answer.
-    unanswered: u8,
-    /// It has answered before: those of older releases never do.
-    answers: bool,
-}
-
-impl Pulse {
-    const NONE: Self = Self {
-        ask_at: None,
-        unanswered: 0,
-        answers: false,
-    };
-}
-
-/// The grace time for a worker that does not answer passes in so many questions, each of which
-/// counts once: if this machine was stopped meanwhile, the worker had no time to answer either.
-const QUESTIONS: u8 = 4;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
@@ -278,10 +248,7 @@ impl Fleet {
         }
         worker.phase = Phase::Serving;
         worker.has_been_ready = true;
-        worker.pulse = Pulse {
-            ask_at: self.patience.asks.then_some(now),
-            ..Pulse::NONE
-        };
+        worker.pulse = Pulse::from(self.patience.asks.then_some(now));
         let event = Event::Ready {
             worker: index + 1,
             pid: worker.pid.unwrap_or_default(),
@@ -333,208 +300,10 @@ impl Fleet {
         self.kill(index);
     }
 
-    /// It has work to do and stands still.
-    pub(super) fn stuck(&mut self, index: usize, now: Instant) {
-        let worker = &mut self.workers[index];
-        match worker.phase {
-            Phase::Serving | Phase::Retiring(_) | Phase::Leaving(None) => {}
-            // Perhaps another loop has said the same; it is about to tell where it hangs.
-            _ => return,
-        }
-        worker.phase = Phase::Leaving(Some(now + self.patience.exit));
-        worker.verdict = Some("was ended, as it stood still".to_owned());
-        self.out.push(Action::LaneDraining(index));
-        self.out.push(Action::Tell(Event::Stuck {
-            worker: index + 1,
-            pid: worker.pid.unwrap_or_default(),
-            since: self.patience.stuck,
-        }));
-        self.out.push(Action::Abort(index));
-    }
-
-    /// It turns, but too many of its slots are held by requests that nobody waits for: another
-    /// process takes its place. One at a time, so that the others can take over.
-    pub(super) fn crowded(&mut self, index: usize, left: usize, slots: usize, now: Instant) {
-        let serves = |worker: &Worker| worker.phase == Phase::Serving;
-        if !matches!(self.stage, Stage::Running) || !self.workers.iter().all(serves) {
-            return;
-        }
-        let worker = &mut self.workers[index];
-        worker.phase = Phase::Retiring(now + self.patience.graceful);
-        worker.verdict = Some("has made room".to_owned());
-        self.out.push(Action::LaneDraining(index));
-        self.out.push(Action::Tell(Event::Crowded {
-            worker: index + 1,
-            pid: worker.pid.unwrap_or_default(),
-            left,
-            slots,
-        }));
-    }
-
-    /// One that retires has finished what others wait for, or its time for that is over.
-    pub(super) fn settled(&mut self, index: usize, now: Instant) {
-        let worker = &mut self.workers[index];
-        if matches!(worker.phase, Phase::Retiring(_)) {
-            let limit = self.patience.graceful.max(self.patience.exit);
-            worker.phase = Phase::Leaving(Some(now + limit));
-            self.out.push(Action::TellDrain(index));
-        }
-    }
-
-    /// It has answered the last question.
-    pub(super) fn answered(&mut self, index: usize) {
-        let pulse = &mut self.workers[index].pulse;
-        pulse.unanswered = 0;
-        pulse.answers = true;
-    }
-
-    /// Asks it how it is, if that is due.
-    fn ask(&mut self, index: usize, now: Instant) {
-        let pulse = &mut self.workers[index].pulse;
-        if pulse.ask_at.is_none_or(|at| at > now) {
-            return;
-        }
-        let step = self.patience.stuck / u32::from(QUESTIONS);
-        pulse.ask_at = (!step.is_zero()).then_some(now + step);
-        if pulse.unanswered < QUESTIONS {
-            pulse.unanswered += 1;
-            self.out.push(Action::Ask(index));
-        } else if pulse.answers {
-            pulse.ask_at = None;
-            self.stuck(index, now);
-        }
-    }
-
     /// Its process has ended.
     pub(super) fn exited(&mut self, index: usize, exit: Exit, now: Instant) {
         self.out.push(Action::LaneDown(index));
         self.ended(index, Some(exit), now);
-    }
-
-    /// The engine is elsewhere and goes on: the workers take leave of it by themselves. They are
-    /// told a second time, to hurry, when little of the time is left.
-    pub(super) fn ask_to_finish(&mut self) {
-        for (index, worker) in self.workers.iter_mut().enumerate() {
-            if worker.phase == Phase::Serving {
-                worker.phase = Phase::Leaving(None);
-                self.out.push(Action::TellDrain(index));
-            }
-        }
-    }
-
-    /// The engine has no connection left.
-    pub(super) fn engine_idle(&mut self) {
-        self.tell_workers();
-    }
-
-    /// Asked to stop by a signal. The second time no request is waited for, the third time no exit.
-    pub(super) fn stop(&mut self, signal: i32, name: &'static str, now: Instant) {
-        if let Stage::Stopping(stop) = &mut self.stage {
-            if now < stop.since + ECHO {
-                return;
-            }
-            if matches!(stop.outcome, Outcome::Stopped | Outcome::Cut) {
-                stop.outcome = Outcome::Forced(signal);
-            }
-            if stop.killed {
-                // Whoever cannot even be killed (a hanging disk) is left to the kernel.
-                return self.out.push(Action::Finish(stop.outcome));
-            }
-            return self.cut(true);
-        }
-        let limit = self.patience.graceful;
-        let event = Event::Stopping {
-            signal: name,
-            limit,
-        };
-        self.begin_stop(Outcome::Stopped, limit, now);
-        // Whoever reads this may rely on it: the engine is draining already.
-        self.out.push(Action::Tell(event));
-    }
-
-    /// The server cannot start.
-    pub(super) fn fail(&mut self, why: String, now: Instant) {
-        if matches!(self.stage, Stage::Stopping(_)) {
-            return;
-        }
-        self.out.push(Action::Tell(Event::StartFailed(why)));
-        let limit = self.patience.graceful.min(self.patience.exit);
-        self.begin_stop(Outcome::StartFailed, limit, now);
-    }
-
-    fn begin_stop(&mut self, outcome: Outcome, limit: Duration, now: Instant) {
-        let kill_at = now + limit;
-        self.stage = Stage::Stopping(Stopping {
-            outcome,
-            since: now,
-            limit,
-            // Applications shut down within the limit even if a client never leaves.
-            tell_at: kill_at - (limit / 4).min(self.patience.exit),
-            told: false,
-            kill_at,
-            killed: false,
-        });
-        self.out.push(Action::DrainEngine);
-        for index in 0..self.workers.len() {
-            match self.workers[index].phase {
-                Phase::Waiting(_) => self.workers[index].phase = Phase::Gone,
-                Phase::Starting { .. } => {
-                    self.out.push(Action::Terminate(index));
-                    self.leave(index, now);
-                }
-                _ => {}
-            }
-        }
-        self.finish_if_all_gone();
-    }
-
-    /// Tells the workers that nothing more comes.
-    fn tell_workers(&mut self) {
-        match &mut self.stage {
-            Stage::Stopping(stop) if !stop.told => stop.told = true,
-            _ => return,
-        }
-        for (index, worker) in self.workers.iter_mut().enumerate() {
-            match worker.phase {
-                Phase::Serving | Phase::Retiring(_) => {
-                    worker.phase = Phase::Leaving(None);
-                    self.out.push(Action::LaneDraining(index));
-                    self.out.push(Action::TellDrain(index));
-                }
-                // Asked before, and not yet gone.
-                Phase::Leaving(None) => self.out.push(Action::TellDrain(index)),
-                _ => {}
-            }
-        }
-    }
-
-    /// Kills whoever is left.
-    fn cut(&mut self, forced: bool) {
-        let Stage::Stopping(stop) = &mut self.stage else {
-            return;
-        };
-        stop.told = true;
-        if std::mem::replace(&mut stop.killed, true) {
-            return;
-        }
-        let limit = (!forced).then_some(stop.limit);
-        let alive = |worker: &Worker| !matches!(worker.phase, Phase::Killed | Phase::Gone);
-        let left = self.workers.iter().filter(|worker| alive(worker)).count();
-        if left > 0 {
-            // Who gives no time has not asked for an end without loss.
-            let given = !forced && !stop.limit.is_zero();
-            if given && stop.outcome == Outcome::Stopped {
-                stop.outcome = Outcome::Cut;
-            }
-            let event = Event::Cut {
-                workers: left,
-                limit,
-            };
-            self.out.push(Action::Tell(event));
-        }
-        for index in 0..self.workers.len() {
-            self.kill(index);
-        }
     }
 
     fn start(&mut self, index: usize, now: Instant) {
@@ -665,17 +434,6 @@ impl Fleet {
                 worker.phase = Phase::Waiting(now + delay);
                 self.out.push(event(Some(delay)));
             }
-        }
-    }
-
-    fn finish_if_all_gone(&mut self) {
-        if let Stage::Stopping(stop) = &self.stage
-            && self
-                .workers
-                .iter()
-                .all(|worker| worker.phase == Phase::Gone)
-        {
-            self.out.push(Action::Finish(stop.outcome));
         }
     }
 }

@@ -285,7 +285,7 @@ impl<'a> Supervisor<'a> {
             // Its exit is what counts.
             Control::Draining | Control::Drained => {}
             Control::State { attached, why } => {
-                self.fleet.answered(index);
+                self.fleet.answered(index, attached);
                 self.links[index].attached = Some(attached);
                 self.tell_of_engine(&why);
             }

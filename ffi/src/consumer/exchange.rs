@@ -36,8 +36,9 @@ pub unsafe extern "C" fn toolb_exchange_status(
 }
 
 /// Adds a field to the response; both texts are copied, and sent in the encoding they have. One that
-/// HTTP does not allow makes the answer a 500. Without a Content-Length the length is what toolb_exchange_answer gives, or the
-/// response is sent in chunks. TOOLB_BAD_STATE after the first write.
+/// HTTP does not allow makes the answer a 500. Without a Content-Length the length is what
+/// toolb_exchange_answer gives, or the response is sent in chunks. TOOLB_BAD_STATE after the first
+/// write.
 ///
 /// # Safety
 /// `consumer` is a live consumer; `name` and `value` are NUL-terminated. Each may be NULL, which is
@@ -117,8 +118,9 @@ pub unsafe extern "C" fn toolb_exchange_file(
 }
 
 /// Sends `len` bytes of the response's body, and before the first of them its head; 0 bytes send the
-/// head alone. On a stream it sends the bytes as they are. All bytes are taken and copied, or none: TOOLB_FULL if what was written before has
-/// used the window up; then TOOLB_EVENT_WRITABLE tells when to try again.
+/// head alone. On a stream it sends the bytes as they are. All bytes are taken and copied, or none:
+/// TOOLB_FULL if what was written before has used the window up; then TOOLB_EVENT_WRITABLE tells when
+/// to try again.
 ///
 /// # Safety
 /// As for toolb_exchange_answer.
@@ -138,8 +140,8 @@ pub unsafe extern "C" fn toolb_exchange_write(
 }
 
 /// Ends the response; one of which nothing was written has an empty body. Of a stream, what was written
-/// goes out, and then the connection ends. The exchange goes on, for
-/// work after the response, until toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
+/// goes out, and then the connection ends. The exchange goes on, for work after the response, until
+/// toolb_exchange_done. TOOLB_BAD_STATE if it was ended before.
 ///
 /// # Safety
 /// `consumer` is a live consumer or NULL.
@@ -180,9 +182,9 @@ pub unsafe extern "C" fn toolb_exchange_abort(
     entry(|| unsafe { with(consumer, |inner| inner.abort(exchange)) })
 }
 
-/// Asks for no more of the request's body, or of a stream, until toolb_exchange_resume; at most a window of it (64 KiB
-/// by default) is on its way and still comes. Called right after TOOLB_EVENT_REQUEST it also keeps a
-/// client that waits for "100 Continue" from sending its body.
+/// Asks for no more of the request's body, or of a stream, until toolb_exchange_resume; at most a
+/// window of it (64 KiB by default) is on its way and still comes. Called right after
+/// TOOLB_EVENT_REQUEST it also keeps a client that waits for "100 Continue" from sending its body.
 ///
 /// # Safety
 /// `consumer` is a live consumer or NULL.

@@ -57,9 +57,9 @@ pub unsafe extern "C" fn toolb_consumer_run(
     })
 }
 
-/// Makes toolb_consumer_run return once all that it has begun is answered, by token, too; the rest goes
-/// to other consumers when this one is freed. It ends a toolb_consumer_wait, too. Any thread, any number of
-/// times, and from signal handlers.
+/// Makes toolb_consumer_run return once all that it has begun is answered, by token, too, and the engine
+/// has the answers; the rest goes to other consumers when this one is freed. It ends a
+/// toolb_consumer_wait, too. Any thread, any number of times, and from signal handlers.
 ///
 /// # Safety
 /// `consumer` is a live consumer or NULL.
@@ -132,7 +132,7 @@ impl Run<'_> {
             if leaving {
                 self.inner.leave()?;
                 self.inner.leave_requests();
-                if self.inner.held == 0 {
+                if !self.inner.consumer.is_answering() {
                     return self.inner.flush();
                 }
             }
@@ -199,6 +199,7 @@ impl Run<'_> {
             inner.consumer.abort(id);
         }
         inner.forget(id);
+        self.response.shrink();
     }
 
     /// Has the handler of its route answer a request, or says that there is none.

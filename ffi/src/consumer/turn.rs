@@ -32,8 +32,6 @@ pub(crate) struct Inner {
     pub(super) routes: Routes,
     /// By slot.
     pub(super) live: Box<[Live]>,
-    /// How many of them are in use.
-    pub(super) held: usize,
     /// Found and not taken yet, the next one last.
     events: Vec<Event>,
     /// Body bytes that the program is looking at: whose, and how many.
@@ -63,7 +61,6 @@ impl Inner {
             consumer,
             watch,
             routes: Routes::default(),
-            held: 0,
             events: Vec::with_capacity(BUDGET),
             lent: None,
             lent_bytes: Vec::new(),
@@ -208,7 +205,6 @@ impl Inner {
         if let Some(request) = live.end() {
             self.consumer.recycle(request.head.into_bytes());
         }
-        self.held -= 1;
     }
 
     /// Body bytes are used up, and more are welcome.
@@ -252,7 +248,6 @@ impl Inner {
                     event.data = slice(live.request.body());
                     event.request = live.request();
                 }
-                self.held += 1;
                 self.lent = more_body.then_some((id, len));
                 true
             }

@@ -4,6 +4,15 @@ use super::*;
 use crate::message::{Hello, choose_abi};
 
 #[test]
+fn whoever_is_rung_for_is_seen_to_turn_though_there_is_nothing_to_do() {
+    // An engine that waits for a file of this consumer looks for it, too.
+    let (engine, mut consumer) = pair();
+    let before = engine.loops[0].slots.tick();
+    consumer.poll(8, &mut Vec::new()).unwrap();
+    assert_ne!(engine.loops[0].slots.tick(), before);
+}
+
+#[test]
 fn an_engine_that_breaks_the_rules_is_left_with_a_clear_text() {
     let broken = |act: &dyn Fn(&mut Engine, &mut Consumer)| {
         let (mut engine, mut consumer) = pair();

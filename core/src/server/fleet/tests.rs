@@ -292,7 +292,7 @@ fn who_is_asked_and_does_not_answer_is_stuck() {
     scene.boot(0);
     assert_eq!(scene.pass(Duration::ZERO), [Action::Ask(0)]);
     for _ in 0..20 {
-        scene.fleet.answered(0);
+        scene.fleet.answered(0, true);
         let (time, actions) = scene.pass_to_deadline();
         assert_eq!((time, actions), (10 * SECOND / 4, vec![Action::Ask(0)]));
     }
@@ -308,6 +308,34 @@ fn who_is_asked_and_does_not_answer_is_stuck() {
     assert_eq!(actions, [Action::Spawn(0)]);
     scene.boot(0);
     assert_eq!(scene.pass(Duration::ZERO), [Action::Ask(0)]);
+}
+
+#[test]
+fn who_looks_for_its_engine_has_the_time_that_this_takes() {
+    let mut scene = Scene::new(1);
+    scene.fleet.patience.asks = true;
+    scene.pass(Duration::ZERO);
+    scene.boot(0);
+    assert_eq!(scene.pass(Duration::ZERO), [Action::Ask(0)]);
+    // It has lost its engine, and waits for what is in its place: for room, and for a word.
+    scene.fleet.answered(0, false);
+    let mut waited = Duration::ZERO;
+    while waited < 20 * SECOND {
+        let (time, actions) = scene.pass_to_deadline();
+        assert_eq!(actions, [Action::Ask(0)], "after {waited:?}");
+        waited += time;
+    }
+    // Longer than that nothing can take.
+    let given = loop {
+        let (time, actions) = scene.pass_to_deadline();
+        waited += time;
+        match done(&actions)[..] {
+            [Action::Ask(0)] => {}
+            [Action::LaneDraining(0), Action::Abort(0)] => break waited,
+            _ => panic!("{actions:?}"),
+        }
+    };
+    assert!((30..40).contains(&given.as_secs()), "{given:?}");
 }
 
 #[test]
@@ -330,7 +358,7 @@ fn without_a_grace_time_it_is_asked_once_for_its_state() {
     scene.pass(Duration::ZERO);
     scene.boot(0);
     assert_eq!(scene.pass(Duration::ZERO), [Action::Ask(0)]);
-    scene.fleet.answered(0);
+    scene.fleet.answered(0, true);
     assert_eq!(scene.fleet.next_deadline(), None);
 }
 

@@ -1,0 +1,160 @@
+//! The end of a fleet: workers are asked to finish, told to hurry, and killed.
+#![forbid(unsafe_code)]
+
+use std::time::{Duration, Instant};
+
+use super::super::ECHO;
+use super::super::event::{Event, Outcome};
+use super::{Action, Fleet, Phase, Stage, Worker};
+
+/// What is known of an end that has begun.
+#[derive(Clone, Debug)]
+pub(super) struct Stopping {
+    pub(super) outcome: Outcome,
+    pub(super) since: Instant,
+    pub(super) limit: Duration,
+    /// When workers are told to finish even though connections are left.
+    pub(super) tell_at: Instant,
+    pub(super) told: bool,
+    pub(super) kill_at: Instant,
+    pub(super) killed: bool,
+}
+
+impl Fleet {
+    /// Asked to stop by a signal. The second time no request is waited for, the third time no exit.
+    pub(in crate::server) fn stop(&mut self, signal: i32, name: &'static str, now: Instant) {
+        if let Stage::Stopping(stop) = &mut self.stage {
+            if now < stop.since + ECHO {
+                return;
+            }
+            if matches!(stop.outcome, Outcome::Stopped | Outcome::Cut) {
+                stop.outcome = Outcome::Forced(signal);
+            }
+            if stop.killed {
+                // Whoever cannot even be killed (a hanging disk) is left to the kernel.
+                return self.out.push(Action::Finish(stop.outcome));
+            }
+            return self.cut(true);
+        }
+        let limit = self.patience.graceful;
+        let event = Event::Stopping {
+            signal: name,
+            limit,
+        };
+        self.begin_stop(Outcome::Stopped, limit, now);
+        // Whoever reads this may rely on it: the engine is draining already.
+        self.out.push(Action::Tell(event));
+    }
+
+    /// The engine is elsewhere and goes on: the workers take leave of it by themselves. They are
+    /// told a second time, to hurry, when little of the time is left.
+    pub(in crate::server) fn ask_to_finish(&mut self) {
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            if worker.phase == Phase::Serving {
+                worker.phase = Phase::Leaving(None);
+                self.out.push(Action::TellDrain(index));
+            }
+        }
+    }
+
+    /// The engine has no connection left.
+    pub(in crate::server) fn engine_idle(&mut self) {
+        self.tell_workers();
+    }
+
+    /// The server cannot start.
+    pub(in crate::server) fn fail(&mut self, why: String, now: Instant) {
+        if matches!(self.stage, Stage::Stopping(_)) {
+            return;
+        }
+        self.out.push(Action::Tell(Event::StartFailed(why)));
+        let limit = self.patience.graceful.min(self.patience.exit);
+        self.begin_stop(Outcome::StartFailed, limit, now);
+    }
+
+    fn begin_stop(&mut self, outcome: Outcome, limit: Duration, now: Instant) {
+        let kill_at = now + limit;
+        self.stage = Stage::Stopping(Stopping {
+            outcome,
+            since: now,
+            limit,
+            // Applications shut down within the limit even if a client never leaves.
+            tell_at: kill_at - (limit / 4).min(self.patience.exit),
+            told: false,
+            kill_at,
+            killed: false,
+        });
+        self.out.push(Action::DrainEngine);
+        for index in 0..self.workers.len() {
+            match self.workers[index].phase {
+                Phase::Waiting(_) => self.workers[index].phase = Phase::Gone,
+                Phase::Starting { .. } => {
+                    self.out.push(Action::Terminate(index));
+                    self.leave(index, now);
+                }
+                _ => {}
+            }
+        }
+        self.finish_if_all_gone();
+    }
+
+    /// Tells the workers that nothing more comes.
+    pub(super) fn tell_workers(&mut self) {
+        match &mut self.stage {
+            Stage::Stopping(stop) if !stop.told => stop.told = true,
+            _ => return,
+        }
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            match worker.phase {
+                Phase::Serving | Phase::Retiring(_) => {
+                    worker.phase = Phase::Leaving(None);
+                    self.out.push(Action::LaneDraining(index));
+                    self.out.push(Action::TellDrain(index));
+                }
+                // Asked before, and not yet gone.
+                Phase::Leaving(None) => self.out.push(Action::TellDrain(index)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Kills whoever is left.
+    pub(super) fn cut(&mut self, forced: bool) {
+        let Stage::Stopping(stop) = &mut self.stage else {
+            return;
+        };
+        stop.told = true;
+        if std::mem::replace(&mut stop.killed, true) {
+            return;
+        }
+        let limit = (!forced).then_some(stop.limit);
+        let alive = |worker: &Worker| !matches!(worker.phase, Phase::Killed | Phase::Gone);
+        let left = self.workers.iter().filter(|worker| alive(worker)).count();
+        if left > 0 {
+            // Who gives no time has not asked for an end without loss.
+            let given = !forced && !stop.limit.is_zero();
+            if given && stop.outcome == Outcome::Stopped {
+                stop.outcome = Outcome::Cut;
+            }
+            let event = Event::Cut {
+                workers: left,
+                limit,
+            };
+            self.out.push(Action::Tell(event));
+        }
+        for index in 0..self.workers.len() {
+            self.kill(index);
+        }
+    }
+
+    pub(super) fn finish_if_all_gone(&mut self) {
+        if let Stage::Stopping(stop) = &self.stage
+            && self
+                .workers
+                .iter()
+                .all(|worker| worker.phase == Phase::Gone)
+        {
+            self.out.push(Action::Finish(stop.outcome));
+        }
+    }
+}
