@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::bus::{EngineLane, Geometry, Kind, LaneState, LoopEnds, RecordHeader, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
-use super::file_desk::FileDesk;
+use super::file_desk::{AllUnclosed, FileDesk};
 use super::files::Meeting;
 use super::stuck::Watch;
 
@@ -53,6 +53,7 @@ impl LaneHandle {
         limits: &LaneLimits,
         rings: u16,
         page: &StatusPage,
+        unclosed: &AllUnclosed,
     ) -> io::Result<Self> {
         let geometry = Geometry {
             rings,
@@ -67,7 +68,7 @@ impl LaneHandle {
             arriving: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
-            files: FileDesk::default(),
+            files: FileDesk::new(unclosed),
             tells_time: AtomicBool::new(false),
             closed: Mutex::new(false),
             stalled_on: AtomicUsize::new(0),
@@ -452,7 +453,8 @@ mod tests {
     /// A lane with a ring for each of `loops`, at `index` in its pool.
     fn handle(index: u16, limits: &LaneLimits, loops: u16) -> Arc<LaneHandle> {
         let page = StatusPage::create(loops, 1).unwrap();
-        Arc::new(LaneHandle::new(1, index, limits, loops, &page).unwrap())
+        let unclosed = AllUnclosed::default();
+        Arc::new(LaneHandle::new(1, index, limits, loops, &page, &unclosed).unwrap())
     }
 
     #[test]
