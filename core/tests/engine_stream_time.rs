@@ -323,7 +323,7 @@ fn a_consumer_that_does_not_know_of_times_is_not_told() {
 #[test]
 fn a_time_that_finds_no_room_in_the_ring_is_told_when_there_is_some() {
     let (server, raw) = Server::with_streams(idle(Duration::from_millis(1)));
-    let mut peer = Peer::with_time(&server);
+    let mut peer = Peer::with_time(&server, 15);
     let streams: Vec<_> = (0..15)
         .map(|_| {
             let client = dial(&raw);

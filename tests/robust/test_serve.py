@@ -317,6 +317,22 @@ def test_work_that_stops_finishes_what_it_has_begun(stage: Stage) -> None:
     serve.stop()
 
 
+def test_work_that_stops_ends_when_its_last_answer_is_taken(stage: Stage) -> None:
+    """The application is done with it before: what waits is the rest of a large body."""
+    serve = stage.serve()
+    work = stage.work("--timeout-graceful-shutdown", "120")
+    serve.says("requests go to 1 consumer now")
+    body = bytes(16 << 20)
+    with stage.connect() as connection:
+        connection.send(request("/whole", "POST", body))
+        assert connection.socket.recv(1, socket.MSG_PEEK) == b"H"
+        work.process.terminate()
+        answer = connection.receive("POST")
+        assert (answer.status, answer.body) == (200, body)
+    assert work.ends() == 0, work.said()
+    serve.stop()
+
+
 def test_a_stop_of_the_engine_loses_nothing(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work("-w", "2")

@@ -261,6 +261,7 @@ impl Consumer {
             if len == 0 {
                 self.hang_up_is_news |= !self.hung_up;
                 self.hung_up = true;
+                self.parcels.clear();
                 return Ok(ControlEvent::HangUp);
             }
             match Control::decode(&packet[..len]) {
@@ -302,16 +303,17 @@ impl Consumer {
         self.tell(&Control::Draining);
     }
 
-    /// Exchanges that came and are not done, started or not.
+    /// Exchanges that came and are not done, started or not; and files that are still to be handed
+    /// over, as whoever leaves before takes them along.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight + self.parcels.len()
     }
 
     /// Whether exchanges that were started are not over. Their application may be done with them, while
     /// what it said last still waits for room.
     pub fn is_answering(&self) -> bool {
         let mut exchanges = self.exchanges.iter();
-        exchanges.any(|exchange| exchange.has(bit::STARTED))
+        exchanges.any(|exchange| exchange.has(bit::STARTED)) || !self.parcels.is_empty()
     }
 
     /// Whether it attached as one that takes raw connections.

@@ -47,10 +47,10 @@ struct Scene {
 impl Scene {
     fn set() -> Self {
         let (server, raw) = Server::with_streams(config());
-        let mut bad = Peer::with_time(&server);
+        let mut bad = Peer::with_time(&server, 1);
         let its_client = dial(&raw);
         let its = begin(&mut bad);
-        let mut other = Peer::with_time(&server);
+        let mut other = Peer::with_time(&server, 1);
         let others_client = dial(&raw);
         let others = begin(&mut other);
         Self {
@@ -155,7 +155,7 @@ fn in_words_that_mean_nothing_or_after_its_last() {
 #[test]
 fn of_a_request() {
     let server = Server::start(config());
-    let mut peer = Peer::with_time(&server);
+    let mut peer = Peer::with_time(&server, 1);
     let mut client = connect(&server.address);
     ask(&mut client, CLIENTS_PATH);
     let it = peer.request();
@@ -173,7 +173,7 @@ fn of_a_request() {
 #[test]
 fn of_one_whose_client_has_gone() {
     let (server, raw) = Server::with_streams(config());
-    let mut peer = Peer::with_time(&server);
+    let mut peer = Peer::with_time(&server, 1);
     let (client, _) = Socket::connect_tcp(raw.parse().unwrap()).unwrap();
     let it = begin(&mut peer);
     client.reset_on_close();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use toolb_core::bus::{self, ConsumerLane, Kind, RecordHeader};
 use toolb_core::config::EngineConfig;
@@ -31,10 +31,10 @@ impl Peer {
         Self::with_window(server, 16)
     }
 
-    /// One that understands the records about the time of streams, and takes one: the next goes
-    /// elsewhere.
-    pub(crate) fn with_time(server: &Server) -> Self {
-        Self::up(server, 16, 1, LaneHandle::tell_time)
+    /// One that understands the records about the time of streams, and takes so many of them: the
+    /// next goes elsewhere.
+    pub(crate) fn with_time(server: &Server, streams: u16) -> Self {
+        Self::up(server, 16, streams, LaneHandle::tell_time)
     }
 
     pub(crate) fn with_window(server: &Server, window: u16) -> Self {
@@ -53,7 +53,10 @@ impl Peer {
 
     /// The next record of a kind, and what it carries; others are passed over.
     pub(crate) fn next(&mut self, kind: Kind) -> (RecordHeader, Vec<u8>) {
+        let since = Instant::now();
         loop {
+            // Others may come for ever.
+            assert!(since.elapsed() < LOST, "no {kind:?} comes");
             if self.lane.arm() {
                 let rung = self.lane.doorbell().wait(Some(LOST)).unwrap();
                 assert!(rung, "no {kind:?} comes");

@@ -20,6 +20,10 @@ impl Worker {
         if count > 0 {
             self.consumer().flush(false);
         }
+        // What applications were done with may have found its room just now.
+        if self.when_idle.borrow().is_some() {
+            self.look_whether_idle(py);
+        }
         count
     }
 

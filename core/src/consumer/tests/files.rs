@@ -104,6 +104,9 @@ fn files_wait_for_room_on_the_socket_and_keep_the_loop_awake() {
     }
     assert!(!consumer.parcels.is_empty(), "the socket took all of them");
     assert!(!consumer.arm());
+    // Whoever left now would take the files along.
+    assert_eq!(consumer.in_flight(), consumer.parcels.len());
+    assert!(consumer.is_answering());
     for id in &ids {
         let (packet, fds) = engine.parcel();
         let expected = Control::File {
@@ -116,6 +119,7 @@ fn files_wait_for_room_on_the_socket_and_keep_the_loop_awake() {
     }
     assert!(consumer.parcels.is_empty());
     assert!(consumer.arm());
+    assert_eq!(consumer.in_flight(), 0);
 }
 
 #[test]
