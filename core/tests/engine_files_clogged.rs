@@ -16,7 +16,7 @@ use toolb_core::config::EngineConfig;
 use toolb_core::consumer::ConsumerOptions;
 use toolb_core::sys::process;
 
-/// So many may wait to be closed, of one consumer and of all together; docs/bus.md promises it.
+/// Of so many one consumer may have all, and beyond so many nobody may come; docs/bus.md promises it.
 const BOUND_OF_ONE: usize = 2048;
 const BOUND: usize = 4096;
 

@@ -3,31 +3,52 @@
 //!
 //! With a descriptor a consumer chooses a file system: its own (FUSE) perhaps, or one whose server
 //! has gone (NFS). There each call may wait for as long as somebody else likes: fstat, a read, and
-//! even close. So no loop makes such a call, and no consumer's files wait for those of another.
+//! even close. So no loop makes such a call, and no consumer's files wait for those of another, unless
+//! the machine has no more threads.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::{mem, thread};
+use std::thread;
 
+use crate::log::{self, Level, Throttle};
 use crate::sys::file::{self, Patience};
 
 use super::mailbox::{Letter, Mailbox};
 
-/// How many files of all consumers of an engine, those that have gone among them, wait to be closed.
-#[derive(Clone, Debug, Default)]
-pub(super) struct AllUnclosed(Arc<AtomicUsize>);
+/// The desks of all consumers of an engine.
+#[derive(Debug, Default)]
+pub(super) struct FileDesks {
+    /// For desks that cannot have a thread of their own. Started for the first desk.
+    spare: Mutex<Option<Sender<Order>>>,
+    /// Files that wait to be closed, those of consumers that have gone among them.
+    unclosed: Arc<AtomicUsize>,
+}
 
-impl AllUnclosed {
-    /// Whether so many do that nobody may come and bring more.
-    pub(super) fn is_full(&self) -> bool {
-        self.count() > MOST
-    }
-
-    fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+impl FileDesks {
+    /// A desk for one more consumer; an error if it may not bring any files.
+    pub(super) fn open(&self) -> io::Result<FileDesk> {
+        if self.unclosed.load(Ordering::Relaxed) > MOST {
+            let why =
+                "too many files of other consumers cannot be closed: does a file system hang?";
+            return Err(io::Error::other(why));
+        }
+        let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = match &*spare {
+            Some(started) => started.clone(),
+            None => spare.insert(start_thread()?).clone(),
+        };
+        Ok(FileDesk {
+            own: Mutex::new(None),
+            spare: started,
+            unclosed: Arc::new(Unclosed {
+                own: AtomicUsize::new(0),
+                all: self.unclosed.clone(),
+            }),
+            start: start_thread,
+        })
     }
 }
 
@@ -35,96 +56,67 @@ impl AllUnclosed {
 /// is gone.
 #[derive(Debug)]
 pub(super) struct FileDesk {
-    orders: Sender<Order>,
-    /// Its thread has it, once there is one.
-    inbox: Arc<Mutex<Receiver<Order>>>,
-    has_thread: Mutex<bool>,
+    own: Mutex<Option<Sender<Order>>>,
+    spare: Sender<Order>,
     unclosed: Arc<Unclosed>,
-    spawn: Spawn,
+    start: fn() -> io::Result<Sender<Order>>,
 }
-
-type Spawn = fn(Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
 impl FileDesk {
-    pub(super) fn new(all: &AllUnclosed) -> Self {
-        let (orders, inbox) = channel();
-        Self {
-            orders,
-            inbox: Arc::new(Mutex::new(inbox)),
-            has_thread: Mutex::new(false),
-            unclosed: Arc::new(Unclosed {
-                own: AtomicUsize::new(0),
-                all: all.clone(),
-            }),
-            spawn: spawn_thread,
-        }
-    }
-
-    /// Takes a file in; an error if there is no thread to read it. Then it waits, open, for the next
-    /// file that finds one.
-    pub(super) fn take(&self, file: OwnedFd) -> io::Result<Handed> {
-        let handed = Handed {
+    /// Takes a file in.
+    pub(super) fn take(&self, file: OwnedFd) -> Handed {
+        Handed {
             file: Some(Arc::new(file)),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
-            orders: self.orders.clone(),
+            orders: self.orders(),
             unclosed: self.unclosed.clone(),
-        };
-        self.ensure_thread()?;
-        Ok(handed)
+        }
     }
 
-    /// Whether so many files wait to be closed that their file system seems to hang. Where those of
+    /// Whether so many files wait to be closed that their file system seems to hang. If those of
     /// others do, a few are enough.
     pub(super) fn is_clogged(&self) -> bool {
-        let own = self.unclosed.own.load(Ordering::Relaxed);
-        own > MOST_OF_ONE || (own > FEW && self.unclosed.all.count() > MANY)
+        let Unclosed { own, all } = &*self.unclosed;
+        own.load(Ordering::Relaxed) > FEW && all.load(Ordering::Relaxed) > MANY
     }
 
-    fn ensure_thread(&self) -> io::Result<()> {
-        let mut has_thread = self
-            .has_thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if !*has_thread {
-            let (inbox, unclosed) = (self.inbox.clone(), self.unclosed.clone());
-            (self.spawn)(Box::new(move || work(&inbox, &unclosed)))?;
-            *has_thread = true;
+    /// To its own thread if there can be one: the next file may find one.
+    fn orders(&self) -> Sender<Order> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(orders) = &*own {
+            return orders.clone();
         }
-        Ok(())
-    }
-}
-
-impl Drop for FileDesk {
-    fn drop(&mut self) {
-        // Whose thread this is must not wait. Without another the files stay open, and are counted.
-        let waits = self.unclosed.own.load(Ordering::Relaxed) > 0;
-        if waits && self.ensure_thread().is_err() {
-            mem::forget(self.inbox.clone());
+        match (self.start)() {
+            Ok(orders) => own.insert(orders).clone(),
+            Err(error) => {
+                static TOLD: Throttle = Throttle::of(1);
+                let text = format_args!(
+                    "no thread for a consumer's files ({error}): they wait for those of others; \
+                     raise the limit (ulimit -u)"
+                );
+                log::limited(&TOLD, Level::Warning, text);
+                self.spare.clone()
+            }
         }
     }
 }
 
-fn spawn_thread(life: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    let builder = thread::Builder::new().name("toolb-files".to_owned());
-    builder.stack_size(STACK).spawn(life).map(drop)
-}
-
-/// How many files wait to be closed.
+/// How many files wait to be closed: of one consumer, and of all.
 #[derive(Debug)]
 struct Unclosed {
     own: AtomicUsize,
-    all: AllUnclosed,
+    all: Arc<AtomicUsize>,
 }
 
 impl Unclosed {
     fn add(&self) {
         self.own.fetch_add(1, Ordering::Relaxed);
-        self.all.0.fetch_add(1, Ordering::Relaxed);
+        self.all.fetch_add(1, Ordering::Relaxed);
     }
 
     fn closed(&self) {
         self.own.fetch_sub(1, Ordering::Relaxed);
-        self.all.0.fetch_sub(1, Ordering::Relaxed);
+        self.all.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -176,7 +168,6 @@ impl Handed {
             key,
             home,
         };
-        // The thread lives as long as anybody can ask it.
         let _ = self.orders.send(Order::Read(order));
     }
 }
@@ -185,7 +176,9 @@ impl Drop for Handed {
     fn drop(&mut self) {
         if let Some(file) = self.file.take() {
             self.unclosed.add();
-            let _ = self.orders.send(Order::Close(file));
+            let close = Order::Close(file, self.unclosed.clone());
+            // The thread lives as long as anybody can ask it.
+            let _ = self.orders.send(close);
         }
     }
 }
@@ -212,7 +205,7 @@ pub(super) struct Part {
 #[derive(Debug)]
 enum Order {
     Read(ReadOrder),
-    Close(Arc<OwnedFd>),
+    Close(Arc<OwnedFd>, Arc<Unclosed>),
 }
 
 #[derive(Debug)]
@@ -247,9 +240,18 @@ impl ReadOrder {
     }
 }
 
-fn work(inbox: &Mutex<Receiver<Order>>, unclosed: &Unclosed) {
-    let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
-    for order in &*inbox {
+/// Starts a thread that ends when nobody can ask it any more.
+fn start_thread() -> io::Result<Sender<Order>> {
+    let (orders, inbox) = channel();
+    thread::Builder::new()
+        .name("toolb-files".to_owned())
+        .stack_size(STACK)
+        .spawn(move || work(&inbox))?;
+    Ok(orders)
+}
+
+fn work(inbox: &Receiver<Order>) {
+    for order in inbox {
         match order {
             Order::Read(order) => order.home.post(Letter::FilePart(ReadPart {
                 key: order.key,
@@ -257,7 +259,7 @@ fn work(inbox: &Mutex<Receiver<Order>>, unclosed: &Unclosed) {
                 at: order.at,
                 read: order.read(),
             })),
-            Order::Close(file) => {
+            Order::Close(file, unclosed) => {
                 drop(file);
                 unclosed.closed();
             }
@@ -266,11 +268,9 @@ fn work(inbox: &Mutex<Receiver<Order>>, unclosed: &Unclosed) {
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
-/// A consumer whose files cannot be closed may not hand over more and more of them.
-const MOST_OF_ONE: usize = 2048;
-/// And no more than a few, if so many of all consumers cannot be closed: of several, or of one that
-/// has come again.
-const MANY: usize = 3072;
+/// If so many files cannot be closed, whoever has more than a few of them may bring no more: it, or
+/// the same consumer before it was started again, is where they come from.
+const MANY: usize = 2048;
 const FEW: usize = 16;
 /// Beyond this no more consumers are taken in.
 const MOST: usize = 4096;
@@ -287,55 +287,61 @@ mod tests {
     /// A file, and what sees it closed.
     fn file() -> (OwnedFd, UnixStream) {
         let (file, peer) = UnixStream::pair().unwrap();
-        peer.set_nonblocking(true).unwrap();
         (file.into(), peer)
     }
 
-    fn is_open(mut peer: &UnixStream) -> bool {
-        match peer.read(&mut [0]) {
-            Ok(_) => false,
-            Err(error) => error.kind() == ErrorKind::WouldBlock,
-        }
-    }
-
-    fn wait_for_close(mut peer: &UnixStream) {
-        peer.set_nonblocking(false).unwrap();
+    fn wait_for_close(mut peer: UnixStream) {
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
     }
 
-    fn no_thread(_: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-        Err(ErrorKind::WouldBlock.into())
+    fn has_thread(desk: &FileDesk) -> bool {
+        desk.own.lock().unwrap().is_some()
     }
 
     #[test]
-    fn without_a_thread_a_file_waits_for_one() {
-        let all = AllUnclosed::default();
-        let mut desk = FileDesk::new(&all);
-        desk.spawn = no_thread;
+    fn files_without_a_thread_of_their_own_are_read_and_closed_by_the_spare_one() {
+        let desks = FileDesks::default();
+        let mut desk = desks.open().unwrap();
+        desk.start = || Err(ErrorKind::WouldBlock.into());
+        let home = Arc::new(Mailbox::new().unwrap());
         let (first, its_peer) = file();
-        assert!(desk.take(first).is_err());
-        assert!(is_open(&its_peer));
-        assert_eq!(all.count(), 1);
-        desk.spawn = spawn_thread;
+        let handed = desk.take(first);
+        handed.order(0, 1, None, 7, home.clone());
+        drop(handed);
+        wait_for_close(its_peer);
+        let letters = home.take();
+        assert!(matches!(&letters[0], Letter::FilePart(part) if part.key == 7));
+        assert!(!has_thread(&desk));
+        desk.start = start_thread;
         let (second, other_peer) = file();
-        let handed = desk.take(second).unwrap();
-        wait_for_close(&its_peer);
-        assert!(is_open(&other_peer));
-        drop((desk, handed));
-        wait_for_close(&other_peer);
+        let handed = desk.take(second);
+        assert!(has_thread(&desk));
+        drop((desk, desks, handed));
+        wait_for_close(other_peer);
     }
 
     #[test]
-    fn what_waits_for_a_thread_gets_one_when_its_desk_goes_or_stays_open() {
-        let all = AllUnclosed::default();
-        let [mut lucky, mut unlucky] = [FileDesk::new(&all), FileDesk::new(&all)];
-        (lucky.spawn, unlucky.spawn) = (no_thread, no_thread);
-        let ((first, its_peer), (second, other_peer)) = (file(), file());
-        assert!(lucky.take(first).is_err() && unlucky.take(second).is_err());
-        lucky.spawn = spawn_thread;
-        drop((lucky, unlucky));
-        wait_for_close(&its_peer);
-        assert!(is_open(&other_peer));
-        assert!(all.count() > 0, "the engine still has it");
+    fn whoever_has_more_than_a_few_of_too_many_is_clogged() {
+        let desks = FileDesks::default();
+        let [one, other] = [(); 2].map(|()| desks.open().unwrap());
+        for _ in 0..MANY {
+            one.unclosed.add();
+        }
+        assert!(!one.is_clogged());
+        other.unclosed.add();
+        assert!(one.is_clogged() && !other.is_clogged());
+        for _ in 0..FEW {
+            other.unclosed.add();
+        }
+        assert!(other.is_clogged());
+        for _ in 0..MANY {
+            one.unclosed.closed();
+        }
+        assert!(!one.is_clogged() && !other.is_clogged());
+        for _ in 0..MOST {
+            one.unclosed.add();
+        }
+        drop(one);
+        assert!(desks.open().is_err());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::bus::{EngineLane, Geometry, Kind, LaneState, LoopEnds, RecordHeader, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
-use super::file_desk::{AllUnclosed, FileDesk};
+use super::file_desk::FileDesk;
 use super::files::Meeting;
 use super::stuck::Watch;
 
@@ -53,7 +53,7 @@ impl LaneHandle {
         limits: &LaneLimits,
         rings: u16,
         page: &StatusPage,
-        unclosed: &AllUnclosed,
+        files: FileDesk,
     ) -> io::Result<Self> {
         let geometry = Geometry {
             rings,
@@ -68,7 +68,7 @@ impl LaneHandle {
             arriving: AtomicUsize::new(0),
             leaving: AtomicUsize::new(0),
             poisoned: AtomicBool::new(false),
-            files: FileDesk::new(unclosed),
+            files,
             tells_time: AtomicBool::new(false),
             closed: Mutex::new(false),
             stalled_on: AtomicUsize::new(0),
@@ -439,6 +439,7 @@ mod tests {
     use crate::bus::ConsumerLane;
     use crate::dispatch::{PoolLimits, Work};
 
+    use super::super::file_desk::FileDesks;
     use super::*;
 
     fn limits(most: u16) -> LaneLimits {
@@ -453,8 +454,8 @@ mod tests {
     /// A lane with a ring for each of `loops`, at `index` in its pool.
     fn handle(index: u16, limits: &LaneLimits, loops: u16) -> Arc<LaneHandle> {
         let page = StatusPage::create(loops, 1).unwrap();
-        let unclosed = AllUnclosed::default();
-        Arc::new(LaneHandle::new(1, index, limits, loops, &page, &unclosed).unwrap())
+        let files = FileDesks::default().open().unwrap();
+        Arc::new(LaneHandle::new(1, index, limits, loops, &page, files).unwrap())
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub use crate::stats::Snapshot;
 pub use crate::sys::eventfd::EventFd;
 
 use event_loop::{Loop, Purpose, Services};
-use file_desk::AllUnclosed;
+use file_desk::FileDesks;
 use listen::Bound;
 use mailbox::{Letter, Mailbox};
 use shared::Shared;
@@ -135,7 +135,7 @@ impl Engine {
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             draining: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
-            unclosed: AllUnclosed::default(),
+            files: FileDesks::default(),
             busy_loops: AtomicUsize::new(loops),
             events: Mutex::new(VecDeque::new()),
             event_bell: EventFd::new().map_err(cannot)?,
@@ -264,23 +264,18 @@ impl Engine {
         window: u16,
         streams: u16,
     ) -> io::Result<Arc<LaneHandle>> {
-        if self.shared.unclosed.is_full() {
-            let why =
-                "too many files of other consumers cannot be closed: does a file system hang?";
-            return Err(io::Error::other(why));
-        }
         let limits = LaneLimits {
             slots,
             concurrency,
             window,
             streams,
         };
+        let files = self.shared.files.open()?;
         let full = || io::Error::other("the pool has no room for another consumer");
         let index = self.shared.pool.add_lane(limits).ok_or_else(full)?;
         let id = self.next_lane.fetch_add(1, Ordering::Relaxed);
         let rings = self.loops() as u16;
-        let (page, unclosed) = (&self.shared.page, &self.shared.unclosed);
-        match LaneHandle::new(id, index, &limits, rings, page, unclosed) {
+        match LaneHandle::new(id, index, &limits, rings, &self.shared.page, files) {
             Ok(handle) => Ok(Arc::new(handle)),
             Err(error) => {
                 self.shared.pool.remove_lane(index);
@@ -312,7 +307,7 @@ impl Engine {
         file: OwnedFd,
     ) -> Result<(), &'static str> {
         // Whatever becomes of it, it is not closed here, where that may hang.
-        let file = lane.files.take(file).ok();
+        let file = lane.files.take(file);
         let Some(mailbox) = self.shared.mailboxes.get(usize::from(owner)) else {
             return Err("it sent a file for a loop that there is not");
         };
