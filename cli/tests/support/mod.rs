@@ -7,10 +7,8 @@ use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -137,25 +135,10 @@ pub(crate) fn toolb() -> Command {
         }
     }
     command.env_remove("WEB_CONCURRENCY");
-    command.env("TOOLB_PYTHON", worker_script());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/worker.sh");
+    command.env("TOOLB_PYTHON", script);
+    command.env("TEST_PROGRAM", env::current_exe().unwrap());
     command
-}
-
-/// Turns `-m toolb.worker TARGET ...` into a call of the test `worker`.
-fn worker_script() -> &'static Path {
-    // Written once, before the first process starts: a script open for writing cannot be run.
-    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
-    SCRIPT.get_or_init(|| {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("worker.sh");
-        let program = env::current_exe().unwrap();
-        let text = format!(
-            "#!/bin/sh\nTEST_TARGET=\"$3\" exec '{}' worker --exact --nocapture\n",
-            program.display()
-        );
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    })
 }
 
 pub(crate) fn kill(signal: &str, pid: u32) {
