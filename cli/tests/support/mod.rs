@@ -128,7 +128,20 @@ impl Drop for Folder {
 
 /// The program, in an environment without settings, with this test program for a Python.
 pub(crate) fn toolb() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_toolb"));
+    surround(Command::new(PROGRAM))
+}
+
+/// The same within a limit that `ulimit` sets.
+pub(crate) fn limited_toolb(limit: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script, PROGRAM]);
+    surround(command)
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_toolb");
+
+fn surround(mut command: Command) -> Command {
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("TOOLB_") {
             command.env_remove(name);

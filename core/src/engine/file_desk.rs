@@ -15,6 +15,7 @@ use std::thread;
 
 use crate::log::{self, Level, Throttle};
 use crate::sys::file::{self, Patience};
+use crate::sys::shortage;
 
 use super::mailbox::{Letter, Mailbox};
 
@@ -91,8 +92,8 @@ impl FileDesk {
             Err(error) => {
                 static TOLD: Throttle = Throttle::of(1);
                 let text = format_args!(
-                    "no thread for a consumer's files ({error}): they wait for those of others; \
-                     raise the limit (ulimit -u)"
+                    "no thread for a consumer's files, which wait for those of others: {}",
+                    shortage::explain(&error)
                 );
                 log::limited(&TOLD, Level::Warning, text);
                 self.spare.clone()

@@ -52,6 +52,7 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::affinity;
 use crate::sys::clock;
+use crate::sys::shortage;
 use crate::sys::socket::Listener;
 
 pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
@@ -114,12 +115,7 @@ impl Engine {
             files.add(&one);
             bound.push(one);
         }
-        let cannot = |error: io::Error| match error.kind() {
-            io::ErrorKind::FileTooLarge => StartError(error.to_string()),
-            _ => StartError(format!(
-                "{error}; raise the limits on open files and memory (ulimit -n)"
-            )),
-        };
+        let cannot = |error: io::Error| StartError(shortage::explain(&error));
         let shared = Shared {
             pool: Pool::new(PoolLimits {
                 queue_size: config.queue_size,

@@ -19,6 +19,7 @@ use crate::sys::file;
 use crate::sys::process::effective_user;
 use crate::sys::rendezvous::Peer;
 use crate::sys::seqpacket::Seqpacket;
+use crate::sys::shortage;
 
 use super::door::Door;
 use super::event::Event;
@@ -113,7 +114,8 @@ const REST: Duration = Duration::from_millis(100);
 impl Gate {
     /// Opens the gate. An error is a line for a person.
     pub(super) fn open(options: &GateOptions) -> Result<Self, String> {
-        let system = |error: io::Error| format!("cannot open the bus: {error}");
+        let system =
+            |error: io::Error| format!("cannot open the bus: {}", shortage::explain(&error));
         let epoll = Epoll::new().map_err(system)?;
         let door = options.path.as_deref().map(Door::open).transpose()?;
         if let Some(door) = &door {
