@@ -360,7 +360,7 @@ impl Gate {
         tell: &mut dyn FnMut(Event),
     ) -> Result<(), String> {
         let until = now + self.start_timeout;
-        let others = self.serving();
+        let serving = self.serving();
         let Some(guest) = self.guests.get_mut(&id) else {
             return Ok(());
         };
@@ -378,11 +378,12 @@ impl Gate {
                     if let Some(lane) = &guest.lane {
                         engine.lane_up(lane);
                     }
-                    if self.comings.admit(clock::now()).is_some() {
+                    if let Some(others) = self.comings.admit(clock::now()) {
                         tell(Event::Joined {
                             name: guest.name.clone(),
                             pid: guest.pid,
-                            consumers: others + 1,
+                            consumers: serving + 1,
+                            others,
                         });
                     }
                 }
@@ -451,12 +452,15 @@ impl Gate {
         let Some(guest) = self.guests.remove(&id) else {
             return;
         };
-        if guest.lane.is_some() && self.goings.admit(clock::now()).is_some() {
+        if guest.lane.is_some()
+            && let Some(others) = self.goings.admit(clock::now())
+        {
             tell(Event::Left {
                 name: guest.name.clone(),
                 pid: guest.pid,
                 asked: guest.stage == Stage::Leaving,
                 consumers: self.serving(),
+                others,
             });
         }
         guest.settle(engine);
@@ -516,3 +520,6 @@ fn printable(name: &str) -> String {
     let fit = |character: &char| !character.is_control();
     name.chars().filter(fit).take(64).collect()
 }
+
+#[cfg(test)]
+mod tests;
