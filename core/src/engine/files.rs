@@ -16,7 +16,8 @@ use crate::message::FileHead;
 use super::conn::{Phase, Place};
 use super::event_loop::Loop;
 use super::file_desk::{Handed, Part, ReadPart};
-use super::lane::{LaneEnd, LaneHandle, NOBODY};
+use super::lane::LaneHandle;
+use super::lane_end::{LaneEnd, NOBODY};
 use super::mailbox::Letter;
 use super::reply::Offence;
 

@@ -20,6 +20,7 @@ mod inline;
 mod input;
 mod intake;
 mod lane;
+mod lane_end;
 mod listen;
 mod mailbox;
 mod output;

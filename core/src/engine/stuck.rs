@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::event_loop::{Loop, Timer};
-use super::lane::{Held, LaneEnd, NOBODY};
+use super::lane_end::{Held, LaneEnd, NOBODY};
 use super::shared::ControlEvent;
 
 /// The grace time is seen to pass in so many looks, each of which counts once: if this machine, or
