@@ -119,3 +119,19 @@ impl LaneHandle {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+impl LaneHandle {
+    /// A lane with so many slots and a ring for each of `loops`, at `index` in its pool.
+    pub(super) fn of_test(index: u16, slots: u16, loops: u16) -> std::sync::Arc<Self> {
+        let page = StatusPage::create(loops, 1).unwrap();
+        let limits = LaneLimits {
+            slots,
+            concurrency: slots,
+            window: slots,
+            streams: 0,
+        };
+        let files = super::file_desk::FileDesks::default().open().unwrap();
+        std::sync::Arc::new(Self::new(1, index, &limits, loops, &page, files).unwrap())
+    }
+}

@@ -326,31 +326,14 @@ impl LaneEnd {
 mod tests {
     use std::os::fd::BorrowedFd;
 
-    use crate::bus::{ConsumerLane, StatusPage};
+    use crate::bus::ConsumerLane;
     use crate::dispatch::{LaneLimits, PoolLimits, Work};
 
-    use super::super::file_desk::FileDesks;
     use super::*;
-
-    fn limits(most: u16) -> LaneLimits {
-        LaneLimits {
-            slots: most,
-            concurrency: most,
-            window: most,
-            streams: 0,
-        }
-    }
-
-    /// A lane with a ring for each of `loops`, at `index` in its pool.
-    fn handle(index: u16, limits: &LaneLimits, loops: u16) -> Arc<LaneHandle> {
-        let page = StatusPage::create(loops, 1).unwrap();
-        let files = FileDesks::default().open().unwrap();
-        Arc::new(LaneHandle::new(1, index, limits, loops, &page, files).unwrap())
-    }
 
     #[test]
     fn whose_body_waits_is_listed_once_and_as_long_as_its_slot_is_held() {
-        let mut lane = LaneEnd::new(handle(0, &limits(2), 1), 0);
+        let mut lane = LaneEnd::new(LaneHandle::of_test(0, 2, 1), 0);
         for held in &mut lane.slots {
             held.in_use = true;
             held.conn = 7;
@@ -368,7 +351,7 @@ mod tests {
 
     #[test]
     fn room_that_nobody_waits_for_is_no_news() {
-        let handle = handle(0, &limits(1), 1);
+        let handle = LaneHandle::of_test(0, 1, 1);
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().unwrap();
         let mut consumer =
             ConsumerLane::open(handle.fds().into_iter().map(copy).collect()).unwrap();
@@ -391,13 +374,18 @@ mod tests {
 
     #[test]
     fn a_consumer_is_stalled_as_long_as_one_loop_finds_it_so() {
-        let limits = limits(9);
         let pool = Pool::new(PoolLimits {
             queue_size: 1,
             limit_concurrency: None,
         });
+        let limits = LaneLimits {
+            slots: 9,
+            concurrency: 9,
+            window: 9,
+            streams: 0,
+        };
         let index = pool.add_lane(limits).unwrap();
-        let handle = handle(index, &limits, 2);
+        let handle = LaneHandle::of_test(index, 9, 2);
         handle.open(&pool);
         let is_trusted = || {
             let room = pool.reserve_elsewhere(Work::Request, u16::MAX);
@@ -425,7 +413,7 @@ mod tests {
 
     #[test]
     fn what_is_overdue_and_finds_no_room_is_not_looked_at_all_the_time() {
-        let mut lane = LaneEnd::new(handle(0, &limits(1), 1), 0);
+        let mut lane = LaneEnd::new(LaneHandle::of_test(0, 1, 1), 0);
         assert_eq!(lane.recall_at(1000), u64::MAX);
         lane.unstarted.push_back(Unstarted {
             slot: 0,
