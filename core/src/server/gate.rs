@@ -409,8 +409,11 @@ impl Gate {
     fn look_at_deadlines(&mut self, engine: &Engine, now: Instant, tell: &mut dyn FnMut(Event)) {
         if self.resting.is_some_and(|until| until <= now) {
             self.resting = None;
-            if let Some(door) = &self.door {
-                let _ = self.epoll.add(&door.listener, DOOR, epoll::IN);
+            if let Some(door) = &self.door
+                && self.epoll.add(&door.listener, DOOR, epoll::IN).is_err()
+            {
+                // Without memory for that either, the door would stay shut.
+                self.resting = Some(now + REST);
             }
         }
         let late = |guest: &Guest| guest.deadline().is_some_and(|until| until <= now);

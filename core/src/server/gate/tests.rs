@@ -34,17 +34,26 @@ fn visit(gate: &mut Gate, engine: &Engine, tell: &mut dyn FnMut(Event)) {
     }
 }
 
-#[test]
-fn those_who_come_and_go_are_counted_even_if_not_each_is_told_of() {
+fn engine() -> Engine {
     let routes = Routes {
         pool: true,
         ..Routes::default()
     };
     let mut engine = Engine::bind(EngineConfig::default(), routes, &[]).unwrap();
     engine.start().unwrap();
-    let name = format!("toolb-visits-{}", process::id());
-    let path = env::temp_dir().join(name);
-    let mut gate = Gate::open(&GateOptions::new(Some(path.clone()))).unwrap();
+    engine
+}
+
+/// A gate at a path of its own.
+fn gate(name: &str) -> Gate {
+    let name = format!("toolb-{name}-{}", process::id());
+    Gate::open(&GateOptions::new(Some(env::temp_dir().join(name)))).unwrap()
+}
+
+#[test]
+fn those_who_come_and_go_are_counted_even_if_not_each_is_told_of() {
+    let (engine, mut gate) = (engine(), gate("visits"));
+    let path = gate.path().unwrap().to_owned();
     let (mut visits, mut came, mut went, mut left_out) = (0, 0, 0, [0, 0]);
     while left_out.contains(&0) {
         visit(&mut gate, &engine, &mut |event| {
@@ -65,4 +74,19 @@ fn those_who_come_and_go_are_counted_even_if_not_each_is_told_of() {
     assert!(visits > MANY);
     gate.close(&engine);
     assert!(!fs::exists(path).unwrap());
+}
+
+#[test]
+fn the_door_rests_on_until_it_can_be_watched() {
+    let (engine, mut gate) = (engine(), gate("rest"));
+    let now = Instant::now();
+    gate.resting = Some(now);
+    // In place of a machine without memory: what is watched already cannot be added.
+    gate.turn(&engine, now, &mut |event| panic!("{event}"));
+    assert_eq!(gate.next_deadline(), Some(now + REST));
+    gate.epoll
+        .delete(&gate.door.as_ref().unwrap().listener)
+        .unwrap();
+    gate.turn(&engine, now + REST, &mut |event| panic!("{event}"));
+    assert_eq!(gate.next_deadline(), None);
 }
