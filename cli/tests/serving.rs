@@ -153,7 +153,7 @@ fn what_to_do_about_a_worker_that_cannot_be_started_depends_on_why() {
     let mut missing = toolb();
     missing.args(["run", "echo:app", "--python", "/nowhere/python"]);
     let mut limited = limited_toolb("-n 60");
-    limited.args(["run", "echo:app", "--workers", "60"]);
+    limited.args(["run", "echo:app", "--workers", "60", "--io-threads", "1"]);
     for (command, right, wrong) in [
         (&mut missing, "choose a Python with --python", "ulimit"),
         (&mut limited, "open files (ulimit -n)", "--python"),
