@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use support::{Folder, Server, address, answer_of, ask, body, get, kill, toolb};
+use support::{Folder, Server, address, answer_of, ask, body, get, kill, limited_toolb, toolb};
 
 #[test]
 fn serves_and_stops() {
@@ -145,6 +145,25 @@ fn an_application_that_cannot_start_ends_it_all_with_one_line() {
         assert!(output.contains(text), "{output}");
         let errors = output.matches("toolb error:").count();
         assert_eq!(errors, 1, "{output}");
+    }
+}
+
+#[test]
+fn what_to_do_about_a_worker_that_cannot_be_started_depends_on_why() {
+    let mut missing = toolb();
+    missing.args(["run", "echo:app", "--python", "/nowhere/python"]);
+    let mut limited = limited_toolb("-n 60");
+    limited.args(["run", "echo:app", "--workers", "60", "--io-threads", "1"]);
+    for (command, right, wrong) in [
+        (&mut missing, "choose a Python with --python", "ulimit"),
+        (&mut limited, "open files (ulimit -n)", "--python"),
+    ] {
+        let (status, output) = Server::spawn(command.args(["--port", "0"])).finish();
+        assert_eq!(status.code(), Some(3), "{output}");
+        let error = output.lines().find(|line| line.contains("toolb error:"));
+        let error = error.unwrap_or_default();
+        assert!(error.contains(" cannot be started: "), "{output}");
+        assert!(error.contains(right) && !error.contains(wrong), "{output}");
     }
 }
 

@@ -20,6 +20,7 @@ mod inline;
 mod input;
 mod intake;
 mod lane;
+mod lane_end;
 mod listen;
 mod mailbox;
 mod output;
@@ -52,6 +53,7 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::affinity;
 use crate::sys::clock;
+use crate::sys::shortage;
 use crate::sys::socket::Listener;
 
 pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
@@ -76,6 +78,7 @@ pub use crate::stats::Snapshot;
 pub use crate::sys::eventfd::EventFd;
 
 use event_loop::{Loop, Purpose, Services};
+use file_desk::FileDesks;
 use listen::Bound;
 use mailbox::{Letter, Mailbox};
 use shared::Shared;
@@ -113,12 +116,7 @@ impl Engine {
             files.add(&one);
             bound.push(one);
         }
-        let cannot = |error: io::Error| match error.kind() {
-            io::ErrorKind::FileTooLarge => StartError(error.to_string()),
-            _ => StartError(format!(
-                "{error}; raise the limits on open files and memory (ulimit -n)"
-            )),
-        };
+        let cannot = |error: io::Error| StartError(shortage::explain(&error));
         let shared = Shared {
             pool: Pool::new(PoolLimits {
                 queue_size: config.queue_size,
@@ -134,6 +132,7 @@ impl Engine {
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             draining: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
+            files: FileDesks::default(),
             busy_loops: AtomicUsize::new(loops),
             events: Mutex::new(VecDeque::new()),
             event_bell: EventFd::new().map_err(cannot)?,
@@ -268,11 +267,12 @@ impl Engine {
             window,
             streams,
         };
+        let files = self.shared.files.open()?;
         let full = || io::Error::other("the pool has no room for another consumer");
         let index = self.shared.pool.add_lane(limits).ok_or_else(full)?;
         let id = self.next_lane.fetch_add(1, Ordering::Relaxed);
         let rings = self.loops() as u16;
-        match LaneHandle::new(id, index, &limits, rings, &self.shared.page) {
+        match LaneHandle::new(id, index, &limits, rings, &self.shared.page, files) {
             Ok(handle) => Ok(Arc::new(handle)),
             Err(error) => {
                 self.shared.pool.remove_lane(index);
@@ -303,8 +303,8 @@ impl Engine {
         generation: u32,
         file: OwnedFd,
     ) -> Result<(), &'static str> {
-        // Whatever becomes of it, it is closed by the thread.
-        let file = lane.files.take(file).ok();
+        // Whatever becomes of it, it is not closed here, where that may hang.
+        let file = lane.files.take(file);
         let Some(mailbox) = self.shared.mailboxes.get(usize::from(owner)) else {
             return Err("it sent a file for a loop that there is not");
         };

@@ -11,6 +11,7 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::eventfd::EventFd;
 
+use super::file_desk::FileDesks;
 use super::mailbox::{Letter, Mailbox};
 use super::routes::Routes;
 
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     pub(super) draining: AtomicBool,
     /// Raw connections that consumers hold or wait for.
     pub(super) open_streams: AtomicUsize,
+    pub(super) files: FileDesks,
     /// Loops that have connections, counted once draining.
     pub(super) busy_loops: AtomicUsize,
     pub(super) events: Mutex<VecDeque<ControlEvent>>,

@@ -16,6 +16,7 @@ use crate::engine::{Engine, EventFd, Listen, Routes, StartError};
 use crate::log::{self, Level};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::seqpacket::Seqpacket;
+use crate::sys::shortage;
 
 use super::event::Event;
 use super::gate::{Gate, GateOptions};
@@ -106,9 +107,7 @@ impl Embedded {
         let mut engine =
             Engine::bind(config, routes, listeners).map_err(|error| error.to_string())?;
         prepare(&mut engine).map_err(|error| error.to_string())?;
-        let system = |error: io::Error| {
-            format!("cannot start: {error}; raise the limits on open files and threads")
-        };
+        let system = |error: io::Error| format!("cannot start: {}", shortage::explain(&error));
         let bell = Arc::new(EventFd::new().map_err(system)?);
         let epoll = Epoll::new().map_err(system)?;
         epoll.add(&*bell, BELL, epoll::IN).map_err(system)?;

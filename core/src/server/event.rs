@@ -77,6 +77,8 @@ pub enum Event {
         pid: u32,
         /// How many take requests now.
         consumers: usize,
+        /// So many others have come since the last one that was told of.
+        others: u64,
     },
     /// A consumer that came by itself has gone.
     Left {
@@ -88,6 +90,8 @@ pub enum Event {
         asked: bool,
         /// How many take requests now.
         consumers: usize,
+        /// So many others have gone since the last one that was told of.
+        others: u64,
     },
     /// A consumer that came by itself was sent away.
     Refused {
@@ -265,23 +269,27 @@ impl fmt::Display for Event {
                 name,
                 pid,
                 consumers,
+                others,
             } => write!(
                 f,
-                "{name} (pid {pid}) has attached; requests go to {} now",
-                counted(*consumers, "consumer")
+                "{name} (pid {pid}) has attached; requests go to {} now{}",
+                counted(*consumers, "consumer"),
+                left_out(*others)
             ),
             Self::Left {
                 name,
                 pid,
                 asked,
                 consumers,
+                others,
             } => {
                 let how = if *asked { "has left" } else { "is gone" };
                 write!(f, "{name} (pid {pid}) {how}; ")?;
                 match consumers {
-                    0 => f.write_str("requests wait for another consumer"),
-                    _ => write!(f, "requests go to {} now", counted(*consumers, "consumer")),
+                    0 => f.write_str("requests wait for another consumer")?,
+                    _ => write!(f, "requests go to {} now", counted(*consumers, "consumer"))?,
                 }
+                f.write_str(&left_out(*others))
             }
             Self::Refused {
                 name,
@@ -290,11 +298,7 @@ impl fmt::Display for Event {
                 others,
             } => {
                 f.write_str(if name.is_empty() { "a consumer" } else { name })?;
-                write!(f, " (pid {pid}) was sent away: {why}")?;
-                match others {
-                    0 => Ok(()),
-                    _ => write!(f, " ({others} more like it before)"),
-                }
+                write!(f, " (pid {pid}) was sent away: {why}{}", left_out(*others))
             }
             Self::Slow {
                 worker,
@@ -424,6 +428,14 @@ impl Outcome {
             Self::Cut => 1,
             Self::Forced(signal) => 128 + signal,
         }
+    }
+}
+
+/// How many lines of a kind were left out before this one.
+fn left_out(others: u64) -> String {
+    match others {
+        0 => String::new(),
+        _ => format!(" ({others} more like it before)"),
     }
 }
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::config::EngineConfig;
 use crate::engine::{Engine, Listen, Routes};
-use crate::sys::{process, signal};
+use crate::sys::{process, shortage, signal};
 
 pub use embedded::{Embedded, Stop};
 pub use event::{Event, Outcome};
@@ -147,5 +147,5 @@ fn prepare_process() -> Result<(signal::Signals, Option<u64>), String> {
 }
 
 fn system(error: io::Error) -> String {
-    format!("{error}; raise the limits on open files and processes (ulimit -n, ulimit -u)")
+    shortage::explain(&error)
 }

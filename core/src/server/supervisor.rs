@@ -14,6 +14,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::file;
 use crate::sys::process::{Exit, Process};
 use crate::sys::seqpacket::Seqpacket;
+use crate::sys::shortage;
 use crate::sys::signal::{self, Signals};
 
 use super::WorkerCommand;
@@ -404,7 +405,8 @@ impl<'a> Supervisor<'a> {
     fn spawn(&mut self, index: usize) -> Result<u32, String> {
         self.try_spawn(index).map_err(|error| {
             let program = self.command.program.to_string_lossy();
-            let hint = match &self.command.if_not_run {
+            let of_program = self.command.if_not_run.as_deref();
+            let hint = match shortage::remedy(&error).or(of_program) {
                 Some(hint) => format!("; {hint}"),
                 None => String::new(),
             };
