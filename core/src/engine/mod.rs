@@ -57,7 +57,7 @@ use crate::sys::socket::Listener;
 pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
 pub use inline::{Draft, Fields, Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
-pub use listen::{Listen, StartError};
+pub use listen::{AddressOptions, Listen, StartError};
 pub use routes::{InlineRoutes, Refusal, Routes};
 pub use shared::ControlEvent;
 pub use stream::{
@@ -104,7 +104,7 @@ impl Engine {
     ) -> Result<Self, StartError> {
         config
             .validate()
-            .map_err(|error| StartError(error.to_string()))?;
+            .map_err(|error| StartError::new(error.to_string()))?;
         let loops = config.loops.unwrap_or(1).clamp(1, usize::from(MAX_LOOPS));
         let files = SocketFiles::default();
         let mut bound = Vec::new();
@@ -114,8 +114,8 @@ impl Engine {
             bound.push(one);
         }
         let cannot = |error: io::Error| match error.kind() {
-            io::ErrorKind::FileTooLarge => StartError(error.to_string()),
-            _ => StartError(format!(
+            io::ErrorKind::FileTooLarge => StartError::new(error.to_string()),
+            _ => StartError::new(format!(
                 "{error}; raise the limits on open files and memory (ulimit -n)"
             )),
         };
@@ -163,7 +163,7 @@ impl Engine {
     ) -> Result<ServiceId, StartError> {
         let id = ServiceId(
             u16::try_from(self.services.len())
-                .map_err(|_| StartError("an engine has room for 65,536 services".into()))?,
+                .map_err(|_| StartError::new("an engine has room for 65,536 services"))?,
         );
         let name = match listen {
             Some(listen) => self.add_raw(listen, |_| Purpose::Service(id.0))?,

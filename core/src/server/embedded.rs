@@ -101,7 +101,7 @@ impl Embedded {
         prepare: impl FnOnce(&mut Engine) -> Result<(), StartError>,
     ) -> Result<Self, String> {
         let has_pool = routes.pool;
-        let gate = Gate::open(gate)?;
+        let gate = Gate::open(gate, "")?;
         let bus = gate.path().map(Path::to_owned);
         let mut engine =
             Engine::bind(config, routes, listeners).map_err(|error| error.to_string())?;
