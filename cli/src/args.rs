@@ -14,7 +14,7 @@ use toolb_core::config::parse_duration;
 pub(crate) use engine::{EngineArgs, Grace, Health, Log, switch};
 pub(crate) use values::workers;
 
-use values::{bus, folder, io_threads, port, positive, target};
+use values::{bus, folder, io_threads, port, positive, stream_host, target};
 
 /// Examples come first: who looks for help has something to do.
 const TEMPLATE: &str = "\
@@ -223,7 +223,8 @@ pub(crate) struct StreamPool {
         long,
         env = "TOOLB_STREAM_HOST",
         value_name = "HOST",
-        default_value = "127.0.0.1"
+        default_value = "127.0.0.1",
+        value_parser = stream_host
     )]
     pub(crate) stream_host: String,
     /// A Unix socket whose connections go to consumers as they are [default: none]
