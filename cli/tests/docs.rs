@@ -83,6 +83,21 @@ fn help_begins_with_examples_and_is_grouped() {
 }
 
 #[test]
+fn help_is_broken_into_lines_once() {
+    let commands = COMMANDS.map(definition).into_iter();
+    for help in commands.chain([toolb_cli::command()]) {
+        let texts = [help.get_before_help(), help.get_after_help()];
+        let [examples, notes] = texts.map(|text| text.map(ToString::to_string).unwrap_or_default());
+        // As narrow as a terminal usually is.
+        let wide: Vec<_> = examples.lines().filter(|line| line.len() > 80).collect();
+        assert!(wide.is_empty(), "{wide:?} would be broken");
+        for line in notes.lines().filter(|line| !line.is_empty()) {
+            assert!(line.ends_with('.'), "{line:?} is broken by hand");
+        }
+    }
+}
+
+#[test]
 fn the_definition_is_consistent() {
     toolb_cli::command().debug_assert();
 }

@@ -7,9 +7,7 @@ pub(super) fn advice(option: &str, value: Option<&str>) -> Option<String> {
         Some(start) => option.starts_with(start),
         None => option == *name,
     };
-    let (_, advice) = WAYS
-        .iter()
-        .find(|(names, _)| names.iter().any(|name| fits(&name)))?;
+    let (_, advice) = WAYS.iter().find(|(names, _)| names.iter().any(fits))?;
     match (BINDS.contains(&option), value) {
         (true, Some(value)) => Some(format!("use {}", address(value))),
         _ => Some((*advice).to_owned()),
