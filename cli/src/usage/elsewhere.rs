@@ -185,6 +185,10 @@ const WAYS: &[(&[&str], &str)] = &[
         "add fields in the application, or in the proxy in front",
     ),
     (
+        &["--reset-contextvars"],
+        "leave it out: each request begins with context variables of its own",
+    ),
+    (
         &["--respawn*", "--no-respawn*"],
         "leave it out: workers that end are always replaced",
     ),
