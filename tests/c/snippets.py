@@ -56,6 +56,10 @@ FRAMES = {
             switch (event.kind) { @ }
         }
     """,
+    ("consumers.md", "toolb_status toolb_consumer_attach("): """
+        #include <toolb.h>
+        @
+    """,
     ("cpp.md", 'engine.route("GET", "/count"'): """
         #include <string>
         #include <toolb.hpp>
