@@ -108,7 +108,8 @@ fn the_time_to_finish_is_limited() {
     let (server, _stream) = Server::start_and_hold(&folder, &args);
     server.signal("TERM");
     let (status, rest) = server.finish();
-    let text = "1 worker did not finish within 0.2 s and is killed";
+    let text =
+        "1 worker did not finish within 0.2 s and is killed; --timeout-graceful-shutdown gives";
     assert!(rest.contains(text), "{rest}");
     assert_eq!(status.code(), Some(1));
 }

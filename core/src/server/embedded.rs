@@ -203,7 +203,7 @@ fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epol
     // A library has nothing to say as long as all goes well.
     let mut tell = |event: Event| {
         if event.level() <= Level::Warning {
-            event.log();
+            event.log_plainly();
         }
     };
     let mut events = Events::with_capacity(8);
