@@ -17,5 +17,6 @@ pub mod seqpacket;
 pub mod signal;
 pub mod socket;
 pub mod stderr;
+pub(crate) mod stdout;
 
 pub(crate) use poll::{wait_hang_up, wait_readable};
