@@ -22,7 +22,7 @@ from ._guest import Guest
 from ._lifespan import LifespanError
 from ._loops import Bridge, LoopError, new_loop
 from ._start import start
-from ._toolb import AttachError, Leash, Worker
+from ._toolb import AttachError, Leash, Worker, name_aborts
 
 logger = logging.getLogger("toolb.error")
 
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     # Who stands still gets SIGABRT and prints where, even if it holds the interpreter's lock.
     faulthandler.enable()
+    name_aborts()
     _log_to_stderr(args.log_level)
     bus = os.environ.pop("TOOLB_BUS", "")
     supervisor = os.environ.pop("TOOLB_SUPERVISOR", "")

@@ -62,7 +62,7 @@ pub(crate) struct Exchange {
     worker: &'static Worker,
     id: ExchangeId,
     bits: Cell<u16>,
-    /// Until the application is called.
+    /// What the application is called with, until it has ended.
     scope: RefCell<Option<Py<PyAny>>>,
     /// The application's coroutine.
     coroutine: RefCell<Option<Py<PyAny>>>,
