@@ -78,7 +78,11 @@ impl Exchange {
             if fork::is_exit(py, error) {
                 fork::exit(py, error);
             }
-            self.worker.log_error(py, error);
+            let text = self.named(
+                py,
+                "Exception in ASGI application, in a process that it has forked",
+            );
+            self.worker.log_error(py, &text, error);
         }
         fork::end(py)
     }
