@@ -80,7 +80,15 @@ fn unknown(error: &clap::Error, option: &str, command: &str, args: &[OsString]) 
         return format!("toolb {command} has no {option}; {others} {have} it");
     }
     if let Some(advice) = elsewhere::advice(option, value_of(option, args).as_deref()) {
-        return format!("unknown option {option}; {advice}");
+        // The way may be one of another command.
+        let able = commands_with_all(&advice);
+        let own = format!("toolb {command}");
+        let is_elsewhere = advice.starts_with("use ") && !able.contains(&own);
+        let place = match is_elsewhere && !able.is_empty() {
+            true => format!("with {}: ", able.join(" and ")),
+            false => String::new(),
+        };
+        return format!("unknown option {option}; {place}{advice}");
     }
     let suggested = text(error, ContextKind::SuggestedArg);
     match suggested.is_empty() {
@@ -107,6 +115,21 @@ fn commands_with(option: &str) -> Vec<String> {
         .filter(|command| command.get_arguments().any(is_it))
         .map(|command| format!("toolb {}", command.get_name()))
         .collect()
+}
+
+/// The commands that have all options which a text names.
+fn commands_with_all(text: &str) -> Vec<String> {
+    let words = text.split([' ', ',', ';', ':']);
+    let mut named = words.filter(|word| word.starts_with("--")).peekable();
+    let Some(first) = named.peek() else {
+        return Vec::new();
+    };
+    let mut able = commands_with(first);
+    for option in named {
+        let having = commands_with(option);
+        able.retain(|command| having.contains(command));
+    }
+    able
 }
 
 /// What an unknown option was given: after an equals sign, or as the next word.

@@ -181,7 +181,7 @@ fn a_port_that_is_taken_ends_it_with_one_line() {
 
 #[test]
 fn wrong_usage_names_option_value_and_what_is_allowed() {
-    let cases: [(&[&str], &str); 24] = [
+    let cases: [(&[&str], &str); 27] = [
         (
             &["run", "main:app", "--port", "-1"],
             "toolb: --port: \"-1\": expected 0 to 65535 (0 picks a free port)\n",
@@ -249,6 +249,18 @@ fn wrong_usage_names_option_value_and_what_is_allowed() {
         (
             &["run", "main:app", "-k", "uvicorn.workers.UvicornWorker"],
             "toolb: unknown option -k; leave it out: all workers run ASGI applications, and --loop chooses their event loop\n",
+        ),
+        (
+            &["work", "main:app", "--bind", ":80"],
+            "toolb: unknown option --bind; with toolb run and toolb serve: use --host 0.0.0.0 --port 80\n",
+        ),
+        (
+            &["work", "main:app", "--graceful-timeout", "5"],
+            "toolb: unknown option --graceful-timeout; use --timeout-graceful-shutdown\n",
+        ),
+        (
+            &["run", "main:create_app()"],
+            "toolb: MODULE:ATTR: \"main:create_app()\": expected the name of a function without a call, as in main:create_app --factory\n",
         ),
         (
             &["run", "main:app", "--host=127.0.0.1:80"],

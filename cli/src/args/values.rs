@@ -14,6 +14,13 @@ pub(crate) fn workers(text: &str) -> Result<usize, String> {
 /// The module and the attribute of an application.
 pub(crate) fn target(text: &str) -> Result<String, String> {
     let parts = text.split_once(':');
+    if let Some((module, call)) = parts
+        && let Some((factory, _)) = call.split_once('(')
+    {
+        return Err(format!(
+            "expected the name of a function without a call, as in {module}:{factory} --factory"
+        ));
+    }
     if let Some((module, attr)) = parts
         && !module.is_empty()
         && !attr.is_empty()
