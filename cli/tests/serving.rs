@@ -108,7 +108,8 @@ fn the_time_to_finish_is_limited() {
     let (server, _stream) = Server::start_and_hold(&folder, &args);
     server.signal("TERM");
     let (status, rest) = server.finish();
-    let text = "1 worker did not finish within 0.2 s and is killed";
+    let text =
+        "1 worker did not finish within 0.2 s and is killed; --timeout-graceful-shutdown gives";
     assert!(rest.contains(text), "{rest}");
     assert_eq!(status.code(), Some(1));
 }
@@ -180,7 +181,7 @@ fn a_port_that_is_taken_ends_it_with_one_line() {
 
 #[test]
 fn wrong_usage_names_option_value_and_what_is_allowed() {
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 24] = [
         (
             &["run", "main:app", "--port", "-1"],
             "toolb: --port: \"-1\": expected 0 to 65535 (0 picks a free port)\n",
@@ -207,7 +208,7 @@ fn wrong_usage_names_option_value_and_what_is_allowed() {
         ),
         (
             &["serve", "--workers", "2"],
-            "toolb: unknown option --workers; toolb serve --help shows all\n",
+            "toolb: toolb serve has no --workers; toolb run and toolb work have it\n",
         ),
         (
             &["work"],
@@ -232,6 +233,34 @@ fn wrong_usage_names_option_value_and_what_is_allowed() {
         (
             &["run", "main:app", "--prot", "1"],
             "toolb: unknown option --prot; did you mean --port?\n",
+        ),
+        (
+            &["serve", "--timeout-worker-healthcheck", "3"],
+            "toolb: toolb serve has no --timeout-worker-healthcheck; toolb run and toolb work have it\n",
+        ),
+        (
+            &["run", "main:app", "-b", "0.0.0.0:80"],
+            "toolb: unknown option -b; use --host 0.0.0.0 --port 80\n",
+        ),
+        (
+            &["run", "main:app", "--bind=unix:/run/app.sock"],
+            "toolb: unknown option --bind; use --uds /run/app.sock\n",
+        ),
+        (
+            &["run", "main:app", "-k", "uvicorn.workers.UvicornWorker"],
+            "toolb: unknown option -k; leave it out: all workers run ASGI applications, and --loop chooses their event loop\n",
+        ),
+        (
+            &["run", "main:app", "--host=127.0.0.1:80"],
+            "toolb: --host: \"127.0.0.1:80\": expected an address alone, as in --host 127.0.0.1 --port 80\n",
+        ),
+        (
+            &["serve", "--stream-host", "http://[::1]:7777/"],
+            "toolb: --stream-host: \"http://[::1]:7777/\": expected an address alone, as in --stream-host [::1] --stream-port 7777\n",
+        ),
+        (
+            &["run", "main.py:app"],
+            "toolb: MODULE:ATTR: \"main.py:app\": expected a module and a name in it, such as main:app\n",
         ),
         (
             &["run", "main.py"],

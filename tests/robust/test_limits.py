@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,8 +89,50 @@ def test_a_log_on_a_full_disk(servers: Servers, tmp_path: Path, full_disk: Path)
 
     wait_until("the access log goes on", lambda: told("/two-lengths"))
     wait_until("the log tells what it lacks", lambda: told("lines of the log were left out"))
-    wait_until("and what that lacks", lambda: told("lines of the access log were dropped"))
+    wait_until("and what that lacks", lambda: told("of the access log w"))
     assert server.stop() == 0, log.read_text()
+
+
+def test_a_line_that_did_not_fit_is_not_continued_by_the_next(
+    servers: Servers, tmp_path: Path, full_disk: Path
+) -> None:
+    """The disk takes a part of a line of the access log, and later it has room."""
+    path, log = tmp_path / "socket", full_disk / "log"
+    command = [*program("python"), "run", "app:app", "--uds", str(path), "--access-log"]
+    to_log = ["bash", "-c", f'exec "$@" >>"{log}"', "bash"]
+    server = servers.start_only(program=[*to_log, *command])
+    server.await_workers()
+    wait_until("it listens", path.exists)
+    # One page has room, and no line ends where the page does.
+    with (full_disk / "filler").open("rb+") as filler:
+        filler.truncate(ROOM - 4096)
+    asked = 0
+
+    def ask() -> None:
+        nonlocal asked
+        assert status_of(path, f"/pid?n={asked:05}&fill={'x' * 101}") == 200
+        asked += 1
+
+    def lost() -> bool:
+        ask()
+        return "of the access log w" in server.said()
+
+    wait_until("lines were lost", lost)
+    assert "No space left on device" in server.said()
+    assert not log.read_bytes().endswith(b"\n")
+    (full_disk / "filler").unlink()
+    before = asked
+    for _ in range(3):
+        ask()
+    wait_until("the log goes on", lambda: f"?n={asked - 1:05}&" in log.read_text())
+    assert server.stop() == 0
+    lines = log.read_text().splitlines()
+    whole = [line for line in lines if re.fullmatch(r'unix: .*?n=\d{5}&.*" \d+\.\d{6}', line)]
+    assert all(line.count(" - - [") == 1 for line in lines), lines
+    assert len(lines) - len(whole) == 1, lines
+    assert [f"?n={n:05}&" in line for n, line in zip(range(before, asked), whole[-3:], strict=True)]
+    counted = [int(n) for n in re.findall(r"(\d+) lines? of the access log", server.said())]
+    assert sum(counted) == asked - len(whole), server.said()
 
 
 @pytest.mark.parametrize("name", ["native", "python"])

@@ -9,12 +9,13 @@ import re
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from .harness import HERE, Servers, toolb, wait_until
+from .harness import HERE, Server, Servers, toolb, wait_until
 from .http1 import Parser, request
 
 LEFT_OUT = b"lines of the log were left out"
@@ -145,3 +146,61 @@ def test_the_access_log_is_in_the_combined_format(servers: Servers) -> None:
     assert (head["referer"], head["agent"]) == ("-", "-")
     assert (refused["request"], refused["status"]) == ("-", "400")
     assert (gone["request"], gone["status"]) == ("GET /sleep?ms=600000 HTTP/1.1", "499")
+
+
+def entries(servers: Servers, count: int, *flags: str) -> tuple[Server, Callable[[], list[str]]]:
+    """A server, and its access log once it has so many lines."""
+    server = servers.start(flags=["--access-log", *flags])
+
+    def lines() -> list[str]:
+        wait_until("all were told", lambda: server.said().count(" - - [") >= count)
+        return [line for line in server.lines if " - - [" in line]
+
+    return server, lines
+
+
+def test_a_refused_request_keeps_its_line_and_its_time(servers: Servers) -> None:
+    flags = ["--limit-request-body", "1KiB", "--timeout-request-header", "500ms"]
+    server, lines = entries(servers, 4, *flags)
+    for head, status in (
+        (b"POST /large HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n", 413),
+        (b"GET /bad HTTP/1.1\r\nhost: x\r\nbad field: x\r\n\r\n", 400),
+        (b"GET /slow HTTP/1.1\r\nhost:", 408),
+        (b"GET /two words HTTP/1.1\r\n\r\n", 400),
+    ):
+        with server.connect() as connection:
+            connection.send(head)
+            assert connection.receive().status == status
+    found = [m for line in lines() if (m := COMBINED.fullmatch(line))]
+    told = [(m["request"], m["status"]) for m in found]
+    assert told == [
+        ("POST /large HTTP/1.1", "413"),
+        ("GET /bad HTTP/1.1", "400"),
+        ("GET /slow HTTP/1.1", "408"),
+        ("-", "400"),
+    ]
+    assert float(found[2]["seconds"]) >= 0.5
+
+
+def test_responses_that_did_not_come_to_their_end_are_marked(servers: Servers) -> None:
+    server, lines = entries(servers, 3)
+    target = "/stream?size=100000&parts=10&gap=600000"
+    with server.connect() as connection:
+        assert connection.ask("/pid").status == 200
+        connection.send(request(target, headers={"X-Id": "leaves"}))
+        while b"\r\n\r\n" not in connection.socket.recv(100):
+            pass
+    wait_until("it was noticed", lambda: server.said().count(" - - [") >= 2)
+    with server.connect() as connection:
+        connection.send(request(target, headers={"X-Id": "is-cut"}))
+        while b"\r\n\r\n" not in connection.socket.recv(100):
+            pass
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        connection.until_closed()
+    ends = []
+    for line in lines():
+        found = COMBINED.match(line)
+        assert found, line
+        assert found["status"] == "200"
+        ends.append(line[found.end() :])
+    assert ends == ["", " left", " cut"]

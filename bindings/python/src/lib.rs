@@ -5,6 +5,7 @@ mod all_tasks;
 mod answer;
 mod errors;
 mod exchange;
+mod fork;
 mod head;
 mod orphan;
 #[allow(unsafe_code)]
@@ -37,8 +38,15 @@ fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("EngineAbsent", py.get_type::<errors::EngineAbsent>())?;
     module.add("BusError", py.get_type::<errors::BusError>())?;
     module.add_function(wrap_pyfunction!(run_cli, module)?)?;
+    module.add_function(wrap_pyfunction!(name_aborts, module)?)?;
     module.add_class::<worker::PyWorker>()?;
     module.add_class::<worker::PyLeash>()
+}
+
+/// Has what Python's fault handler says on SIGABRT begin with a line that names this process.
+#[pyfunction]
+fn name_aborts() -> PyResult<()> {
+    Ok(raw::name_aborts()?)
 }
 
 /// Runs the `toolb` program, whose workers are the Python `executable`, and returns its exit code.

@@ -34,6 +34,35 @@ pub(crate) fn target(text: &str) -> Result<String, String> {
     ))
 }
 
+/// A name or address, without a port.
+pub(crate) fn host(text: &str) -> Result<String, String> {
+    without_port(text, "--host", "--port")
+}
+
+/// The same of raw connections.
+pub(crate) fn stream_host(text: &str) -> Result<String, String> {
+    without_port(text, "--stream-host", "--stream-port")
+}
+
+fn without_port(text: &str, host_option: &str, port_option: &str) -> Result<String, String> {
+    let bare = text.rsplit_once("//").map_or(text, |(_, rest)| rest);
+    let bare = bare.trim_end_matches('/');
+    let split = bare.rsplit_once(':').filter(|(host, port)| {
+        let is_one = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        is_one && port.parse::<u16>().is_ok()
+    });
+    match split {
+        Some((host, port)) => Err(format!(
+            "expected an address alone, as in {host_option} {} {port_option} {port}",
+            if host.is_empty() { "0.0.0.0" } else { host },
+        )),
+        None if bare != text => Err(format!(
+            "expected an address alone, as in {host_option} {bare}"
+        )),
+        None => Ok(text.to_owned()),
+    }
+}
+
 pub(crate) fn port(text: &str) -> Result<u16, String> {
     let wrong = |_| "expected 0 to 65535 (0 picks a free port)".to_owned();
     text.parse().map_err(wrong)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::EngineConfig;
 use crate::dispatch::Ticket;
 use crate::http::{BodyReader, ResponseFacts, ResponseWriter};
-use crate::log::access::{Entry, Said};
+use crate::log::access::{End, Entry, Said};
 use crate::sys::socket::Socket;
 
 use super::files::FileAnswer;
@@ -55,8 +55,12 @@ pub(super) struct Conn {
     pub(super) dirty: bool,
     /// It stands in the list of connections to go on with.
     pub(super) ready: bool,
+    /// The engine breaks it off.
+    pub(super) cut: bool,
     /// At least one request has been answered.
     pub(super) served: bool,
+    /// The client has said that the request at hand is its last (RFC 9112, section 9.6).
+    pub(super) is_last: bool,
     pub(super) input: Vec<u8>,
     /// How much of `input` has been used up.
     pub(super) consumed: usize,
@@ -113,6 +117,8 @@ pub(super) struct Exchange {
     /// What the client has said: method and target, for lines about it, and more for the access log if
     /// there is one.
     pub(super) said: Said,
+    /// It stands for a request whose head was read, and not for what never became one.
+    pub(super) counted: bool,
     pub(super) status: u16,
 }
 
@@ -137,12 +143,19 @@ impl Exchange {
             collected: Vec::new(),
             collects: false,
             said: Said::default(),
+            counted: false,
             status: 0,
         }
     }
 
     /// Its line in the access log. What the client has said goes with it.
-    pub(super) fn entry(&mut self, peer: Option<Box<str>>, status: u16, now: u64) -> Entry {
+    pub(super) fn entry(
+        &mut self,
+        peer: Option<Box<str>>,
+        status: u16,
+        now: u64,
+        end: End,
+    ) -> Entry {
         Entry {
             peer,
             said: std::mem::take(&mut self.said),
@@ -150,6 +163,7 @@ impl Exchange {
             bytes: self.writer.as_ref().map_or(0, ResponseWriter::body_bytes),
             at: now,
             elapsed: now.saturating_sub(self.begun_at),
+            end,
         }
     }
 
@@ -208,7 +222,9 @@ impl Conn {
             hung_up: false,
             dirty: false,
             ready: false,
+            cut: false,
             served: false,
+            is_last: false,
             input: Vec::new(),
             consumed: 0,
             output: Vec::new(),
@@ -255,6 +271,11 @@ impl Conn {
         self.exchange
             .as_ref()
             .is_some_and(|exchange| matches!(exchange.place, Place::File(_)))
+    }
+
+    /// Whether nothing more is to come from the client, as it has said itself.
+    pub(super) fn has_asked_its_last(&self) -> bool {
+        self.is_last && self.body.is_done() && self.unread().is_empty()
     }
 
     /// Whether the response's head has been written.

@@ -130,6 +130,7 @@ impl Loop {
             }
             None => Box::new(Exchange::new(facts, self.now)),
         };
+        exchange.counted = true;
         exchange.wants_continue = head.expect_continue;
         if response_timeout > 0 {
             exchange.deadline = self.now + response_timeout;
@@ -142,6 +143,7 @@ impl Loop {
             }
         }
         conn.body = BodyReader::new(head.framing, shared.config.limits.body);
+        conn.is_last = !head.keep_alive;
         conn.exchange = Some(exchange);
         conn.enter(Phase::Body, self.now);
         if self.begin_inline(key) {
@@ -402,6 +404,7 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
+        let unread = conn.consumed..conn.input.len();
         conn.consumed = conn.input.len();
         if conn.has_answered() {
             // The response is on its way: all that can be said is that it ends here.
@@ -415,9 +418,17 @@ impl Loop {
                 head_request: false,
                 keep_alive: false,
             };
-            let exchange = conn
-                .exchange
-                .get_or_insert_with(|| Box::new(Exchange::new(unknown, self.now)));
+            let exchange = match &mut conn.exchange {
+                Some(exchange) => exchange,
+                none => {
+                    // Its time began when the client did.
+                    let mut exchange = Box::new(Exchange::new(unknown, conn.since));
+                    if self.shared.access.is_some() {
+                        exchange.said.set_line(line_of(&conn.input[unread]));
+                    }
+                    none.insert(exchange)
+                }
+            };
             exchange.facts.keep_alive = false;
         }
         let text = format!("{}\n", reject.reason);
@@ -444,6 +455,20 @@ fn take_down(said: &mut Said, head: &Head, input: &[u8]) {
         found.map_or(&b""[..], |(_, value)| value.of(input))
     };
     said.set_fields(field(b"referer"), field(b"user-agent"));
+}
+
+/// The request line of a head that is refused or has not come whole, if it is one: three words, of
+/// which the last names a version.
+fn line_of(input: &[u8]) -> &[u8] {
+    let input = input.strip_prefix(b"\r\n").unwrap_or(input);
+    let end = input.iter().position(|&byte| byte == b'\r');
+    let line = &input[..end.unwrap_or(0)];
+    let mut words = line.split(|&byte| byte == b' ');
+    let is_line = words.next().is_some_and(|method| !method.is_empty())
+        && words.next().is_some_and(|target| !target.is_empty())
+        && words.next().is_some_and(|word| word.starts_with(b"HTTP/"))
+        && words.next().is_none();
+    if is_line { line } else { b"" }
 }
 
 /// So much of a request line is kept, if only for lines about an application's faults.

@@ -59,7 +59,7 @@ use crate::sys::socket::Listener;
 pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
 pub use inline::{Draft, Fields, Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
-pub use listen::{Listen, StartError};
+pub use listen::{AddressOptions, Listen, StartError};
 pub use routes::{InlineRoutes, Refusal, Routes};
 pub use shared::ControlEvent;
 pub use stream::{
@@ -107,7 +107,7 @@ impl Engine {
     ) -> Result<Self, StartError> {
         config
             .validate()
-            .map_err(|error| StartError(error.to_string()))?;
+            .map_err(|error| StartError::new(error.to_string()))?;
         let loops = config.loops.unwrap_or(1).clamp(1, usize::from(MAX_LOOPS));
         let files = SocketFiles::default();
         let mut bound = Vec::new();
@@ -116,7 +116,7 @@ impl Engine {
             files.add(&one);
             bound.push(one);
         }
-        let cannot = |error: io::Error| StartError(shortage::explain(&error));
+        let cannot = |error: io::Error| StartError::new(shortage::explain(&error));
         let shared = Shared {
             pool: Pool::new(PoolLimits {
                 queue_size: config.queue_size,
@@ -162,7 +162,7 @@ impl Engine {
     ) -> Result<ServiceId, StartError> {
         let id = ServiceId(
             u16::try_from(self.services.len())
-                .map_err(|_| StartError("an engine has room for 65,536 services".into()))?,
+                .map_err(|_| StartError::new("an engine has room for 65,536 services"))?,
         );
         let name = match listen {
             Some(listen) => self.add_raw(listen, |_| Purpose::Service(id.0))?,

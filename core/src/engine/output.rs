@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use crate::http::{ResponseWriter, simple_response};
+use crate::log::access::End;
 
 use super::conn::{Conn, Phase, Place};
 use super::event_loop::Loop;
@@ -164,7 +165,7 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        if conn.hung_up && !conn.can_read {
+        if (conn.hung_up || conn.has_asked_its_last()) && !conn.can_read {
             return self.drop_conn(key);
         }
         conn.socket.shutdown_write();
@@ -178,6 +179,7 @@ impl Loop {
         if let Some(conn) = self.conns.get_mut(key) {
             // What was sent so far may go out; the reset comes in place of the rest.
             conn.send_output();
+            conn.cut = true;
             conn.socket.reset_on_close();
         }
         self.drop_conn(key);
@@ -196,7 +198,7 @@ impl Loop {
         }
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
-            if !exchange.said.line().is_empty() {
+            if exchange.counted {
                 let begun = u64::from(exchange.writer.is_some());
                 self.stats().broken.add(1);
                 self.stats().broken_off.add(begun);
@@ -204,12 +206,13 @@ impl Loop {
             if let Some(access) = self.shared.access.as_ref().filter(|_| !conn.raw) {
                 // The client has left before the end, or was cut off: 499 is what nginx calls it if
                 // there was no answer yet.
-                let status = match exchange.writer {
-                    Some(_) => exchange.status,
-                    None => 499,
+                let (status, end) = match exchange.writer {
+                    Some(_) if conn.cut => (exchange.status, End::Cut),
+                    Some(_) => (exchange.status, End::Left),
+                    None => (499, End::Whole),
                 };
                 let peer = conn.peer.take().map(|(host, _)| host);
-                access.push(exchange.entry(peer, status, self.now));
+                access.push(exchange.entry(peer, status, self.now, end));
             }
             self.spare(record);
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::bus::{Kind, RecordHeader, Violation, flags};
 use crate::http::{BodyError, BodyLength, ResponseWriter};
+use crate::log::access::End;
 use crate::log::{self, Level, Throttle};
 use crate::message::{ResponseHead, Want};
 
@@ -429,13 +430,13 @@ impl Loop {
     fn log_access(&mut self, key: u64, exchange: &mut Exchange) {
         self.stats().count_response(exchange.status);
         // Some answers stand for a request that never became one.
-        if !exchange.said.line().is_empty() {
+        if exchange.counted {
             self.stats().answered.add(1);
         }
         if let Some(access) = &self.shared.access {
             let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.as_ref());
             let peer = peer.map(|(host, _)| host.clone());
-            access.push(exchange.entry(peer, exchange.status, self.now));
+            access.push(exchange.entry(peer, exchange.status, self.now, End::Whole));
         }
     }
 

@@ -2,11 +2,11 @@
 //! terminal or disk never holds a loop up. What does not fit its queue is dropped and counted.
 //!
 //! A line is in the "combined" format of Apache and nginx, which every tool reads, with the seconds
-//! that the request took at its end.
+//! that the request took at its end, and a word after them if the response did not come to its end.
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
@@ -16,8 +16,9 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use crate::sys::clock::{self, Local};
+use crate::sys::stdout;
 
-use super::{Level, Throttle, limited};
+use super::{Level, Throttle, limited, warning};
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 8192;
@@ -86,6 +87,28 @@ impl Said {
     }
 }
 
+/// How a response ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// The server broke it off.
+    Cut,
+    /// The client left before it had all of it.
+    Left,
+    /// As it should.
+    Whole,
+}
+
+impl End {
+    /// What stands at the end of a line.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Cut => " cut",
+            Self::Left => " left",
+            Self::Whole => "",
+        }
+    }
+}
+
 /// A request that is over.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -101,6 +124,8 @@ pub struct Entry {
     pub at: u64,
     /// How long it took, in nanoseconds.
     pub elapsed: u64,
+    /// Whether all of the response was there.
+    pub end: End,
 }
 
 /// Where loops leave the lines of their requests.
@@ -123,7 +148,7 @@ struct Shared {
 impl AccessLog {
     /// Starts the writer, which writes to standard output.
     pub fn start() -> Self {
-        Self::to(io::stdout())
+        Self::to(stdout::write)
     }
 
     /// Leaves one request.
@@ -142,7 +167,7 @@ impl AccessLog {
         self.shared.dropped.load(Ordering::Relaxed)
     }
 
-    fn to(sink: impl Write + Send + 'static) -> Self {
+    fn to(sink: impl Sink + 'static) -> Self {
         let shared = Arc::new(Shared {
             entries: ArrayQueue::new(QUEUE),
             dropped: AtomicU64::new(0),
@@ -184,10 +209,11 @@ impl Drop for AccessLog {
 }
 
 impl Shared {
-    fn write_to(&self, mut sink: impl Write) {
+    fn write_to(&self, sink: impl Sink) {
         let mut batch = String::new();
         let mut times = Times::default();
-        let mut reported = 0;
+        let mut pen = Pen { sink, torn: false };
+        let mut losses = Losses::default();
         loop {
             let closed = self.closed.load(Ordering::SeqCst);
             times.look();
@@ -197,21 +223,12 @@ impl Shared {
                     break;
                 }
             }
-            let dropped = self.dropped.load(Ordering::Relaxed);
-            if dropped > reported {
-                static TOLD: Throttle = Throttle::new();
-                let count = dropped - reported;
-                let text = format_args!("{count} lines of the access log were dropped");
-                if limited(&TOLD, Level::Warning, text) {
-                    reported = dropped;
-                }
-            }
+            losses.tell(self.dropped.load(Ordering::Relaxed), closed);
             if !batch.is_empty() {
-                let written = sink.write_all(batch.as_bytes()).and_then(|()| sink.flush());
-                if written.is_err() {
+                if let Err((lines, error)) = pen.write(batch.as_bytes()) {
                     // A log that cannot be written must not stop the server.
-                    let lines = batch.lines().count() as u64;
                     self.dropped.fetch_add(lines, Ordering::Relaxed);
+                    losses.why = Some(error);
                 }
                 batch.clear();
                 continue;
@@ -225,6 +242,90 @@ impl Shared {
                 thread::park();
             }
             self.asleep.store(false, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Takes some of the bytes it is given, and says how many.
+trait Sink: FnMut(&[u8]) -> io::Result<usize> + Send {}
+
+impl<F: FnMut(&[u8]) -> io::Result<usize> + Send> Sink for F {}
+
+/// Writes lines, and knows whether the last one has its end.
+struct Pen<S> {
+    sink: S,
+    /// Only a part of the last line was written.
+    torn: bool,
+}
+
+impl<S: Sink> Pen<S> {
+    /// Writes these lines. If not all of them were, how many and why. The next one does not go on
+    /// where one was torn.
+    fn write(&mut self, lines: &[u8]) -> Result<(), (u64, io::Error)> {
+        let failed = |rest: &[u8], error| {
+            let lost = rest.iter().filter(|&&byte| byte == b'\n').count();
+            Err((lost as u64, error))
+        };
+        if self.torn
+            && let Err(error) = self.put(b"\n")
+        {
+            return failed(lines, error);
+        }
+        let mut at = 0;
+        while at < lines.len() {
+            match self.put(&lines[at..]) {
+                Ok(took) => at += took,
+                Err(error) => return failed(&lines[at..], error),
+            }
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let took = (self.sink)(bytes)?;
+        match bytes[..took].last() {
+            Some(last) => self.torn = *last != b'\n',
+            None => return Err(io::ErrorKind::WriteZero.into()),
+        }
+        Ok(took)
+    }
+}
+
+/// What was told of lines that are not there.
+#[derive(Default)]
+struct Losses {
+    told: u64,
+    /// The error that some of those met of which nothing was told yet.
+    why: Option<io::Error>,
+}
+
+impl Losses {
+    /// So many are not there by now. `last`: there will be no other occasion to tell.
+    fn tell(&mut self, dropped: u64, last: bool) {
+        static TOLD: Throttle = Throttle::new();
+        let count = dropped - self.told;
+        if count == 0 {
+            return;
+        }
+        let what = match count {
+            1 => "1 line of the access log was dropped".to_owned(),
+            _ => format!("{count} lines of the access log were dropped"),
+        };
+        let why = match &self.why {
+            Some(error) => format!("could not be written to standard output: {error}"),
+            None => "came faster than standard output took them".to_owned(),
+        };
+        let text = format_args!("{what}, as they {why}");
+        let told = match last {
+            true => {
+                warning(text);
+                true
+            }
+            false => limited(&TOLD, Level::Warning, text),
+        };
+        if told {
+            self.told = dropped;
+            self.why = None;
         }
     }
 }
@@ -243,7 +344,7 @@ impl Entry {
         line.push_str("\" \"");
         push_quoted(line, self.said.user_agent());
         let seconds = self.elapsed as f64 / 1e9;
-        let _ = writeln!(line, "\" {seconds:.6}");
+        let _ = writeln!(line, "\" {seconds:.6}{}", self.end.mark());
     }
 }
 
@@ -310,16 +411,35 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
+    /// Where there is only so much room, and what was written.
     #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
+    struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
+    impl Disk {
+        fn of(room: usize) -> Self {
+            Self(Arc::new(Mutex::new((room, Vec::new()))))
         }
 
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
+        fn grow(&self, room: usize) {
+            self.0.lock().unwrap().0 += room;
+        }
+
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().1.clone()).unwrap()
+        }
+
+        fn sink(&self) -> impl Sink + use<> {
+            let disk = self.0.clone();
+            move |bytes: &[u8]| {
+                let (room, text) = &mut *disk.lock().unwrap();
+                let took = bytes.len().min(*room);
+                if took == 0 {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                *room -= took;
+                text.extend_from_slice(&bytes[..took]);
+                Ok(took)
+            }
         }
     }
 
@@ -334,6 +454,7 @@ mod tests {
             bytes: 12,
             at: clock::now(),
             elapsed: 1_500_000,
+            end: End::Whole,
         }
     }
 
@@ -345,13 +466,13 @@ mod tests {
 
     #[test]
     fn all_lines_are_written_before_the_log_is_gone() {
-        let sink = Sink::default();
-        let log = AccessLog::to(sink.clone());
+        let disk = Disk::of(1 << 20);
+        let log = AccessLog::to(disk.sink());
         for status in 200..300 {
             log.push(entry(status));
         }
         drop(log);
-        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let text = disk.text();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 100);
         assert!(lines[99].starts_with("127.0.0.1 - - ["), "{}", lines[99]);
@@ -365,6 +486,34 @@ mod tests {
             "127.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 12 \"http://x/\" \
              \"curl/8\" 0.001500\n"
         );
+    }
+
+    #[test]
+    fn a_line_that_was_torn_is_not_continued_by_the_next() {
+        let disk = Disk::of(0);
+        let mut pen = Pen {
+            sink: disk.sink(),
+            torn: false,
+        };
+        let lost = |outcome: Result<(), (u64, io::Error)>| outcome.map_err(|(lost, _)| lost);
+        assert_eq!(lost(pen.write(b"one\n")), Err(1));
+        disk.grow(6);
+        assert_eq!(lost(pen.write(b"two\nthree\nfour\n")), Err(2));
+        assert_eq!(lost(pen.write(b"five\nsix\n")), Err(2));
+        // There is room for the end of the torn line, and no more.
+        disk.grow(1);
+        assert_eq!(lost(pen.write(b"seven\n")), Err(1));
+        disk.grow(100);
+        assert_eq!(lost(pen.write(b"eight\n")), Ok(()));
+        assert_eq!(disk.text(), "two\nth\neight\n");
+    }
+
+    #[test]
+    fn a_response_without_its_end_is_marked_after_all_the_rest() {
+        let marked = |end| line(&Entry { end, ..entry(200) });
+        assert!(marked(End::Whole).ends_with("\"curl/8\" 0.001500\n"));
+        assert!(marked(End::Cut).ends_with("\"curl/8\" 0.001500 cut\n"));
+        assert!(marked(End::Left).ends_with("\"curl/8\" 0.001500 left\n"));
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Embedded {
         prepare: impl FnOnce(&mut Engine) -> Result<(), StartError>,
     ) -> Result<Self, String> {
         let has_pool = routes.pool;
-        let gate = Gate::open(gate)?;
+        let gate = Gate::open(gate, "")?;
         let bus = gate.path().map(Path::to_owned);
         let mut engine =
             Engine::bind(config, routes, listeners).map_err(|error| error.to_string())?;
@@ -202,7 +202,7 @@ fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epol
     // A library has nothing to say as long as all goes well.
     let mut tell = |event: Event| {
         if event.level() <= Level::Warning {
-            event.log();
+            event.log_plainly();
         }
     };
     let mut events = Events::with_capacity(8);

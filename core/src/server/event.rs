@@ -212,9 +212,27 @@ impl Event {
         }
     }
 
-    /// Writes it to the log.
+    /// Writes it to the log, for whoever runs the program: with the option that may help.
     pub fn log(&self) {
+        match self.option() {
+            Some(option) => log::write(self.level(), format_args!("{self}; {option}")),
+            None => self.log_plainly(),
+        }
+    }
+
+    /// The same for whoever has no options.
+    pub(super) fn log_plainly(&self) {
         log::write(self.level(), format_args!("{self}"));
+    }
+
+    /// The option of the program that may help.
+    fn option(&self) -> Option<&'static str> {
+        match self {
+            Self::Cut { limit: Some(_), .. }
+            | Self::CutOff { limit: Some(_), .. }
+            | Self::Unfinished { .. } => Some("--timeout-graceful-shutdown gives more time"),
+            _ => None,
+        }
     }
 }
 
@@ -359,7 +377,7 @@ impl fmt::Display for Event {
                 limit: Some(limit),
             } => write!(
                 f,
-                "{} did not finish within {} s and {} killed; --timeout-graceful-shutdown gives more time",
+                "{} did not finish within {} s and {} killed",
                 counted(*workers, "worker"),
                 limit.as_secs_f64(),
                 if *workers == 1 { "is" } else { "are" }
@@ -386,7 +404,7 @@ impl fmt::Display for Event {
                 match limit {
                     Some(limit) => write!(
                         f,
-                        "{what} did not finish within {} s and are cut off; --timeout-graceful-shutdown gives more time",
+                        "{what} did not finish within {} s and are cut off",
                         limit.as_secs_f64()
                     ),
                     None => write!(f, "second signal: cutting off {what}"),
@@ -394,7 +412,7 @@ impl fmt::Display for Event {
             }
             Self::Unfinished { requests, limit } => write!(
                 f,
-                "{} cut off, as the {} s to finish were over; --timeout-graceful-shutdown gives more time",
+                "{} cut off, as the {} s to finish were over",
                 match requests {
                     1 => "1 request was".to_owned(),
                     _ => format!("{requests} requests were"),
@@ -442,4 +460,35 @@ fn left_out(others: u64) -> String {
 fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_named_beside_what_happened_not_in_it() {
+        let limit = Duration::from_secs(30);
+        let cut_off = |limit| Event::CutOff {
+            connections: true,
+            requests: 2,
+            consumers: 0,
+            limit,
+        };
+        let events = [
+            Event::Cut {
+                workers: 1,
+                limit: Some(limit),
+            },
+            cut_off(Some(limit)),
+            Event::Unfinished { requests: 1, limit },
+        ];
+        for event in events {
+            // A program with an engine of its own has no options.
+            assert!(!event.to_string().contains("--"), "{event}");
+            assert!(event.option().is_some_and(|text| text.starts_with("--")));
+        }
+        // More time is no help to whoever would not wait.
+        assert_eq!(cut_off(None).option(), None);
+    }
 }

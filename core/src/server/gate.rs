@@ -112,12 +112,14 @@ const MANY: u64 = 256;
 const REST: Duration = Duration::from_millis(100);
 
 impl Gate {
-    /// Opens the gate. An error is a line for a person.
-    pub(super) fn open(options: &GateOptions) -> Result<Self, String> {
+    /// Opens the gate. An error is a line for a person, which ends with `hint`: how that person
+    /// says another path.
+    pub(super) fn open(options: &GateOptions, hint: &str) -> Result<Self, String> {
         let system =
             |error: io::Error| format!("cannot open the bus: {}", shortage::explain(&error));
         let epoll = Epoll::new().map_err(system)?;
-        let door = options.path.as_deref().map(Door::open).transpose()?;
+        let door = options.path.as_deref().map(Door::open).transpose();
+        let door = door.map_err(|why| why + hint)?;
         if let Some(door) = &door {
             epoll.add(&door.listener, DOOR, epoll::IN).map_err(system)?;
         }

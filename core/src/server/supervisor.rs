@@ -283,8 +283,9 @@ impl<'a> Supervisor<'a> {
                 self.fleet.failed(index, reason, permanent, now);
             }
             Control::Error(why) => self.fleet.complained(index, why, now),
+            Control::Draining => self.fleet.takes_leave(index, now),
             // Its exit is what counts.
-            Control::Draining | Control::Drained => {}
+            Control::Drained => {}
             Control::State { attached, why } => {
                 self.fleet.answered(index, attached);
                 self.links[index].attached = Some(attached);

@@ -18,5 +18,6 @@ pub mod shortage;
 pub mod signal;
 pub mod socket;
 pub mod stderr;
+pub(crate) mod stdout;
 
 pub(crate) use poll::{wait_hang_up, wait_readable};

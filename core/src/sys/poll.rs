@@ -27,6 +27,14 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) -> io
     }
 }
 
+/// Waits until something can be written to `fd`, or that would fail.
+pub(crate) fn wait_writable(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match poll(fd.as_raw_fd(), libc::POLLOUT, None) {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        told => told.map(drop),
+    }
+}
+
 /// Waits for `events`, a hang-up or an error, and gives those that came: none if the time is over.
 pub(super) fn poll(fd: RawFd, events: i16, timeout: Option<Duration>) -> io::Result<i16> {
     poll_all([(fd, events)], timeout).map(|[came]| came)

@@ -143,5 +143,8 @@ class Leash:
         To drain is to take leave and to finish; said a second time, it is to hurry.
         """
 
+def name_aborts() -> None:
+    """Has what the fault handler says on SIGABRT begin with a line that names this process."""
+
 def run_cli(args: Sequence[str], executable: str) -> int:
     """Runs the `toolb` program and returns its exit code."""

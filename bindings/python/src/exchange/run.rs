@@ -4,11 +4,13 @@
 use pyo3::{
     exceptions::{PyRuntimeError, asyncio::CancelledError},
     prelude::*,
+    types::{PyBytes, PyDict, PyString},
 };
 
 use super::{Exchange, bit};
 use crate::{
     errors::ClientDisconnected,
+    fork,
     raw::{Instance, Native, Step},
 };
 
@@ -19,7 +21,12 @@ impl Exchange {
         if let Some(coroutine) = this.coroutine.borrow().as_ref() {
             return Ok(coroutine.bind(py).clone());
         }
-        let Some(scope) = this.scope.take() else {
+        let scope = this
+            .scope
+            .borrow()
+            .as_ref()
+            .map(|scope| scope.clone_ref(py));
+        let Some(scope) = scope else {
             return Err(PyRuntimeError::new_err("the exchange is over"));
         };
         let coroutine = this.worker.call_app(scope.bind(py), this.object())?;
@@ -34,6 +41,9 @@ impl Exchange {
     ) -> PyResult<Step<'py>> {
         let py = this.py();
         this.unset(bit::STEPPING);
+        if fork::is_fork() {
+            this.leave_fork(py, &step);
+        }
         match step {
             Ok(Step::Yield(future)) => {
                 this.put_last(py, false);
@@ -61,6 +71,22 @@ impl Exchange {
         self.wake(py);
     }
 
+    /// The application came back in a process that it has forked.
+    #[cold]
+    fn leave_fork(&self, py: Python<'_>, step: &PyResult<Step<'_>>) -> ! {
+        if let Err(error) = step {
+            if fork::is_exit(py, error) {
+                fork::exit(py, error);
+            }
+            let text = self.named(
+                py,
+                "Exception in ASGI application, in a process that it has forked",
+            );
+            self.worker.log_error(py, &text, error);
+        }
+        fork::end(py)
+    }
+
     /// The application returned.
     fn end(&self, py: Python<'_>) {
         if !self.put_last(py, true) {
@@ -74,18 +100,16 @@ impl Exchange {
     }
 
     fn complain(&self, py: Python<'_>) {
-        if self.has(bit::STARTED) {
-            self.worker.log(
-                py,
-                "The ASGI application returned without completing its response.",
-            );
-            self.worker.consumer().abort(self.id);
-        } else {
-            self.worker.log(
-                py,
-                "The ASGI application returned without starting a response.",
-            );
-            self.put_error();
+        let started = self.has(bit::STARTED);
+        let what = match started {
+            true => "completing its response",
+            false => "starting a response",
+        };
+        let text = format!("The ASGI application returned without {what}");
+        self.worker.log(py, &self.named(py, &text));
+        match started {
+            true => self.worker.consumer().abort(self.id),
+            false => self.put_error(),
         }
     }
 
@@ -96,7 +120,8 @@ impl Exchange {
             || error.is_instance_of::<ClientDisconnected>(py)
             || (gone && error.is_instance_of::<pyo3::exceptions::PyOSError>(py));
         if !quiet {
-            self.worker.log_error(py, error);
+            let text = self.named(py, "Exception in ASGI application");
+            self.worker.log_error(py, &text, error);
         }
         if !self.put_last(py, true) {
             if self.has(bit::COMPLETE) || gone {
@@ -109,4 +134,37 @@ impl Exchange {
         }
         self.leave(py);
     }
+
+    /// A line about this request: `text: GET /path`.
+    fn named(&self, py: Python<'_>, text: &str) -> String {
+        let scope = self.scope.borrow();
+        let request = scope.as_ref().and_then(|scope| request(scope.bind(py)));
+        match request {
+            Some(request) => format!("{text}: {request}"),
+            None => text.to_owned(),
+        }
+    }
 }
+
+/// Method and path in a scope, fit for a line, unless the application has made something else of them.
+fn request(scope: &Bound<'_, PyAny>) -> Option<String> {
+    let scope = scope.cast::<PyDict>().ok()?;
+    let item = |name| scope.get_item(name).ok().flatten();
+    let method = item("method")?;
+    let path = item("raw_path")?;
+    let method = method.cast::<PyString>().ok()?.to_str().ok()?.as_bytes();
+    let path = path.cast::<PyBytes>().ok()?.as_bytes();
+    let path = &path[..path.len().min(MOST_OF_A_PATH)];
+    Some(format!("{} {}", printable(method), printable(path)))
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let each = bytes.iter().map(|byte| match byte.is_ascii_graphic() {
+        true => char::from(*byte).to_string(),
+        false => format!("\\x{byte:02X}"),
+    });
+    each.collect()
+}
+
+/// So much of a path is repeated in a line.
+const MOST_OF_A_PATH: usize = 200;

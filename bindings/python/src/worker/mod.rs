@@ -146,9 +146,9 @@ impl Worker {
         self.report(py, text, None);
     }
 
-    /// Logs what the application raised.
-    pub(crate) fn log_error(&self, py: Python<'_>, error: &PyErr) {
-        self.report(py, "Exception in ASGI application", Some(error));
+    /// Logs a line with what the application raised.
+    pub(crate) fn log_error(&self, py: Python<'_>, text: &str, error: &PyErr) {
+        self.report(py, text, Some(error));
     }
 
     /// Takes an exchange out of the table: its slot is free, or will be without its doing.

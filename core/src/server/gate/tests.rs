@@ -47,7 +47,7 @@ fn engine() -> Engine {
 /// A gate at a path of its own.
 fn gate(name: &str) -> Gate {
     let name = format!("toolb-{name}-{}", process::id());
-    Gate::open(&GateOptions::new(Some(env::temp_dir().join(name)))).unwrap()
+    Gate::open(&GateOptions::new(Some(env::temp_dir().join(name))), "").unwrap()
 }
 
 #[test]
