@@ -8,6 +8,8 @@ DESTDIR ?=
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 VENV := .venv
 PY := $(VENV)/bin/python
+# MINUTES COMMAND: a test that hangs is a failure, and ends.
+BOUNDED := python3 scripts/bounded.py
 export PYO3_PYTHON := $(CURDIR)/$(PY)
 
 # Folders stand beside the files so that a removed file counts as a change, too.
@@ -32,12 +34,14 @@ test: test-tools test-rust test-loom test-python test-pythons test-c test-c-valg
 	@echo "All tests passed."
 
 test-rust: build/rust.ok  ## The Rust tests: unit, property and documentation tests
-	cargo test --locked --workspace --exclude toolb-python
-	cargo test --locked --package toolb-core --features crash-points --test crash_points
+	cargo test --locked --workspace --exclude toolb-python --no-run
+	@$(BOUNDED) 10 cargo test --locked --workspace --exclude toolb-python
+	cargo test --locked --package toolb-core --features crash-points --test crash_points --no-run
+	@$(BOUNDED) 5 cargo test --locked --package toolb-core --features crash-points --test crash_points
 
 test-loom: build/rust.ok  ## The models of the lock-free parts: loom with its mutants, and shuttle
-	bash core/tests/loom.sh
-	bash core/tests/shuttle.sh
+	@$(BOUNDED) 20 bash core/tests/loom.sh
+	@$(BOUNDED) 10 bash core/tests/shuttle.sh
 
 test-python: $(VENV)/bin/toolb $(VENV)/test.ok  ## The Python and black-box tests (PYTEST= adds arguments)
 	$(PY) -m pytest $(PYTEST)

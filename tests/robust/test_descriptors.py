@@ -14,7 +14,7 @@ from .harness import Servers, descriptors, voluntary_switches, wait_until
 from .http1 import Connection, Parser, request
 
 WARNING = "out of open files"
-WARNING_PAUSE = 10.0
+WARNING_PAUSE = 1.0
 
 
 def standard(pid: int) -> list[str]:
