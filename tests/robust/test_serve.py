@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -332,7 +333,8 @@ def test_streams_beyond_the_limit_are_told_of(stage: Stage) -> None:
     found = re.search(r"tcp://\S+:(\d+)", serve.says("serving on"))
     assert found
     address = (stage.address[0], int(found[1]))
-    with socket.create_connection(address, 20), socket.create_connection(address, 20) as other:
+    knock = partial(socket.create_connection, address, timeout=20.0)
+    with knock(), knock() as other:
         with suppress(ConnectionResetError):
             assert other.recv(1) == b""
         line = serve.says("toolb warning: a stream was refused, as 1 is open")
