@@ -35,6 +35,7 @@ check floors $venv/python scripts/floors.py
 check unsafe $venv/python scripts/unsafe_code.py
 check habits $venv/python scripts/habits.py
 check links $venv/python scripts/links.py
+check messages $venv/python scripts/messages.py
 check fmt cargo fmt --all --check -- --color never
 check busfmt cargo fmt --manifest-path bench/bus/Cargo.toml --check -- --color never
 check ruff $venv/ruff check .

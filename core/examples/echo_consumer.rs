@@ -56,7 +56,7 @@ fn serve() -> Result<(), Box<dyn Error>> {
         epoll.wait(&mut ready, None)?;
         match consumer.control()? {
             ControlEvent::None => {}
-            ControlEvent::Drain => draining = true,
+            ControlEvent::Drain { .. } => draining = true,
             ControlEvent::HangUp => return Ok(()),
             ControlEvent::Error(text) => return Err(text.into()),
         }

@@ -13,7 +13,7 @@ use support::{Echo, Fate, Server, Silent, Stuck, read_response};
 use toolb_core::bus::{ConsumerLane, LaneState};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::ConsumerOptions;
-use toolb_core::engine::ControlEvent;
+use toolb_core::engine::{ControlEvent, Toll};
 
 fn ask(server: &Server, path: &str) -> TcpStream {
     let mut stream = server.connect();
@@ -69,6 +69,100 @@ fn what_waits_in_front_of_a_stuck_consumer_is_called_back() {
         );
     }
     first.kill(&server.engine);
+}
+
+#[test]
+fn nobody_is_left_without_an_answer_when_the_engine_ends() {
+    let server = Server::start(EngineConfig::default());
+    let mut queued = ask(&server, "/stuck");
+    let (stuck, begun, fate) = Stuck::new();
+    while server.engine.waiting() == 0 {
+        std::thread::yield_now();
+    }
+    let mut works = server.attach(ConsumerOptions::default(), stuck);
+    begun.recv().unwrap();
+    let mut sent = ask(&server, "/sent");
+    while server.engine.stats().requests < 2 {
+        std::thread::yield_now();
+    }
+    server.engine.cut_off();
+    for stream in [&mut queued, &mut sent] {
+        let (status, body) = read_response(stream);
+        assert_eq!(
+            (status, body),
+            (503, b"the server is about to end\n".to_vec())
+        );
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
+    // Whoever comes later is cut off by the end itself.
+    let mut late = ask(&server, "/late");
+    while server.engine.stats().requests < 3 {
+        std::thread::yield_now();
+    }
+    server.engine.stop();
+    assert_eq!(read_response(&mut late).0, 503);
+    fate.send(Fate::Answer).unwrap();
+    works.kill(&server.engine);
+}
+
+#[test]
+fn the_end_of_a_consumer_is_told_with_what_became_of_its_requests() {
+    let server = Server::start(EngineConfig::default());
+    let (stuck, begun, fate) = Stuck::new();
+    let mut works = server.attach(ConsumerOptions::default(), stuck);
+    let mut first = ask(&server, "/stuck");
+    begun.recv().unwrap();
+    let mut second = ask(&server, "/waits");
+    while server.engine.stats().requests < 2 {
+        std::thread::yield_now();
+    }
+    fate.send(Fate::Die).unwrap();
+    works.bury(&server.engine);
+    assert_eq!(read_response(&mut first).0, 502);
+    wait_for(&server, |event| {
+        let &ControlEvent::Released { toll, .. } = event else {
+            return false;
+        };
+        let expected = Toll {
+            failed: 1,
+            cut: 0,
+            moved: 1,
+        };
+        assert_eq!(toll, expected);
+        true
+    });
+    let mut heir = server.attach(ConsumerOptions::default(), Echo::default());
+    assert_eq!(read_response(&mut second).0, 200);
+    heir.kill(&server.engine);
+}
+
+#[test]
+fn that_nobody_is_there_is_told_to_who_wants_to_know() {
+    let server = Server::start(EngineConfig::default());
+    let is_told = || server.engine.next_control_event() == Some(ControlEvent::Deserted);
+    let mut first = ask(&server, "/first");
+    while server.engine.waiting() == 0 {
+        std::thread::yield_now();
+    }
+    assert!(!is_told());
+    server.engine.seek_deserters();
+    assert!(is_told());
+    // Once each time.
+    let mut second = ask(&server, "/second");
+    while server.engine.waiting() == 1 {
+        std::thread::yield_now();
+    }
+    assert!(!is_told());
+    server.engine.seek_deserters();
+    assert!(is_told());
+    let mut works = server.attach(ConsumerOptions::default(), Echo::default());
+    assert_eq!(read_response(&mut first).0, 200);
+    assert_eq!(read_response(&mut second).0, 200);
+    server.engine.seek_deserters();
+    assert!(!is_told());
+    works.kill(&server.engine);
+    let _third = ask(&server, "/third");
+    wait_for(&server, |event| *event == ControlEvent::Deserted);
 }
 
 #[test]

@@ -50,7 +50,7 @@ for way in inline consumer; do
     curl --silent --max-time 0.2 "$url/hold" && fail "$way: /hold was answered"
     until [ "$(ask "$url/counted")" = "3 cancelled, 2 held" ]; do :; done
 
-    # The end, with somebody waiting: a reset by the engine that goes, or a 502 in a consumer's place.
+    # The end, with somebody waiting: 503 by the engine that goes.
     curl --silent --fail "$url/hold" >/dev/null &
     waiter=$!
     until [ "$(ask "$url/counted")" = "3 cancelled, 3 held" ]; do :; done

@@ -41,11 +41,12 @@ counts=$(ask "$url/count" "$url/count" "$url/count" -w '\n' | sed 's/.*://' | tr
 expect "a state" "1 2 3 " "$counts"
 
 # A stop with somebody waiting: the program checks that it is told, and lets go of everything.
-curl --silent "$url/wait" >/dev/null &
+curl --silent --output /dev/null --write-out '%{http_code}' "$url/wait" >"$scratch/status" &
 waiter=$!
 until [ "$(ask "$url/stats" | cut -d ' ' -f 2)" -ge 2 ]; do :; done
 stop
-wait "$waiter" && fail "/wait was answered"
+wait "$waiter" || true
+expect "somebody who waits" "503" "$(cat "$scratch/status")"
 [ ! -e "$socket" ] || fail "the socket file is still there"
 
 serve "$1" "$socket" 50 1

@@ -15,10 +15,11 @@ until [ "$(ask "$url/running")" = 1 ]; do :; done
 kill "$client"
 until [ "$(ask "$url/running")" = 0 ]; do :; done
 
-# So does one that a stop finds at work.
-curl --silent --output /dev/null "$url/primes/999999999999999" &
+# So does one that a stop finds at work, and its client hears of it.
+curl --silent --output /dev/null --write-out '%{http_code}' "$url/primes/999999999999999" >"$scratch/status" &
 client=$!
 until [ "$(ask "$url/running")" = 1 ]; do :; done
 stop
-wait "$client" && fail "a computation without an end was answered"
+wait "$client" || true
+expect "a computation without an end" "503" "$(cat "$scratch/status")"
 exit 0

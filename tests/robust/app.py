@@ -224,18 +224,33 @@ async def two_lengths(r: Request) -> None:
     await r.write(b"ab")
 
 
+async def silent(r: Request) -> None:
+    """No answer at all."""
+
+
+async def cleans_up(r: Request) -> None:
+    """What is cancelled may fail on its way out."""
+    try:
+        # not-sync: it never ends by itself
+        await asyncio.sleep(600)
+    except asyncio.CancelledError:
+        raise RuntimeError("its database has gone already") from None
+
+
 async def crash(r: Request) -> None:
     raise RuntimeError("this route always fails")
 
 
 ROUTES: dict[str, Callable[[Request], Awaitable[None]]] = {
     "/block": block,
+    "/cleans-up": cleans_up,
     "/crash": crash,
     "/echo": echo,
     "/id": identity,
     "/ignore": ignore,
     "/news": news,
     "/pid": pid,
+    "/silent": silent,
     "/sleep": sleep,
     "/sse": sse,
     "/stream": stream,

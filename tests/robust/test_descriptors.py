@@ -83,6 +83,7 @@ def test_accepting_rests_without_descriptors_and_goes_on(servers: Servers) -> No
         client.socket.close()
     with Connection(server.address) as connection:
         assert connection.ask("/id").status == 200
+    wait_until("it goes on", lambda: "accepting goes on" in server.said())
     lines = [line for line in server.lines if WARNING in line]
     most = 1 + (time.monotonic() - began) // WARNING_PAUSE
     assert 1 <= len(lines) <= most, server.said()

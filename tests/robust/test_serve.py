@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -297,6 +300,48 @@ def test_requests_wait_for_workers_and_are_then_refused(stage: Stage) -> None:
     serve.stop()
 
 
+def test_an_engine_that_nobody_serves_says_so(stage: Stage) -> None:
+    serve = stage.serve("--queue-timeout", "60s")
+    with stage.connect() as connection:
+        connection.send(request("/pid"))
+        line = serve.says("toolb warning: no consumer is attached")
+        assert "1 request waits" in line
+        assert f"toolb work MODULE:ATTR --bus {stage.bus}" in line
+        work = stage.work()
+        assert connection.receive().status == 200
+    work.stop()
+    serve.stop()
+
+
+def test_the_engine_tells_what_a_consumer_took_along(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work()
+    with stage.connect() as begun:
+        begun.send(request("/sleep?ms=600000", headers={"X-Id": "begun"}))
+        stage.awaits("BEGIN begun")
+        (victim,) = (p.pid for p in children(work.process.pid))
+        os.kill(victim, signal.SIGKILL)
+        assert begun.receive().status == 502
+    line = serve.says(f"python-{victim} (pid {victim}) is gone")
+    assert "1 request was answered 502; requests wait for another consumer" in line
+    work.stop()
+    serve.stop()
+
+
+def test_streams_beyond_the_limit_are_told_of(stage: Stage) -> None:
+    serve = stage.serve("--stream-port", "0", "--limit-streams", "1")
+    found = re.search(r"tcp://\S+:(\d+)", serve.says("serving on"))
+    assert found
+    address = (stage.address[0], int(found[1]))
+    knock = partial(socket.create_connection, address, timeout=20.0)
+    with knock(), knock() as other:
+        with suppress(ConnectionResetError):
+            assert other.recv(1) == b""
+        line = serve.says("toolb warning: a stream was refused, as 1 is open")
+        assert "--limit-streams" in line
+    serve.stop()
+
+
 def test_work_that_stops_finishes_what_it_has_begun(stage: Stage) -> None:
     serve = stage.serve()
     work, other = stage.work(), stage.work()
@@ -351,6 +396,37 @@ def test_a_stop_of_the_engine_loses_nothing(stage: Stage) -> None:
     assert stage.pid() > 0
     work.stop()
     again.stop()
+
+
+def test_what_an_engine_cuts_off_is_answered(stage: Stage) -> None:
+    """One that a consumer has begun, and one that has reached nobody."""
+    serve = stage.serve("--timeout-graceful-shutdown", "1")
+    with stage.connect() as begun, stage.connect() as waits:
+        work = stage.work()
+        serve.says("requests go to 1 consumer now")
+        begun.send(request("/block?ms=20000", headers={"X-Id": "long"}))
+        stage.awaits("BEGIN long")
+        waits.send(request("/pid"))
+        serve.process.terminate()
+        for connection in (begun, waits):
+            answer = connection.receive()
+            assert (answer.status, answer.closes) == (503, True)
+    assert serve.ends() == 1, serve.said()
+    work.kill()
+
+
+def test_workers_of_an_engine_elsewhere_cancel_and_shut_down_in_time(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work("--timeout-graceful-shutdown", "4")
+    with stage.connect() as connection:
+        connection.send(request("/sleep?ms=600000", headers={"X-Id": "long"}))
+        stage.awaits("BEGIN long")
+        work.process.terminate()
+        assert connection.receive().status == 503
+    assert work.ends() == 0, work.said()
+    assert "requests that had not ended in time were cancelled: 1" in work.said()
+    assert "SHUTDOWN" in stage.events()
+    serve.stop()
 
 
 def test_work_that_is_cut_off_is_told_by_the_exit_code(stage: Stage) -> None:

@@ -65,6 +65,9 @@ impl Head {
         self.content_length = -1;
         self.status = status;
         self.push(b"content-type", b"text/plain; charset=utf-8");
+        if status == 503 {
+            self.push(b"retry-after", b"1");
+        }
     }
 
     /// The status.

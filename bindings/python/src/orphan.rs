@@ -127,8 +127,7 @@ impl Watch {
     }
 }
 
-/// More than GRACE of `toolb/worker.py` for a hang-up and CANCEL_GRACE of `toolb/_finish.py`
-/// together.
+/// More than `HANG_UP` of `toolb/_finish.py`.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The exit code of that name in `toolb/_run.py`.
 const ENGINE_GONE: i32 = 1;

@@ -102,7 +102,7 @@ fn serve(consumer: &mut Consumer, leash: Option<&Leash>) -> bool {
         }
         match consumer.control().unwrap() {
             ControlEvent::None => {}
-            ControlEvent::Drain => draining = true,
+            ControlEvent::Drain { .. } => draining = true,
             ControlEvent::HangUp | ControlEvent::Error(_) => return again,
         }
     }

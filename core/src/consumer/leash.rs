@@ -72,7 +72,7 @@ impl Leash {
             match self.socket.recv(&mut packet, &mut Vec::new()) {
                 Ok(0) => return ControlEvent::HangUp,
                 Ok(len) => match Control::decode(&packet[..len]) {
-                    Ok(Control::Drain) => return ControlEvent::Drain,
+                    Ok(Control::Drain { left }) => return ControlEvent::Drain { left },
                     Ok(Control::Error(text)) => return ControlEvent::Error(text),
                     // That it is answered tells that this process turns.
                     Ok(Control::Ask) => {

@@ -27,6 +27,7 @@ use std::{
     error::Error,
     fmt, io,
     os::fd::{AsRawFd, RawFd},
+    time::Duration,
 };
 
 use self::{
@@ -118,7 +119,10 @@ pub enum ControlEvent {
     None,
     /// The engine sends no more requests: finish those there are, say
     /// [`drained`](Consumer::drained) and leave.
-    Drain,
+    Drain {
+        /// So much time is left for that and for the end of the application, if that is known.
+        left: Option<Duration>,
+    },
     /// The engine says what it holds against this consumer; a hang-up follows.
     Error(String),
     /// The engine is gone. The next poll reports every exchange as disconnected.
@@ -265,10 +269,10 @@ impl Consumer {
                 return Ok(ControlEvent::HangUp);
             }
             match Control::decode(&packet[..len]) {
-                Ok(Control::Drain) => {
+                Ok(Control::Drain { left }) => {
                     self.tell(&Control::Draining);
                     crash::point("draining");
-                    return Ok(ControlEvent::Drain);
+                    return Ok(ControlEvent::Drain { left });
                 }
                 Ok(Control::Error(text)) => return Ok(ControlEvent::Error(text)),
                 // What a consumer need not know.

@@ -266,6 +266,11 @@ impl Pool {
         true
     }
 
+    /// Whether there is a lane that lets work in, with room or without.
+    pub fn has_open_lane(&self) -> bool {
+        self.open_lanes().next().is_some()
+    }
+
     /// Exchanges that wait for room.
     pub fn waiting(&self) -> usize {
         self.line.live() + self.streams.live()

@@ -19,7 +19,10 @@ impl Loop {
         for _ in 0..ACCEPT_BATCH {
             let (socket, peer) = match self.listeners[address].accept() {
                 Ok(Some(accepted)) => accepted,
-                Ok(None) => return false,
+                Ok(None) => {
+                    self.note_acceptance();
+                    return false;
+                }
                 // Out of descriptors or memory: the listener stays readable, so look away a while.
                 Err(_) => {
                     self.pause_accepting();
@@ -47,7 +50,9 @@ impl Loop {
         let text = format_args!(
             "out of open files ({open} connections): accepting rests; raise the limit (ulimit -n)"
         );
-        log::limited(&TOLD, Level::Warning, text);
+        if self.rests_since.is_none() && log::limited(&TOLD, Level::Warning, text) {
+            self.rests_since = Some(self.now);
+        }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
         }
@@ -67,6 +72,16 @@ impl Loop {
         if watched.is_err() {
             // Without memory for that either, it would be deaf from now on.
             self.pause_accepting();
+        }
+    }
+
+    /// Nobody waits to be accepted: if it was told that accepting rests, that is over.
+    fn note_acceptance(&mut self) {
+        if let Some(since) = self.rests_since.take() {
+            let seconds = self.now.saturating_sub(since) as f64 / 1e9;
+            log::warning(format_args!(
+                "accepting goes on: no client waits any more, after {seconds:.1} s with too few open files"
+            ));
         }
     }
 

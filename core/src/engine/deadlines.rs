@@ -77,6 +77,7 @@ impl Loop {
                         self.abandon(key);
                         self.note_overdue(lane, slot, generation);
                         self.stats().timed_out.add(1);
+                        self.warn_of_lateness(key);
                         self.answer_simply(key, 504, "the application took too long\n", &[]);
                     }
                     Place::Queued(..) | Place::Token(_) | Place::File(_)
@@ -84,6 +85,7 @@ impl Loop {
                     {
                         self.abandon(key);
                         self.stats().timed_out.add(1);
+                        self.warn_of_lateness(key);
                         self.answer_simply(key, 504, "the application took too long\n", &[]);
                     }
                     _ if exchange.writer.is_some() => self.reset(key),
@@ -121,6 +123,7 @@ impl Loop {
         exchange.place = Place::Here;
         self.shared.pool.leave();
         self.stats().queue_timeouts.add(1);
+        self.warn_of_wait(key);
         self.answer_simply(
             key,
             503,

@@ -41,6 +41,27 @@ impl Loop {
         }
     }
 
+    /// Nobody goes on with what is left: what has no answer yet gets one, the rest ends where it is.
+    pub(super) fn cut_off(&mut self) {
+        for key in self.conns.keys() {
+            let Some(conn) = self.conns.get_mut(key) else {
+                continue;
+            };
+            let (raw, answered) = (conn.raw, conn.has_answered());
+            let Some(exchange) = conn.exchange.as_deref_mut() else {
+                continue;
+            };
+            if raw || answered {
+                self.reset(key);
+                continue;
+            }
+            exchange.facts.keep_alive = false;
+            self.abandon(key);
+            let fields = [("retry-after", "1")];
+            self.answer_simply(key, 503, "the server is about to end\n", &fields);
+        }
+    }
+
     pub(super) fn check_idle(&mut self) {
         let left = self.conns.len() + self.calls.streams.len();
         if self.draining && left == 0 && !self.reported_idle {

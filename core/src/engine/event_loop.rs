@@ -78,6 +78,8 @@ pub(super) struct Loop {
     /// By address.
     pub(super) purposes: Vec<Purpose>,
     pub(super) accepting: bool,
+    /// Since then it is known in the log that accepting rests.
+    pub(super) rests_since: Option<u64>,
     sleeper: Sleeper,
     /// The time of this turn.
     pub(super) now: u64,
@@ -153,6 +155,7 @@ impl Loop {
             services: services.services,
             purposes: services.purposes,
             accepting: true,
+            rests_since: None,
             now: clock::now(),
             date_until: 0,
             date: http_date(clock::unix_seconds()),
@@ -222,6 +225,12 @@ impl Loop {
         self.mailbox().close();
         // Callbacks may point into the states, and connections lead to neither.
         self.stats().closed.add(self.conns.len() as u64);
+        for key in self.conns.keys() {
+            if let Some(conn) = self.conns.get_mut(key).filter(|conn| conn.unsent() > 0) {
+                // So that nobody takes what he has for the whole.
+                conn.socket.reset_on_close();
+            }
+        }
         self.conns = Slab::new();
         let none = Calls::new(Streams::new(self.index, Vec::new()), self.calls.let_go);
         let calls = std::mem::replace(&mut self.calls, none);
@@ -295,8 +304,13 @@ impl Loop {
                 }
                 Letter::FilePart(part) => self.file_part(part),
                 Letter::Pump => {}
+                Letter::Cut => self.cut_off(),
                 Letter::Drain => self.drain(),
-                Letter::Stop => self.stopped = true,
+                Letter::Stop => {
+                    // Goes out at the end of this turn, which is the last.
+                    self.cut_off();
+                    self.stopped = true;
+                }
             }
         }
     }

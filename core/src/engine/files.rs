@@ -20,6 +20,7 @@ use super::lane::LaneHandle;
 use super::lane_end::{LaneEnd, NOBODY};
 use super::mailbox::Letter;
 use super::reply::Offence;
+use super::shared::Toll;
 
 /// So much of a file is read at once, and in memory for one connection.
 const PART: u64 = 256 * 1024;
@@ -146,6 +147,7 @@ impl Loop {
 
     /// The lane of a dead consumer: files that have not come will not come any more.
     pub(super) fn settle_files(&mut self, lane: &mut LaneEnd) {
+        let mut toll = Toll::default();
         for ((slot, generation), key) in std::mem::take(&mut lane.meeting.waiting) {
             if self
                 .take_awaited(key, lane.handle.id, slot, generation)
@@ -154,8 +156,10 @@ impl Loop {
                 self.shared.pool.leave();
                 self.stats().worker_died.add(1);
                 self.answer_simply(key, 502, "the application's worker died\n", &[]);
+                toll.failed += 1;
             }
         }
+        lane.handle.add_toll(&toll);
     }
 
     /// The client has gone, or its deadline: a file that is on its way is not wanted any more.

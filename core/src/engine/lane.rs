@@ -9,6 +9,7 @@ use crate::bus::{EngineLane, Geometry, LaneState, StatusPage};
 use crate::dispatch::{LaneLimits, Pool};
 
 use super::file_desk::FileDesk;
+use super::shared::Toll;
 
 /// A consumer as the engine and its supervisor hold it.
 pub struct LaneHandle {
@@ -34,6 +35,8 @@ pub struct LaneHandle {
     pub(super) left: AtomicUsize,
     /// Those last seen held by all others.
     pub(super) live: AtomicUsize,
+    /// What the loops have made of what it left: failed, cut, moved.
+    toll: [AtomicUsize; 3],
 }
 
 impl LaneHandle {
@@ -64,6 +67,7 @@ impl LaneHandle {
             stalled_on: AtomicUsize::new(0),
             left: AtomicUsize::new(0),
             live: AtomicUsize::new(0),
+            toll: Default::default(),
         })
     }
 
@@ -86,6 +90,19 @@ impl LaneHandle {
     /// The descriptors a consumer is handed, in the order it expects them.
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.lane.fds()
+    }
+
+    /// A loop has settled its part. To be said before it has left.
+    pub(super) fn add_toll(&self, toll: &Toll) {
+        for (sum, more) in self.toll.iter().zip([toll.failed, toll.cut, toll.moved]) {
+            sum.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    /// What became of all that it held, once every loop has left.
+    pub(super) fn toll(&self) -> Toll {
+        let [failed, cut, moved] = [0, 1, 2].map(|at: usize| self.toll[at].load(Ordering::Relaxed));
+        Toll { failed, cut, moved }
     }
 
     pub(super) fn tells_time(&self) -> bool {

@@ -31,6 +31,8 @@ pub(super) enum Letter {
     FilePart(ReadPart),
     /// The holder of a token has written something.
     Token(Arc<Outbox>),
+    /// Nobody goes on with what is left: answer it, or break it off.
+    Cut,
     /// Accept no more, finish what was accepted, close each connection after its next answer.
     Drain,
     /// End now.

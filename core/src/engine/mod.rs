@@ -4,7 +4,8 @@
 //! struct whose methods are told by direction: `accept` lets clients in, `intake` reads them, `relay`
 //! writes to consumers, `reply` reads consumers, `output` writes to clients, `serve_inline` runs
 //! handlers on the spot, `serve_token` takes what they answer later, `files` sends what consumers have
-//! opened, `stream` serves raw connections; `deadlines` and `drain` end what has to end.
+//! opened, `stream` serves raw connections; `deadlines` and `drain` end what has to end, and `warn`
+//! tells what somebody should know of.
 #![forbid(unsafe_code)]
 
 mod accept;
@@ -35,13 +36,14 @@ mod stream;
 mod stuck;
 mod timers;
 mod token;
+mod warn;
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -61,7 +63,7 @@ pub use inline::{Draft, Fields, Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
 pub use listen::{AddressOptions, Listen, StartError};
 pub use routes::{InlineRoutes, Refusal, Routes};
-pub use shared::ControlEvent;
+pub use shared::{ControlEvent, Toll};
 pub use stream::{
     Callbacks, CloseReason, Service, ServiceId, ServiceOptions, StreamError, StreamId, Streams,
     Target, Wait,
@@ -131,6 +133,7 @@ impl Engine {
             access: config.access_log.then(AccessLog::start),
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             draining: AtomicBool::new(false),
+            seeks_deserters: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
             files: FileDesks::default(),
             busy_loops: AtomicUsize::new(loops),
@@ -341,6 +344,20 @@ impl Engine {
         events.pop_front()
     }
 
+    /// Requests and streams that wait for a consumer.
+    pub fn waiting(&self) -> usize {
+        self.shared.pool.waiting()
+    }
+
+    /// Has `ControlEvent::Deserted` told, now or the next time.
+    pub fn seek_deserters(&self) {
+        self.shared.seeks_deserters.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.waiting() > 0 {
+            self.shared.note_desertion();
+        }
+    }
+
     /// Counters, summed over the loops.
     pub fn stats(&self) -> Snapshot {
         LoopStats::sum(&self.shared.stats)
@@ -355,7 +372,14 @@ impl Engine {
         }
     }
 
-    /// Ends the loops now; connections that are left are closed. Not from a loop.
+    /// Answers 503 to every request that has no answer yet, and breaks off those that are being
+    /// answered: whoever works on them is about to be ended.
+    pub fn cut_off(&self) {
+        self.shared.broadcast(None, || Letter::Cut);
+    }
+
+    /// Ends the loops now; connections that are left are closed, as after
+    /// [`cut_off`](Self::cut_off). Not from a loop.
     pub fn stop(&self) {
         self.files.remove();
         self.shared.broadcast(None, || Letter::Stop);

@@ -11,7 +11,8 @@ use super::conn::Place;
 use super::event_loop::Loop;
 use super::lane::LaneHandle;
 use super::lane_end::{Held, LaneEnd, NOBODY, RECALL_AFTER, Unstarted, Waiting};
-use super::shared::ControlEvent;
+use super::shared::{ControlEvent, Toll};
+use super::warn::Crowd;
 
 /// A request is sent at most this often to consumers that die, or let go of it, before they start it.
 const ATTEMPTS: u8 = 3;
@@ -23,29 +24,37 @@ impl Loop {
         match self.shared.pool.admit(work, self.index, key) {
             Admission::Granted(reservation) => self.send(key, reservation),
             Admission::Queued(ticket) => self.enqueue(key, ticket),
-            Admission::Full | Admission::Limit => {
-                self.stats().overloaded.add(1);
-                self.answer_simply(
-                    key,
-                    503,
-                    "the server is busy, try again soon\n",
-                    &[("retry-after", "1")],
-                );
-            }
+            Admission::Full => self.turn_away(key, Crowd::Line),
+            Admission::Limit => self.turn_away(key, Crowd::Inside),
         }
     }
 
-    /// Sends again what a consumer was sent and has not started, unless it was so too often.
-    pub(super) fn try_again(&mut self, key: u64) {
+    #[cold]
+    fn turn_away(&mut self, key: u64, crowd: Crowd) {
+        self.stats().overloaded.add(1);
+        self.warn_of_crowd(key, crowd);
+        self.shared.note_desertion();
+        self.answer_simply(
+            key,
+            503,
+            "the server is busy, try again soon\n",
+            &[("retry-after", "1")],
+        );
+    }
+
+    /// Sends again what a consumer was sent and has not started. False: it was so too often.
+    pub(super) fn try_again(&mut self, key: u64) -> bool {
         let Some(exchange) = self.exchange(key) else {
-            return;
+            return true;
         };
         exchange.attempts += 1;
         if exchange.attempts >= ATTEMPTS {
             self.detach(key);
-            return self.answer_simply(key, 502, "the application's worker died\n", &[]);
+            self.answer_simply(key, 502, "the application's worker died\n", &[]);
+            return false;
         }
         self.readmit(key);
+        true
     }
 
     /// Finds another lane for what has not been sent, ahead of what waits.
@@ -78,6 +87,7 @@ impl Loop {
             exchange.place = Place::Queued(ticket, until);
         }
         self.set_timer(key);
+        self.shared.note_desertion();
         self.shared.ask_for_starts(self.index);
     }
 
@@ -363,8 +373,10 @@ impl Loop {
         }
         if handle.leaving.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.shared.pool.remove_lane(index);
-            self.shared
-                .tell(ControlEvent::Released { lane_id: handle.id });
+            self.shared.tell(ControlEvent::Released {
+                lane_id: handle.id,
+                toll: handle.toll(),
+            });
         }
     }
 
@@ -376,6 +388,7 @@ impl Loop {
     /// number of dying consumers.
     fn settle(&mut self, lane: &LaneEnd) {
         let suspect = lane.oldest_unstarted();
+        let mut toll = Toll::default();
         for (slot, held) in lane.slots.iter().enumerate() {
             if !held.in_use || held.conn == NOBODY {
                 continue;
@@ -385,19 +398,28 @@ impl Loop {
             let Some(conn) = self.conns.get_mut(key) else {
                 continue;
             };
-            if conn.has_answered() {
+            if conn.has_answered() || conn.raw && begun {
                 self.detach(key);
                 self.reset(key);
+                toll.cut += 1;
             } else if begun {
                 self.detach(key);
                 self.stats().worker_died.add(1);
                 self.answer_simply(key, 502, "the application's worker died\n", &[]);
-            } else if held.sent && suspect == Some(slot as u16) {
-                self.try_again(key);
+                toll.failed += 1;
             } else {
-                self.readmit(key);
+                let is_taken = match held.sent && suspect == Some(slot as u16) {
+                    true => self.try_again(key),
+                    false => {
+                        self.readmit(key);
+                        true
+                    }
+                };
+                toll.moved += usize::from(is_taken);
+                toll.failed += usize::from(!is_taken);
             }
         }
+        lane.handle.add_toll(&toll);
     }
 
     /// Forgets where an exchange was; its place in the pool is given back.

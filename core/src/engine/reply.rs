@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use crate::bus::{Kind, RecordHeader, Violation, flags};
 use crate::http::{BodyError, BodyLength, ResponseWriter};
 use crate::log::access::End;
-use crate::log::{self, Level, Throttle};
 use crate::message::{ResponseHead, Want};
 
 use super::conn::{Exchange, Phase};
@@ -227,7 +226,9 @@ impl Loop {
             conn.wants = None;
         }
         match untouched {
-            true => self.try_again(key),
+            true => {
+                self.try_again(key);
+            }
             // What was sent of its body since cannot be sent again.
             false => self.respond_abort(key),
         }
@@ -413,18 +414,6 @@ impl Loop {
         if exchange.collected.capacity() <= READ_SPARE && self.exchanges.len() < MAX_SPARES {
             self.exchanges.push(exchange);
         }
-    }
-
-    /// Tells that an application did something wrong with a request.
-    #[cold]
-    pub(super) fn blame(&mut self, key: u64, why: &str) {
-        static TOLD: Throttle = Throttle::new();
-        let said = self.exchange(key).map(|exchange| exchange.said.request());
-        let (what, colon) = match &said {
-            Some(request) if !request.is_empty() => (&**request, ": "),
-            _ => ("", ""),
-        };
-        log::limited(&TOLD, Level::Error, format_args!("{what}{colon}{why}"));
     }
 
     fn log_access(&mut self, key: u64, exchange: &mut Exchange) {

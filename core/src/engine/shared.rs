@@ -1,7 +1,7 @@
 //! What the loops and the control thread share.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex};
 
 use crate::bus::StatusPage;
@@ -49,9 +49,25 @@ pub enum ControlEvent {
     Released {
         /// The lane.
         lane_id: u64,
+        /// What became of the requests that it held.
+        toll: Toll,
     },
+    /// Somebody waits, and there is no consumer that could take what he wants. Told if it was asked
+    /// for, once each time.
+    Deserted,
     /// After `drain`: no connection is left.
     Idle,
+}
+
+/// What became of the requests of a consumer that has gone.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Toll {
+    /// Begun, and answered 502.
+    pub failed: usize,
+    /// Broken off in the middle of the response; streams as well.
+    pub cut: usize,
+    /// Not begun, and handed to others.
+    pub moved: usize,
 }
 
 pub(super) struct Shared {
@@ -65,6 +81,9 @@ pub(super) struct Shared {
     /// What a request learns of the address it came to, by address.
     pub(super) servers: Vec<(String, u16)>,
     pub(super) draining: AtomicBool,
+    /// Whoever looks after the engine wants to be told, once, if somebody waits though there is no
+    /// consumer.
+    pub(super) seeks_deserters: AtomicBool,
     /// Raw connections that consumers hold or wait for.
     pub(super) open_streams: AtomicUsize,
     pub(super) files: FileDesks,
@@ -107,6 +126,19 @@ impl Shared {
         let mut events = self.events.lock().unwrap_or_else(|p| p.into_inner());
         events.push_back(event);
         let _ = self.event_bell.signal();
+    }
+
+    /// Somebody waits, or did not even get to: if there is no consumer that could take it, that is told
+    /// whoever wants to know.
+    pub(super) fn note_desertion(&self) {
+        // Either this sees the wish, or whoever has it sees who waits.
+        fence(Ordering::SeqCst);
+        if self.seeks_deserters.load(Ordering::Relaxed)
+            && !self.pool.has_open_lane()
+            && self.seeks_deserters.swap(false, Ordering::Relaxed)
+        {
+            self.tell(ControlEvent::Deserted);
+        }
     }
 
     /// Accounts for one loop that has finished its drain.

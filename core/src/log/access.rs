@@ -312,10 +312,10 @@ impl Losses {
             _ => format!("{count} lines of the access log were dropped"),
         };
         let why = match &self.why {
-            Some(error) => format!("could not be written to standard output: {error}"),
-            None => "came faster than standard output took them".to_owned(),
+            Some(error) => format!("as they could not be written to standard output: {error}"),
+            None => "as they came faster than standard output took them".to_owned(),
         };
-        let text = format_args!("{what}, as they {why}");
+        let text = format_args!("{what}, {why}");
         let told = match last {
             true => {
                 warning(text);

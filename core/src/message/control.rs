@@ -3,6 +3,8 @@
 //! append fields; what a decoder does not know it ignores.
 #![forbid(unsafe_code)]
 
+use std::time::Duration;
+
 use super::DecodeError;
 use crate::bus::ABI;
 
@@ -105,7 +107,11 @@ pub enum Control {
         permanent: bool,
     },
     /// Engine: no new requests come; finish what there is and leave.
-    Drain,
+    Drain {
+        /// So much time is left for all of that, the end of the application included; `None`: that is
+        /// not known. Was appended.
+        left: Option<Duration>,
+    },
     /// Consumer: understood [`Control::Drain`]; or, unasked: it wants to leave, and no more requests.
     Draining,
     /// Consumer: everything is finished.
@@ -184,7 +190,15 @@ impl Control {
                 packet.push(u8::from(*attached));
                 put_text(&mut packet, why);
             }
-            Self::Ready | Self::Drain | Self::Draining | Self::Drained | Self::Ask => {}
+            Self::Drain { left: Some(left) } => {
+                let millis = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+                packet.extend_from_slice(&millis.to_le_bytes());
+            }
+            Self::Drain { left: None }
+            | Self::Ready
+            | Self::Draining
+            | Self::Drained
+            | Self::Ask => {}
         }
         // Five texts of at most 8 KiB and a few numbers: always below 64 KiB.
         let len = (packet.len() - HEADER) as u16;
@@ -222,7 +236,15 @@ impl Control {
                 permanent: cursor.number::<1>("permanence")? != [0],
                 reason: cursor.text("reason")?,
             }),
-            DRAIN => Ok(Self::Drain),
+            DRAIN => Ok(Self::Drain {
+                left: match cursor.rest.is_empty() {
+                    true => None,
+                    false => {
+                        let millis = u32::from_le_bytes(cursor.number("time")?);
+                        Some(Duration::from_millis(millis.into()))
+                    }
+                },
+            }),
             DRAINING => Ok(Self::Draining),
             DRAINED => Ok(Self::Drained),
             FILE => Ok(Self::File {
@@ -248,7 +270,7 @@ impl Control {
             Self::Error(_) => ERROR,
             Self::Ready => READY,
             Self::Failed { .. } => FAILED,
-            Self::Drain => DRAIN,
+            Self::Drain { .. } => DRAIN,
             Self::Draining => DRAINING,
             Self::Drained => DRAINED,
             Self::File { .. } => FILE,
@@ -404,7 +426,9 @@ mod tests {
                 reason: "ImportError".into(),
                 permanent: true,
             },
-            Control::Drain,
+            Control::Drain {
+                left: Some(Duration::from_millis(2500)),
+            },
             Control::Draining,
             Control::Drained,
             Control::File {
@@ -440,7 +464,11 @@ mod tests {
                 let mut cut = bytes[..end].to_vec();
                 assert!(Control::decode(&cut).is_err());
                 // Without what was appended it is whole.
-                let is_older = matches!(packet, Control::Hello(_)) && end + 2 == bytes.len();
+                let is_older = match packet {
+                    Control::Hello(_) => end + 2 == bytes.len(),
+                    Control::Drain { .. } => end == HEADER,
+                    _ => false,
+                };
                 if end >= HEADER && !is_older {
                     cut[6..8].copy_from_slice(&((end - HEADER) as u16).to_le_bytes());
                     let error = Control::decode(&cut).unwrap_err().to_string();
@@ -448,6 +476,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_drain_need_not_say_how_much_time_is_left() {
+        let packet = Control::Drain { left: None };
+        assert_eq!(packet.encode().len(), HEADER);
+        assert_eq!(Control::decode(&packet.encode()), Ok(packet));
+        let for_ever = Control::Drain {
+            left: Some(Duration::from_secs(1 << 40)),
+        };
+        let Ok(Control::Drain { left: Some(left) }) = Control::decode(&for_ever.encode()) else {
+            panic!("decodes");
+        };
+        assert_eq!(left, Duration::from_millis(u32::MAX.into()));
     }
 
     #[test]

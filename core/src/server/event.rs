@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::engine::Toll;
 use crate::log::{self, Level};
 
 /// What happens while a server runs. `Display` gives one line for a person to read.
@@ -27,6 +28,8 @@ pub enum Event {
         pid: u32,
         /// How long it took.
         took: Duration,
+        /// It takes the place of another, or of its own former process.
+        again: bool,
     },
     /// All workers are ready for the first time.
     Serving {
@@ -88,10 +91,21 @@ pub enum Event {
         pid: u32,
         /// It had said so, or had been told to.
         asked: bool,
+        /// What became of its requests.
+        toll: Toll,
         /// How many take requests now.
         consumers: usize,
         /// So many others have gone since the last one that was told of.
         others: u64,
+    },
+    /// For some time nobody has been there to take requests that came.
+    Deserted {
+        /// So many wait.
+        waiting: usize,
+        /// So many were answered 503 meanwhile.
+        refused: u64,
+        /// Where consumers attach.
+        bus: Option<PathBuf>,
     },
     /// A consumer that came by itself was sent away.
     Refused {
@@ -101,6 +115,8 @@ pub enum Event {
         pid: u32,
         /// What it did.
         why: String,
+        /// What became of its requests.
+        toll: Toll,
         /// So many others were sent away since the last one that was told of.
         others: u64,
     },
@@ -123,6 +139,8 @@ pub enum Event {
         pid: u32,
         /// For how long it has stood still, at least.
         since: Duration,
+        /// It was stopped from outside, and so cannot say where it is.
+        stopped: bool,
     },
     /// A worker turns, but holds on to many requests that nobody waits for: another takes its place
     /// as soon as it has finished the others.
@@ -144,6 +162,8 @@ pub enum Event {
         pid: Option<u32>,
         /// How it ended.
         why: String,
+        /// What became of its requests.
+        toll: Toll,
         /// When another takes its place; `None`: not any more.
         again: Option<Duration>,
     },
@@ -189,9 +209,10 @@ impl Event {
     /// How much it matters.
     pub fn level(&self) -> Level {
         match self {
-            Self::Spawned { .. } | Self::Ready { .. } => Level::Debug,
+            Self::Spawned { .. } | Self::Ready { again: false, .. } => Level::Debug,
             Self::Left { asked: false, .. } => Level::Warning,
-            Self::Serving { .. }
+            Self::Ready { again: true, .. }
+            | Self::Serving { .. }
             | Self::Open { .. }
             | Self::Working { .. }
             | Self::Attached { .. }
@@ -201,6 +222,7 @@ impl Event {
             | Self::Stopping { .. }
             | Self::Stopped => Level::Info,
             Self::Refused { .. }
+            | Self::Deserted { .. }
             | Self::Slow { .. }
             | Self::Stuck { .. }
             | Self::Crowded { .. }
@@ -210,6 +232,16 @@ impl Event {
             | Self::CutOff { .. } => Level::Warning,
             Self::StartFailed(_) => Level::Error,
         }
+    }
+
+    /// The same, of a worker or a consumer that has gone, with what has become of its requests.
+    pub(super) fn with(mut self, the: Toll) -> Self {
+        if let Self::Lost { toll, .. } | Self::Left { toll, .. } | Self::Refused { toll, .. } =
+            &mut self
+        {
+            *toll = the;
+        }
+        self
     }
 
     /// Writes it to the log, for whoever runs the program: with the option that may help.
@@ -240,7 +272,9 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Spawned { worker, pid } => write!(f, "worker {worker} (pid {pid}) is starting"),
-            Self::Ready { worker, pid, took } => {
+            Self::Ready {
+                worker, pid, took, ..
+            } => {
                 let took = took.as_secs_f64();
                 write!(f, "worker {worker} (pid {pid}) is ready after {took:.1} s")
             }
@@ -298,25 +332,56 @@ impl fmt::Display for Event {
                 name,
                 pid,
                 asked,
+                toll,
                 consumers,
                 others,
             } => {
                 let how = if *asked { "has left" } else { "is gone" };
-                write!(f, "{name} (pid {pid}) {how}; ")?;
+                write!(f, "{name} (pid {pid}) {how}{}; ", Told(toll))?;
                 match consumers {
                     0 => f.write_str("requests wait for another consumer")?,
                     _ => write!(f, "requests go to {} now", counted(*consumers, "consumer"))?,
                 }
                 f.write_str(&left_out(*others))
             }
+            Self::Deserted {
+                waiting,
+                refused,
+                bus,
+            } => {
+                f.write_str("no consumer is attached, and ")?;
+                match waiting {
+                    1 => f.write_str("1 request waits")?,
+                    _ => write!(f, "{waiting} requests wait")?,
+                }
+                match refused {
+                    0 => {}
+                    1 => f.write_str(", 1 was answered 503")?,
+                    _ => write!(f, ", {refused} were answered 503")?,
+                }
+                match bus {
+                    Some(bus) => write!(
+                        f,
+                        "; start one, such as: toolb work MODULE:ATTR --bus {}",
+                        bus.display()
+                    ),
+                    None => f.write_str("; attach one"),
+                }
+            }
             Self::Refused {
                 name,
                 pid,
                 why,
+                toll,
                 others,
             } => {
                 f.write_str(if name.is_empty() { "a consumer" } else { name })?;
-                write!(f, " (pid {pid}) was sent away: {why}{}", left_out(*others))
+                let told = Told(toll);
+                write!(
+                    f,
+                    " (pid {pid}) was sent away: {why}{told}{}",
+                    left_out(*others)
+                )
             }
             Self::Slow {
                 worker,
@@ -334,7 +399,23 @@ impl fmt::Display for Event {
                     "worker {worker} (pid {pid}): still waiting, after {since} s, for {what}"
                 )
             }
-            Self::Stuck { worker, pid, since } => write!(
+            Self::Stuck {
+                worker,
+                pid,
+                since,
+                stopped: true,
+            } => write!(
+                f,
+                "worker {worker} (pid {pid}) has been stopped (by SIGSTOP, a terminal or a debugger), has stood \
+                 still for {} s with work to do and is ended; where it was cannot be told",
+                since.as_secs_f64()
+            ),
+            Self::Stuck {
+                worker,
+                pid,
+                since,
+                stopped: false,
+            } => write!(
                 f,
                 "worker {worker} (pid {pid}) has stood still for {} s with work to do and is ended; where it \
                  hangs follows here, on standard error",
@@ -354,13 +435,14 @@ impl fmt::Display for Event {
                 worker,
                 pid,
                 why,
+                toll,
                 again,
             } => {
                 write!(f, "worker {worker}")?;
                 if let Some(pid) = pid {
                     write!(f, " (pid {pid})")?;
                 }
-                write!(f, " {why}")?;
+                write!(f, " {why}{}", Told(toll))?;
                 match again {
                     Some(delay) => write!(f, "; another starts in {} ms", delay.as_millis()),
                     None => Ok(()),
@@ -454,6 +536,30 @@ fn left_out(others: u64) -> String {
     match others {
         0 => String::new(),
         _ => format!(" ({others} more like it before)"),
+    }
+}
+
+/// What became of requests, if there were any, as it goes on in a line.
+struct Told<'a>(&'a Toll);
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Toll { failed, cut, moved } = *self.0;
+        let fates = [
+            (failed, "answered 502"),
+            (cut, "cut off"),
+            (moved, "handed to others"),
+        ];
+        let some = fates.iter().filter(|(count, _)| *count > 0);
+        for (place, (count, fate)) in some.enumerate() {
+            let (link, what) = match place {
+                0 => ("; ", counted(*count, "request")),
+                _ => (", ", count.to_string()),
+            };
+            let verb = if *count == 1 { "was" } else { "were" };
+            write!(f, "{link}{what} {verb} {fate}")?;
+        }
+        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
+use crate::engine::Toll;
 use crate::sys::process::Exit;
 
 use super::backoff::Backoff;
@@ -71,6 +72,8 @@ pub(super) enum Action {
     Abort(usize),
     /// SIGKILL.
     Kill(usize),
+    /// Workers are about to be killed: answer what they will not, and break off what they answer.
+    CutEngine,
     /// Stop accepting; answer with `engine_idle` once the last connection has gone.
     DrainEngine,
     /// All workers are ready for the first time.
@@ -222,6 +225,14 @@ impl Fleet {
         }
     }
 
+    /// How long those who are to end may take, if the whole server is.
+    pub(super) fn time_left(&self, now: Instant) -> Option<Duration> {
+        match &self.stage {
+            Stage::Stopping(stop) => Some(stop.kill_at.saturating_duration_since(now)),
+            Stage::Booting | Stage::Running => None,
+        }
+    }
+
     pub(super) fn spawned(&mut self, index: usize, pid: u32) {
         self.workers[index].pid = Some(pid);
         let worker = index + 1;
@@ -247,12 +258,13 @@ impl Fleet {
             return;
         }
         worker.phase = Phase::Serving;
-        worker.has_been_ready = true;
+        let again = std::mem::replace(&mut worker.has_been_ready, true);
         worker.pulse = Pulse::from(self.patience.asks.then_some(now));
         let event = Event::Ready {
             worker: index + 1,
             pid: worker.pid.unwrap_or_default(),
             took: now.saturating_duration_since(worker.spawned),
+            again,
         };
         self.out.push(Action::LaneUp(index));
         self.out.push(Action::Tell(event));
@@ -402,6 +414,7 @@ impl Fleet {
                 worker: index + 1,
                 pid,
                 why: why.clone(),
+                toll: Toll::default(),
                 again,
             })
         };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Engine, LaneHandle};
+use crate::engine::{Engine, LaneHandle, Toll};
 use crate::log::Throttle;
 use crate::message::{Control, Hello, MAX_CONTROL_PACKET};
 use crate::sys::clock;
@@ -67,6 +67,9 @@ pub(super) struct Gate {
     /// Out of descriptors: nobody is let in before then.
     resting: Option<Instant>,
     packet: Vec<u8>,
+    /// What is to be told of those that have gone, by lane, once it is known what has become of their
+    /// requests.
+    fading: BTreeMap<u64, Event>,
     refusals: Throttle,
     comings: Throttle,
     goings: Throttle,
@@ -135,6 +138,7 @@ impl Gate {
             next_id: 1,
             resting: None,
             packet: vec![0; MAX_CONTROL_PACKET],
+            fading: BTreeMap::new(),
             refusals: Throttle::new(),
             comings: Throttle::of(MANY),
             goings: Throttle::of(MANY),
@@ -195,12 +199,25 @@ impl Gate {
         self.guests.retain(|_, guest| !waits(guest));
     }
 
-    /// Tells everybody to finish and leave.
-    pub(super) fn drain(&mut self, engine: &Engine) {
+    /// Tells everybody to finish and leave, for which there is so much time.
+    pub(super) fn drain(&mut self, engine: &Engine, left: Duration) {
         for guest in self.guests.values_mut() {
             guest.stop_dispatch(engine);
-            guest.say(&Control::Drain);
+            guest.say(&Control::Drain { left: Some(left) });
         }
+    }
+
+    /// The loops have let go of a lane.
+    pub(super) fn released(&mut self, lane_id: u64, toll: Toll, tell: &mut dyn FnMut(Event)) {
+        if let Some(event) = self.fading.remove(&lane_id) {
+            tell(event.with(toll));
+        }
+    }
+
+    /// Tells what there is to be told: nothing more will be known of it.
+    pub(super) fn tell_rest(&mut self, tell: &mut dyn FnMut(Event)) {
+        let events = std::mem::take(&mut self.fading);
+        events.into_values().for_each(tell);
     }
 
     /// Ends all connections. What the consumers held is settled.
@@ -228,7 +245,7 @@ impl Gate {
     }
 
     /// How many take requests.
-    fn serving(&self) -> usize {
+    pub(super) fn serving(&self) -> usize {
         let serves = |guest: &&Guest| guest.stage == Stage::Serving;
         self.guests.values().filter(serves).count()
     }
@@ -270,7 +287,8 @@ impl Gate {
         };
         if let Err(why) = self.admit(&guest, &peer) {
             guest.say(&Control::Error(why.clone()));
-            return self.tell_refused(&guest, why, tell);
+            self.refusal(&guest, why).into_iter().for_each(tell);
+            return;
         }
         let id = self.next_id;
         self.next_id += 1;
@@ -285,7 +303,8 @@ impl Gate {
         if let Err(error) = watched {
             let why = format!("it cannot be watched: {error}");
             guest.say(&Control::Error(why.clone()));
-            return self.tell_refused(&guest, why, tell);
+            self.refusal(&guest, why).into_iter().for_each(tell);
+            return;
         }
         guest._pidfd = peer.pidfd;
         self.guests.insert(id, guest);
@@ -401,7 +420,7 @@ impl Gate {
                 self.part(engine, id, tell);
             }
             Control::State { .. } => return Err("it sent what only a worker says".to_owned()),
-            Control::Welcome(_) | Control::Drain | Control::Ask | Control::File { .. } => {
+            Control::Welcome(_) | Control::Drain { .. } | Control::Ask | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }
@@ -435,21 +454,21 @@ impl Gate {
     fn refuse(&mut self, engine: &Engine, id: u64, why: String, tell: &mut dyn FnMut(Event)) {
         if let Some(guest) = self.guests.remove(&id) {
             guest.say(&Control::Error(why.clone()));
-            self.tell_refused(&guest, why, tell);
-            guest.settle(engine);
+            let event = self.refusal(&guest, why);
+            self.tell_of(event, guest, engine, tell);
         }
     }
 
-    /// Who is sent away may come again at once.
-    fn tell_refused(&self, guest: &Guest, why: String, tell: &mut dyn FnMut(Event)) {
-        if let Some(others) = self.refusals.admit(clock::now()) {
-            tell(Event::Refused {
-                name: guest.name.clone(),
-                pid: guest.pid,
-                why,
-                others,
-            });
-        }
+    /// Who is sent away may come again at once: `None` if that was told often enough.
+    fn refusal(&self, guest: &Guest, why: String) -> Option<Event> {
+        let others = self.refusals.admit(clock::now())?;
+        Some(Event::Refused {
+            name: guest.name.clone(),
+            pid: guest.pid,
+            why,
+            toll: Toll::default(),
+            others,
+        })
     }
 
     /// It has hung up, or its process has ended.
@@ -457,18 +476,34 @@ impl Gate {
         let Some(guest) = self.guests.remove(&id) else {
             return;
         };
-        if guest.lane.is_some()
-            && let Some(others) = self.goings.admit(clock::now())
-        {
-            tell(Event::Left {
-                name: guest.name.clone(),
-                pid: guest.pid,
-                asked: guest.stage == Stage::Leaving,
-                consumers: self.serving(),
-                others,
-            });
+        let comes = guest.lane.is_some();
+        let others = comes.then(|| self.goings.admit(clock::now())).flatten();
+        let event = others.map(|others| Event::Left {
+            name: guest.name.clone(),
+            pid: guest.pid,
+            asked: guest.stage == Stage::Leaving,
+            toll: Toll::default(),
+            consumers: self.serving(),
+            others,
+        });
+        self.tell_of(event, guest, engine, tell);
+    }
+
+    /// Settles what a guest held that has gone, and tells of it as soon as that is done.
+    fn tell_of(
+        &mut self,
+        event: Option<Event>,
+        guest: Guest,
+        engine: &Engine,
+        tell: &mut dyn FnMut(Event),
+    ) {
+        match (guest.settle(engine), event) {
+            (Some(lane_id), Some(event)) => {
+                self.fading.insert(lane_id, event);
+            }
+            (None, Some(event)) => tell(event),
+            (_, None) => {}
         }
-        guest.settle(engine);
     }
 }
 
@@ -513,10 +548,11 @@ impl Guest {
         let _ = self.socket.send(&control.encode(), &[]);
     }
 
-    fn settle(self, engine: &Engine) {
-        if let Some(lane) = self.lane {
-            engine.lane_down(&lane);
-        }
+    /// Names the lane that the loops are to let go of.
+    fn settle(self, engine: &Engine) -> Option<u64> {
+        let lane = self.lane?;
+        engine.lane_down(&lane);
+        Some(lane.lane_id())
     }
 }
 

@@ -86,10 +86,11 @@ impl Here {
         }
     }
 
-    pub(super) fn lane_down(&mut self, worker: usize) {
-        if let Some(lane) = self.lanes[worker].take() {
-            self.engine.lane_down(&lane);
-        }
+    /// Names the lane if the loops will tell what has become of its requests.
+    pub(super) fn lane_down(&mut self, worker: usize) -> Option<u64> {
+        let lane = self.lanes[worker].take()?;
+        self.engine.lane_down(&lane);
+        self.started.then(|| lane.lane_id())
     }
 
     /// Stops accepting. False: it never began, so nobody will tell that it is idle.

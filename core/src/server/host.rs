@@ -11,12 +11,24 @@ use crate::sys::epoll::{self, Epoll};
 
 use super::event::Event;
 use super::gate::Gate;
+use super::last_part;
 
 /// An engine that serves, with the consumers that come to it.
 pub(super) struct Host {
     engine: Arc<Engine>,
     gate: Gate,
     ending: Option<Ending>,
+    desertion: Desertion,
+}
+
+/// What is known of requests that nobody is there for.
+enum Desertion {
+    /// There are some; at this time they are looked for again, with the counters as they were.
+    Seen(Instant, Box<Snapshot>),
+    /// It was told of them; until then it is not told again.
+    Told(Instant),
+    /// There are none.
+    Unseen,
 }
 
 /// How far the end has come.
@@ -44,10 +56,12 @@ pub(super) enum End {
 impl Host {
     /// The engine has been started.
     pub(super) fn new(engine: Arc<Engine>, gate: Gate) -> Self {
+        engine.seek_deserters();
         Self {
             engine,
             gate,
             ending: None,
+            desertion: Desertion::Unseen,
         }
     }
 
@@ -59,13 +73,23 @@ impl Host {
 
     /// Does what there is to do. The end, once it has come.
     pub(super) fn turn(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) -> Option<End> {
-        self.take_engine_events(tell);
+        self.take_engine_events(now, tell);
         self.gate.turn(&self.engine, now, tell);
+        self.look_for_deserters(now, tell);
+        let end = self.go_on_ending(now, tell);
+        if end.is_some() {
+            self.gate.tell_rest(tell);
+        }
+        end
+    }
+
+    fn go_on_ending(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) -> Option<End> {
         let ending = self.ending.as_mut()?;
         if !ending.told && (ending.idle || ending.tell_at <= now) {
             ending.told = true;
             ending.hurried = (!ending.idle).then(|| self.engine.stats());
-            self.gate.drain(&self.engine);
+            let left = ending.cut_at.saturating_duration_since(now);
+            self.gate.drain(&self.engine, left);
         }
         if ending.idle && self.gate.guests() == 0 {
             let then = ending.hurried.as_ref();
@@ -88,7 +112,7 @@ impl Host {
                 Some(End::Cut)
             }
             None => {
-                self.gate.close(&self.engine);
+                self.close();
                 Some(End::Clean)
             }
         }
@@ -100,7 +124,12 @@ impl Host {
             true => ending.cut_at,
             false => ending.tell_at,
         });
-        ending.into_iter().chain(self.gate.next_deadline()).min()
+        let desertion = match &self.desertion {
+            Desertion::Seen(at, _) | Desertion::Told(at) => Some(*at),
+            Desertion::Unseen => None,
+        };
+        let others = desertion.into_iter().chain(self.gate.next_deadline());
+        ending.into_iter().chain(others).min()
     }
 
     /// Begins to end: nobody is let in any more, and what was accepted is finished, for `limit` at
@@ -121,7 +150,7 @@ impl Host {
         self.ending = Some(Ending {
             limit,
             // Applications finish within the limit even if a client never leaves.
-            tell_at: cut_at - (limit / 4).min(Duration::from_secs(5)),
+            tell_at: cut_at - last_part(limit),
             // Who has no time to finish is not asked to.
             told: limit.is_zero(),
             cut_at,
@@ -141,14 +170,45 @@ impl Host {
                 limit,
             });
         }
-        self.gate.close(&self.engine);
+        self.close();
     }
 
     pub(super) fn gate(&mut self) -> &mut Gate {
         &mut self.gate
     }
 
-    fn take_engine_events(&mut self, tell: &mut dyn FnMut(Event)) {
+    /// Nobody is waited for any more. Clients hear of it first.
+    fn close(&mut self) {
+        self.engine.cut_off();
+        self.gate.close(&self.engine);
+    }
+
+    fn look_for_deserters(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
+        match &self.desertion {
+            Desertion::Seen(at, then) if *at <= now => {
+                let stats = self.engine.stats();
+                let all = |stats: &Snapshot| stats.overloaded.wrapping_add(stats.queue_timeouts);
+                let refused = all(&stats).wrapping_sub(all(then));
+                let waiting = self.engine.waiting();
+                let is_deserted = self.gate.serving() == 0 && self.ending.is_none();
+                if is_deserted && (waiting > 0 || refused > 0) {
+                    tell(Event::Deserted {
+                        waiting,
+                        refused,
+                        bus: self.gate.path().map(Into::into),
+                    });
+                    self.desertion = Desertion::Told(now + DESERTED_PAUSE);
+                    return;
+                }
+            }
+            Desertion::Told(at) if *at <= now => {}
+            _ => return,
+        }
+        self.desertion = Desertion::Unseen;
+        self.engine.seek_deserters();
+    }
+
+    fn take_engine_events(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
         self.engine.control_events().drain();
         while let Some(event) = self.engine.next_control_event() {
             match event {
@@ -166,10 +226,20 @@ impl Host {
                     self.gate.give_up(&self.engine, lane_id, why, tell);
                 }
                 // A program that nobody would start again is not sent away for that.
-                ControlEvent::Crowded { .. }
-                | ControlEvent::Settled { .. }
-                | ControlEvent::Released { .. } => {}
+                ControlEvent::Crowded { .. } | ControlEvent::Settled { .. } => {}
+                ControlEvent::Released { lane_id, toll } => {
+                    self.gate.released(lane_id, toll, tell);
+                }
+                ControlEvent::Deserted => {
+                    let stats = Box::new(self.engine.stats());
+                    self.desertion = Desertion::Seen(now + DESERTED_FOR, stats);
+                }
             }
         }
     }
 }
+
+/// Who starts the engine first may take so long to start a consumer.
+const DESERTED_FOR: Duration = Duration::from_secs(3);
+/// That nobody is there is told once in this time.
+const DESERTED_PAUSE: Duration = Duration::from_secs(60);

@@ -47,6 +47,15 @@ const ADDRESS: AddressOptions = AddressOptions {
 /// Two signals this close are one wish: `timeout` and others signal a process and then its group.
 const ECHO: Duration = Duration::from_millis(100);
 
+/// So much of a grace time is left when those who have not finished are told to: they cancel what they
+/// work on, and then the application ends.
+fn last_part(grace: Duration) -> Duration {
+    (grace / 2).min(LAST_PART)
+}
+
+/// No more than this is needed.
+const LAST_PART: Duration = Duration::from_secs(5);
+
 /// What [`run`] runs.
 #[derive(Clone, Debug)]
 pub struct RunOptions {

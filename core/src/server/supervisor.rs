@@ -12,7 +12,7 @@ use crate::engine::{ControlEvent, Snapshot};
 use crate::message::{Control, MAX_CONTROL_PACKET};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::file;
-use crate::sys::process::{Exit, Process};
+use crate::sys::process::{self, Exit, Process};
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::shortage;
 use crate::sys::signal::{self, Signals};
@@ -55,6 +55,9 @@ pub(super) struct Supervisor<'a> {
     serving: bool,
     /// What was last told of the engine elsewhere: whether it is there.
     told: Option<bool>,
+    /// What is to be told of workers that have gone, by lane, once it is known what has become of their
+    /// requests.
+    fading: Vec<(u64, Event)>,
     /// The counters when the workers were told to hurry, and how long they had had.
     hurried: Option<(Snapshot, Duration)>,
 }
@@ -66,6 +69,8 @@ struct Link {
     socket: Option<Seqpacket>,
     /// Whether it is with an engine elsewhere, as far as it has said.
     attached: Option<bool>,
+    /// The lane that it has left behind.
+    former_lane: Option<u64>,
 }
 
 /// How the supervisor is set up.
@@ -104,6 +109,7 @@ impl<'a> Supervisor<'a> {
             outcome: None,
             serving: false,
             told: None,
+            fading: Vec::new(),
             hurried: None,
         })
     }
@@ -152,6 +158,13 @@ impl<'a> Supervisor<'a> {
             return outcome;
         };
         here.engine.stop();
+        self.take_engine_events();
+        for (_, event) in std::mem::take(&mut self.fading) {
+            (self.tell)(event);
+        }
+        let Home::Here(here) = &self.home else {
+            return outcome;
+        };
         let Some((then, limit)) = self.hurried.take() else {
             return outcome;
         };
@@ -202,7 +215,15 @@ impl<'a> Supervisor<'a> {
                         self.fleet.settled(index, Instant::now());
                     }
                 }
-                ControlEvent::Released { .. } => {}
+                ControlEvent::Released { lane_id, toll } => {
+                    let place = self.fading.iter().position(|(lane, _)| *lane == lane_id);
+                    if let Some(place) = place {
+                        let (_, event) = self.fading.remove(place);
+                        (self.tell)(event.with(toll));
+                    }
+                }
+                // Why there is none was told.
+                ControlEvent::Deserted => {}
             }
         }
     }
@@ -291,7 +312,7 @@ impl<'a> Supervisor<'a> {
                 self.links[index].attached = Some(attached);
                 self.tell_of_engine(&why);
             }
-            Control::Welcome(_) | Control::Drain | Control::Ask | Control::File { .. } => {
+            Control::Welcome(_) | Control::Drain { .. } | Control::Ask | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());
             }
         }
@@ -358,10 +379,13 @@ impl<'a> Supervisor<'a> {
             }
             Action::LaneDown(index) => {
                 if let Home::Here(here) = &mut self.home {
-                    here.lane_down(index);
+                    self.links[index].former_lane = here.lane_down(index);
                 }
             }
-            Action::TellDrain(index) => self.send(index, &Control::Drain),
+            Action::TellDrain(index) => {
+                let left = self.fleet.time_left(Instant::now());
+                self.send(index, &Control::Drain { left });
+            }
             Action::Ask(index) => self.send(index, &Control::Ask),
             Action::TellError(index, why) => self.send(index, &Control::Error(why)),
             Action::Terminate(index) => self.signal(index, signal::SIGTERM),
@@ -369,6 +393,11 @@ impl<'a> Supervisor<'a> {
             Action::Kill(index) => {
                 if let Some(process) = &self.links[index].process {
                     process.kill();
+                }
+            }
+            Action::CutEngine => {
+                if let Home::Here(here) = &self.home {
+                    here.engine.cut_off();
                 }
             }
             Action::DrainEngine => match &self.home {
@@ -398,8 +427,26 @@ impl<'a> Supervisor<'a> {
                     self.hurried = Some((here.engine.stats(), limit));
                 }
             }
-            Action::Tell(event) => (self.tell)(event),
+            Action::Tell(event) => self.tell(event),
             Action::Finish(outcome) => self.outcome = Some(outcome),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        match event {
+            Event::Lost { worker, .. } => match self.links[worker - 1].former_lane.take() {
+                Some(lane) => self.fading.push((lane, event)),
+                None => (self.tell)(event),
+            },
+            Event::Stuck {
+                worker, pid, since, ..
+            } => (self.tell)(Event::Stuck {
+                worker,
+                pid,
+                since,
+                stopped: process::is_stopped(pid),
+            }),
+            event => (self.tell)(event),
         }
     }
 

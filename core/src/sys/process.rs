@@ -161,6 +161,16 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Whether a process has been stopped, by a signal or by who debugs it, and not been let go on.
+pub fn is_stopped(pid: u32) -> bool {
+    let Ok(line) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // The name before may hold anything.
+    let rest = line.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    rest.starts_with(['T', 't'])
+}
+
 /// Ends this process without anything that is due at its end: it may be stuck there. `line` goes to
 /// standard error, unless nobody makes room for it.
 pub(crate) fn end_at_once(line: &str, code: i32) -> ! {

@@ -85,7 +85,7 @@ impl Application {
             self.consumer.disarm();
             if events.iter().any(|(token, _)| token == 2) {
                 match self.consumer.control().unwrap() {
-                    ControlEvent::Drain => self.leaving = true,
+                    ControlEvent::Drain { .. } => self.leaving = true,
                     ControlEvent::HangUp => return,
                     ControlEvent::Error(why) => panic!("the engine complains: {why}"),
                     ControlEvent::None => {}

@@ -184,7 +184,7 @@ impl<'a> Fleet<'a> {
     fn take_engine_events(&mut self) {
         self.engine.control_events().drain();
         while let Some(event) = self.engine.next_control_event() {
-            let ControlEvent::Released { lane_id } = event else {
+            let ControlEvent::Released { lane_id, .. } = event else {
                 panic!("nobody broke a rule or was late: {event:?}");
             };
             let settled = |member: &Member| {
@@ -288,7 +288,9 @@ impl<'a> Fleet<'a> {
             Phase::Serving if plan.point == "draining" && so_far > SERVICE => {
                 let lane = member.lane.as_ref().unwrap();
                 self.engine.lane_draining(lane);
-                let _ = member.socket.send(&Control::Drain.encode(), &[]);
+                let _ = member
+                    .socket
+                    .send(&Control::Drain { left: None }.encode(), &[]);
                 Phase::Leaving
             }
             Phase::Still if so_far > STANDSTILL && plan.how == How::Pause => {

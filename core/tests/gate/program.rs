@@ -115,7 +115,7 @@ fn serve(
         }
         match consumer.control().unwrap() {
             ControlEvent::None => {}
-            ControlEvent::Drain => leaving = true,
+            ControlEvent::Drain { .. } => leaving = true,
             ControlEvent::HangUp => return,
             ControlEvent::Error(_) => {}
         }

@@ -59,7 +59,7 @@ fn nonsense_is_refused_with_a_word_and_nobody_else_notices() {
         vec![Control::Hello(packet).encode()]
     };
     let twice = [greet(&|_| ()), greet(&|_| ())].concat();
-    let wrong_order = [greet(&|_| ()), vec![Control::Drain.encode()]].concat();
+    let wrong_order = [greet(&|_| ()), vec![Control::Drain { left: None }.encode()]].concat();
     let file = |owner| {
         let (slot, generation) = (0, 1);
         vec![

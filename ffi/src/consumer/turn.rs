@@ -344,7 +344,7 @@ impl Inner {
         while woken.control && !self.hung_up {
             match self.consumer.control() {
                 Ok(ControlEvent::None) => break,
-                Ok(ControlEvent::Drain) => {
+                Ok(ControlEvent::Drain { .. }) => {
                     self.drain_is_news = !self.draining;
                     self.draining = true;
                 }

@@ -9,14 +9,17 @@ from ._toolb import BusError, Worker
 logger = logging.getLogger("toolb.error")
 
 
-def hear(worker: Worker, take: Callable[[str], None]) -> None:
-    """Hands on the words that have come. After a `hang-up`, its last one, nothing is read any more."""
+def hear(worker: Worker, take: Callable[[str, float | None], None]) -> None:
+    """Hands on the words that have come, and the seconds that are left.
+
+    After a `hang-up`, the last one, nothing is read any more.
+    """
     while word := _next_word(worker):
-        kind, text = word
+        kind, text, left = word
         if kind == "error":
             logger.error("the engine says: %s", text)
             continue
-        take(kind)
+        take(kind, left)
         if kind == "hang-up":
             asyncio.get_running_loop().remove_reader(worker.control_fd)
             # Tells the handlers: no bell will ring.
@@ -24,9 +27,9 @@ def hear(worker: Worker, take: Callable[[str], None]) -> None:
             break
 
 
-def _next_word(worker: Worker) -> tuple[str, str] | None:
+def _next_word(worker: Worker) -> tuple[str, str, float | None] | None:
     try:
         return worker.control()
     except BusError as error:
         logger.error("%s", error)
-        return ("hang-up", "")
+        return ("hang-up", "", None)

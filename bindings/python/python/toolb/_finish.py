@@ -3,16 +3,41 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ._toolb import Worker
 
 logger = logging.getLogger("toolb.error")
 
-CANCEL_GRACE = 1.0
-"""Seconds that handlers get once they are cancelled."""
+
+class Grace(NamedTuple):
+    """Seconds that handlers get, once there is a hurry."""
+
+    end: float
+    """To end by themselves, before they are cancelled."""
+
+    cancel: float = 1.0
+    """To end after that."""
+
+    @classmethod
+    def of(cls, left: float | None) -> "Grace":
+        """What there is of the time until this process is killed.
+
+        About half of it is left for the application's own end.
+        """
+        if left is None:
+            return DRAIN
+        return cls(min(DRAIN.end, 0.3 * left), min(DRAIN.cancel, 0.2 * left))
 
 
-async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], float]) -> None:
+DRAIN = Grace(2.0)
+"""If there is time. It is said when nothing is in flight, or when little is left of the time."""
+
+HANG_UP = Grace(1.0)
+"""Nobody hears of the answers."""
+
+
+async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], Grace]) -> None:
     """Waits for the requests in flight; once it is told to hurry, only so long.
 
     Until the caller awaits anything else, no others begin.
@@ -24,13 +49,15 @@ async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], float
     urged.cancel()
     if worker.in_flight:
         worker.end_streams()
-        await asyncio.wait((_idle(worker),), timeout=grace())
+        end, cancel = grace()
+        await asyncio.wait((_idle(worker),), timeout=end)
         tasks = worker.tasks()
+        worker.give_up()
         for task in tasks:
             task.cancel()
         if tasks:
             logger.warning("requests that had not ended in time were cancelled: %d", len(tasks))
-            await asyncio.wait(tasks, timeout=CANCEL_GRACE)
+            await asyncio.wait(tasks, timeout=cancel)
     worker.flush(True)
 
 

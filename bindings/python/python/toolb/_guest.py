@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from ._app import AppError
 from ._control import hear
-from ._finish import finish
+from ._finish import DRAIN, HANG_UP, Grace, finish
 from ._lifespan import LifespanError
 from ._loops import Bridge
 from ._run import START_UP_FAILED
@@ -19,12 +19,8 @@ from ._toolb import AttachError, EngineAbsent, Leash, Worker
 
 logger = logging.getLogger("toolb.error")
 
-GRACE = {"drain": 2.0, "hang-up": 1.0, "orphaned": 30.0}
-"""Seconds that handlers get to end by themselves before they are cancelled.
-
-The engine says `drain` when nothing is in flight, or when little is left of the time for that; after
-its `hang-up` nobody hears of the answers. `orphaned` is who has lost its supervisor.
-"""
+ORPHANED = Grace(30.0)
+"""Who has lost its supervisor, and need not hurry."""
 
 PAUSES = (0.01, 1.0)
 """Seconds between two looks for an engine, at first and at last."""
@@ -56,8 +52,9 @@ class Guest:
         # The engine wants no more of it, or it is to end.
         self._parting = asyncio.Event()
         self._hurry = asyncio.Event()
-        # The words that bound how long handlers may take to end.
+        # The word that bounds how long handlers may take to end, and how long that is.
         self._last_word = ""
+        self._grace = DRAIN
         self._gone = False
         self._is_ready = False
 
@@ -148,7 +145,7 @@ class Guest:
         await self._parting.wait()
         if not self._gone:
             worker.leave()
-        await finish(worker, self._hurry, lambda: GRACE[self._last_word or "drain"])
+        await finish(worker, self._hurry, lambda: self._grace)
         self._bridge.detach()
         if not self._gone:
             loop.remove_reader(worker.control_fd)
@@ -186,9 +183,10 @@ class Guest:
         logger.error("%s", why)
         self._take("hang-up")
 
-    def _take(self, word: str) -> None:
+    def _take(self, word: str, left: float | None = None) -> None:
         """A word of the engine."""
         self._last_word = word
+        self._grace = HANG_UP if word == "hang-up" else Grace.of(left)
         self._gone = self._gone or word == "hang-up"
         self._hurry.set()
         self._parting.set()
@@ -197,21 +195,23 @@ class Guest:
         assert self._worker is not None
         hear(self._worker, self._on_word)
 
-    def _on_word(self, word: str) -> None:
-        self._take(word)
+    def _on_word(self, word: str, left: float | None) -> None:
+        self._take(word, left)
         if word == "hang-up":
             self._tell(False, "the engine has gone")
 
     def _on_leash(self) -> None:
         assert self._leash is not None
         while word := self._leash.word():
-            kind, _ = word
+            kind, _, left = word
             if kind == "error":
                 continue
             # Said a second time: little of the time is left.
+            self._grace = Grace.of(left)
             self.end()
             if kind == "hang-up":
                 self._last_word = "orphaned"
+                self._grace = ORPHANED
                 asyncio.get_running_loop().remove_reader(self._leash.fd)
                 self._hurry.set()
                 break

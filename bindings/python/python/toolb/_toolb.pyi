@@ -76,8 +76,8 @@ class Worker:
     @property
     def served(self) -> int:
         """Requests started so far."""
-    def control(self) -> tuple[str, str] | None:
-        """The next word of the engine, None if there is none."""
+    def control(self) -> tuple[str, str, float | None] | None:
+        """The next word of the engine: kind, text, seconds that are left. None if there is none."""
     def ready(self) -> None:
         """Says that the application has started."""
     def fail(self, reason: str, permanent: bool) -> None:
@@ -120,6 +120,8 @@ class Worker:
         """Has `callback` called from the loop, once, when nothing is in flight."""
     def end_streams(self) -> None:
         """Tells the applications in the middle of a response, if they receive, that it is to end."""
+    def give_up(self) -> None:
+        """Says that what is in flight is about to be cancelled, through no fault of its own."""
     def tasks(self) -> tuple[Task[None], ...]:
         """The tasks of the requests in flight."""
 
@@ -137,7 +139,7 @@ class Leash:
         """Says that the application does not start."""
     def attached(self, attached: bool, why: str = "") -> None:
         """Says whether there is an engine, and if not, why."""
-    def word(self) -> tuple[str, str] | None:
+    def word(self) -> tuple[str, str, float | None] | None:
         """The next word of the supervisor, None if there is none.
 
         To drain is to take leave and to finish; said a second time, it is to hurry.

@@ -17,7 +17,7 @@ from datetime import datetime
 
 from ._app import AppError
 from ._control import hear
-from ._finish import finish
+from ._finish import DRAIN, HANG_UP, Grace, finish
 from ._guest import Guest
 from ._lifespan import LifespanError
 from ._loops import Bridge, LoopError, new_loop
@@ -28,11 +28,6 @@ from ._toolb import AttachError, Leash, Worker, name_aborts
 
 logger = logging.getLogger("toolb.error")
 
-GRACE = {"drain": 2.0, "hang-up": 1.0}
-"""Seconds that handlers get to end by themselves before they are cancelled.
-
-The supervisor says `drain` when nothing is in flight, or when little is left of the time for that.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,8 +116,9 @@ class _Service:
         self._signals = signals
         self._args = args
         self._stop = asyncio.Event()
-        # The word that bounds how long handlers may take to end.
+        # The word that bounds how long handlers may take to end, and how long that is.
         self._last_word = ""
+        self._grace = DRAIN
         self._hurry = asyncio.Event()
 
     async def run(self) -> int:
@@ -164,10 +160,11 @@ class _Service:
 
     async def _finish(self) -> None:
         """Waits for the requests in flight."""
-        await finish(self._worker, self._hurry, lambda: GRACE[self._last_word])
+        await finish(self._worker, self._hurry, lambda: self._grace)
 
-    def _take(self, word: str) -> None:
+    def _take(self, word: str, left: float | None = None) -> None:
         self._last_word = word
+        self._grace = HANG_UP if word == "hang-up" else Grace.of(left)
         self._hurry.set()
         self._stop.set()
 

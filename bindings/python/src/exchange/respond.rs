@@ -102,13 +102,16 @@ impl Exchange {
         }
     }
 
-    /// Answers in place of an application that sent nothing.
+    /// Answers in place of an application that sent nothing, be it that its time was over.
     pub(super) fn put_error(&self) {
         let mut head = self.worker.new_head();
-        head.plain(500);
+        let (status, body): (u16, &[u8]) = match self.worker.is_giving_up() {
+            true => (503, b"the server is about to end"),
+            false => (500, b"Internal Server Error"),
+        };
+        head.plain(status);
         let mut consumer = self.worker.consumer();
-        let body = b"Internal Server Error";
-        let sent = consumer.respond_head(self.id, 500, -1, head.fields(), body, true, true);
+        let sent = consumer.respond_head(self.id, status, -1, head.fields(), body, true, true);
         if sent.is_err() {
             consumer.done(self.id);
         }

@@ -101,12 +101,14 @@ impl Exchange {
 
     fn complain(&self, py: Python<'_>) {
         let started = self.has(bit::STARTED);
-        let what = match started {
-            true => "completing its response",
-            false => "starting a response",
-        };
-        let text = format!("The ASGI application returned without {what}");
-        self.worker.log(py, &self.named(py, &text));
+        // Who was cancelled could not.
+        if !self.worker.is_giving_up() {
+            let text = match started {
+                true => "The ASGI application returned without completing its response",
+                false => "The ASGI application returned without starting a response",
+            };
+            self.worker.log(py, &self.named(py, text));
+        }
         match started {
             true => self.worker.consumer().abort(self.id),
             false => self.put_error(),

@@ -103,8 +103,8 @@ impl PyWorker {
         self.worker.served.get()
     }
 
-    /// The next word of the engine: (kind, text), None if there is none.
-    fn control(&self) -> PyResult<Option<(&'static str, String)>> {
+    /// The next word of the engine: (kind, text, seconds), None if there is none.
+    fn control(&self) -> PyResult<Option<Word>> {
         let event = self
             .worker
             .consumer()
@@ -215,6 +215,11 @@ impl PyWorker {
         }
     }
 
+    /// From now on who does not answer is not at fault: his request is cut off.
+    fn give_up(&self) {
+        self.worker.giving_up.set(true);
+    }
+
     /// The tasks of the exchanges in flight.
     fn tasks<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let exchanges = self.worker.exchanges(py);
@@ -256,16 +261,22 @@ impl PyLeash {
     }
 
     /// The next word of the supervisor, as `Worker.control` has it.
-    fn word(&self) -> Option<(&'static str, String)> {
+    fn word(&self) -> Option<Word> {
         word(self.0.word())
     }
 }
 
-fn word(event: ControlEvent) -> Option<(&'static str, String)> {
+/// A kind, what a person reads, and how many seconds are left, if that is known.
+type Word = (&'static str, String, Option<f64>);
+
+fn word(event: ControlEvent) -> Option<Word> {
     match event {
         ControlEvent::None => None,
-        ControlEvent::Drain => Some(("drain", String::new())),
-        ControlEvent::Error(text) => Some(("error", text)),
-        ControlEvent::HangUp => Some(("hang-up", String::new())),
+        ControlEvent::Drain { left } => {
+            let left = left.map(|left| left.as_secs_f64());
+            Some(("drain", String::new(), left))
+        }
+        ControlEvent::Error(text) => Some(("error", text, None)),
+        ControlEvent::HangUp => Some(("hang-up", String::new(), None)),
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Worker {
     when_idle: RefCell<Option<Py<PyAny>>>,
     /// Streams are to end: to those who receive, their client has gone.
     ending: Cell<bool>,
+    /// What is in flight is cancelled: its time is over.
+    giving_up: Cell<bool>,
     /// The engine broke the rules, and that was told.
     broken: Cell<bool>,
     /// Requests started, ever.
@@ -70,6 +72,7 @@ impl Worker {
             nothing: Answer::create(py, Awaits::Nothing)?.unbind(),
             when_idle: RefCell::new(None),
             ending: Cell::new(false),
+            giving_up: Cell::new(false),
             broken: Cell::new(false),
             served: Cell::new(0),
             turn: Turn::default(),
@@ -89,6 +92,7 @@ impl Worker {
         live.resize_with(usize::from(consumer.slots()), || None);
         self.consumer.replace(consumer);
         self.ending.set(false);
+        self.giving_up.set(false);
         self.broken.set(false);
         Ok(())
     }
@@ -109,6 +113,11 @@ impl Worker {
     #[inline]
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.get()
+    }
+
+    /// Whether what is in flight is cancelled.
+    pub(crate) fn is_giving_up(&self) -> bool {
+        self.giving_up.get()
     }
 
     /// A future of the loop.

@@ -82,8 +82,10 @@ fn control_packets_and_the_hang_up() {
             ..
         }
     ));
-    engine.socket.send(&Control::Drain.encode(), &[]).unwrap();
-    assert_eq!(consumer.control(), Ok(ControlEvent::Drain));
+    let left = Some(Duration::from_secs(2));
+    let drain = Control::Drain { left };
+    engine.socket.send(&drain.encode(), &[]).unwrap();
+    assert_eq!(consumer.control(), Ok(ControlEvent::Drain { left }));
     assert_eq!(engine.control(), Control::Draining);
     consumer.drained();
     assert_eq!(engine.control(), Control::Drained);
@@ -161,7 +163,7 @@ fn attaching_fails_with_a_clear_text() {
         ..Welcome::default()
     };
     assert!(attach(Some(Control::Welcome(bare))).contains("descriptors"));
-    assert!(attach(Some(Control::Drain)).contains("neither WELCOME nor ERROR"));
+    assert!(attach(Some(Control::Drain { left: None })).contains("neither WELCOME nor ERROR"));
     let (_ours, theirs) = Seqpacket::pair().unwrap();
     let error = Consumer::attach_to(theirs, &options).unwrap_err();
     assert!(

@@ -24,6 +24,7 @@ impl Loop {
         conn.raw = true;
         if open >= limit {
             self.stats().overloaded.add(1);
+            self.warn_of_streams();
             return self.reset(key);
         }
         let facts = ResponseFacts {

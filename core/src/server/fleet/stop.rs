@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::ECHO;
 use super::super::event::{Event, Outcome};
+use super::super::{ECHO, last_part};
 use super::{Action, Fleet, Phase, Stage, Worker};
 
 /// What is known of an end that has begun.
@@ -79,7 +79,7 @@ impl Fleet {
             since: now,
             limit,
             // Applications shut down within the limit even if a client never leaves.
-            tell_at: kill_at - (limit / 4).min(self.patience.exit),
+            tell_at: kill_at - last_part(limit),
             told: false,
             kill_at,
             killed: false,
@@ -142,6 +142,7 @@ impl Fleet {
             };
             self.out.push(Action::Tell(event));
         }
+        self.out.push(Action::CutEngine);
         for index in 0..self.workers.len() {
             self.kill(index);
         }

@@ -503,12 +503,30 @@ fn a_stop_ends_in_time_even_if_a_client_never_leaves() {
         told(&actions),
         ["1 worker did not finish within 30 s and is killed"]
     );
-    assert_eq!(done(&actions), [Action::Kill(0)]);
+    // Clients hear of it before their worker is gone.
+    assert_eq!(done(&actions), [Action::CutEngine, Action::Kill(0)]);
     assert_eq!(
         scene.exit(0, Exit::Signal(SIGKILL)),
         [Action::LaneDown(0), Action::Finish(Outcome::Cut)]
     );
     assert_eq!(scene.fleet.next_deadline(), None);
+}
+
+#[test]
+fn those_who_have_to_hurry_have_half_of_a_short_time() {
+    for (grace, told_at) in [(1, 500), (4, 2000), (8, 4000), (10, 5000), (60, 55_000)] {
+        let mut scene = Scene::serving(1);
+        scene.fleet.patience.graceful = grace * SECOND;
+        assert_eq!(scene.fleet.time_left(scene.now), None);
+        scene.stop();
+        let (time, actions) = scene.pass_to_deadline();
+        assert_eq!(time, Duration::from_millis(told_at));
+        assert!(actions.contains(&Action::TellDrain(0)));
+        assert_eq!(
+            scene.fleet.time_left(scene.now),
+            Some(grace * SECOND - time)
+        );
+    }
 }
 
 #[test]
@@ -519,7 +537,10 @@ fn a_second_signal_waits_for_nothing() {
     scene.fleet.stop(SIGINT, "SIGINT", scene.now);
     let actions = scene.fleet.take_actions();
     assert_eq!(told(&actions), ["second signal: killing 2 workers"]);
-    assert_eq!(done(&actions), [Action::Kill(0), Action::Kill(1)]);
+    assert_eq!(
+        done(&actions),
+        [Action::CutEngine, Action::Kill(0), Action::Kill(1)]
+    );
     scene.exit(0, Exit::Signal(SIGKILL));
     let actions = scene.exit(1, Exit::Signal(SIGKILL));
     assert!(actions.contains(&Action::Finish(Outcome::Forced(SIGINT))));
@@ -542,7 +563,7 @@ fn a_signal_that_comes_twice_at_once_is_one() {
     scene.pass(SECOND / 20);
     assert_eq!(scene.stop(), []);
     scene.pass(SECOND / 20);
-    assert_eq!(done(&scene.stop()), [Action::Kill(0)]);
+    assert_eq!(done(&scene.stop()), [Action::CutEngine, Action::Kill(0)]);
 }
 
 #[test]

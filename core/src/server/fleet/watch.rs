@@ -60,6 +60,8 @@ impl Fleet {
             worker: index + 1,
             pid: worker.pid.unwrap_or_default(),
             since: worker.pulse.grace(self.patience.stuck),
+            // Who carries this out can look.
+            stopped: false,
         }));
         self.out.push(Action::Abort(index));
     }
