@@ -3,7 +3,7 @@ use std::fs;
 use std::process;
 
 use crate::config::EngineConfig;
-use crate::engine::Routes;
+use crate::engine::{ControlEvent, Routes};
 use crate::sys::rendezvous::connect;
 
 use super::*;
@@ -29,8 +29,12 @@ fn visit(gate: &mut Gate, engine: &Engine, tell: &mut dyn FnMut(Event)) {
         gate.turn(engine, Instant::now(), tell);
     }
     drop(socket);
-    while gate.guests() > 0 {
+    // It is told of once the loops have let go of its lane.
+    while gate.guests() > 0 || !gate.fading.is_empty() {
         gate.turn(engine, Instant::now(), tell);
+        if let Some(ControlEvent::Released { lane_id, toll }) = engine.next_control_event() {
+            gate.released(lane_id, toll, tell);
+        }
     }
 }
 
