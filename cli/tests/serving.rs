@@ -81,6 +81,26 @@ fn what_was_accepted_is_answered_before_the_end() {
 }
 
 #[test]
+fn who_waits_when_the_last_worker_dies_at_the_end_is_answered() {
+    let folder = Folder::new();
+    let mut server = Server::start_in(&folder, &["echo:app", "--port", "0"]);
+    let address = address(&server.wait_for("serving")).to_owned();
+    let worker = body(&get(TcpStream::connect(&address).unwrap(), "/"));
+    let [mut held, mut waiting] = [(); 2].map(|()| TcpStream::connect(&address).unwrap());
+    ask(&mut held, "/hold");
+    server.wait_for("holding");
+    ask(&mut waiting, "/");
+    server.signal("TERM");
+    server.wait_for("SIGTERM: finishing");
+    // Nobody takes its place any more.
+    kill("KILL", worker.parse().unwrap());
+    assert!(answer_of(held).starts_with("HTTP/1.1 502 "));
+    let answer = answer_of(waiting);
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer:?}");
+    server.finish();
+}
+
+#[test]
 fn a_second_signal_waits_for_nothing() {
     let folder = Folder::new();
     let (mut server, _stream) = Server::start_and_hold(&folder, &["echo:app", "--port", "0"]);
