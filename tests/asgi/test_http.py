@@ -287,7 +287,7 @@ def test_scope(server: Server) -> None:
         scope = scope_of(connection.response())
         local = connection.socket.getsockname()
     assert eval(scope["type"]) == "http"
-    assert eval(scope["asgi"]) == {"version": "3.0", "spec_version": "2.5"}
+    assert eval(scope["asgi"]) == {"version": "3.0", "spec_version": "2.3"}
     assert eval(scope["http_version"]) == "1.1"
     assert eval(scope["method"]) == "POST"
     assert eval(scope["scheme"]) == "http"
