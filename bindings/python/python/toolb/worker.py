@@ -13,13 +13,13 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
-from datetime import datetime
 
 from ._app import AppError
 from ._control import hear
 from ._finish import finish
 from ._guest import Guest
 from ._lifespan import LifespanError
+from ._log import to_stderr
 from ._loops import Bridge, LoopError, new_loop
 from ._run import ENGINE_GONE, START_UP_FAILED, run
 from ._signals import Signals
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     # Who stands still gets SIGABRT and prints where, even if it holds the interpreter's lock.
     faulthandler.enable()
-    _log_to_stderr(args.log_level)
+    to_stderr(args.log_level)
     bus = os.environ.pop("TOOLB_BUS", "")
     supervisor = os.environ.pop("TOOLB_SUPERVISOR", "")
     if not bus:
@@ -194,26 +194,6 @@ def _attach(bus: str) -> Worker:
 
 def _report(text: str, error: BaseException | None) -> None:
     logger.error(text, exc_info=error)
-
-
-def _log_to_stderr(level: str) -> None:
-    """Sends what this package logs to stderr, whatever the application does with the root logger."""
-    handler = logging.StreamHandler(sys.stderr)
-    # As the engine has it: the time in front unless a person reads it at a terminal.
-    stamp = "" if sys.stderr.isatty() else "%(asctime)s "
-    handler.setFormatter(_Formatter(stamp + "[%(process)d] %(levelname)s %(message)s"))
-    package = logging.getLogger("toolb")
-    package.addHandler(handler)
-    package.propagate = False
-    package.setLevel({"trace": logging.DEBUG}.get(level, level.upper()))
-
-
-class _Formatter(logging.Formatter):
-    """With times of RFC 3339."""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        time = datetime.fromtimestamp(record.created).astimezone()
-        return time.isoformat(timespec="milliseconds")
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
