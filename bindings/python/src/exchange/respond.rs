@@ -5,7 +5,7 @@ use pyo3::{
     exceptions::PyRuntimeError,
     intern,
     prelude::*,
-    types::{PyByteArray, PyBytes, PyDict, PyString},
+    types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString},
 };
 use toolb_core::consumer::{RespondError, Sent};
 
@@ -249,9 +249,7 @@ fn copy_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(array) = body.cast::<PyByteArray>() {
         return Ok(PyBytes::new(py, &array.to_vec()));
     }
-    let is_buffer =
-        body.is_instance_of::<PyBytes>() || body.is_instance_of::<pyo3::types::PyMemoryView>();
-    if !is_buffer {
+    if PyMemoryView::from(body).is_err() {
         let mend = if body.is_none() {
             "leave it out if there is none"
         } else if body.is_instance_of::<PyString>() {
