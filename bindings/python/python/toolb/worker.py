@@ -126,11 +126,14 @@ class _Service:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        self._signals.handle(loop, signal.SIGTERM, self.end)
         loop.add_reader(self._worker.control_fd, self._on_control)
         args = self._args
+
+        def loaded() -> None:
+            self._signals.handle(loop, signal.SIGTERM, self.end)
+
         try:
-            app = await start(args, self._hurry, self._abandoned)
+            app = await start(args, loaded, self._hurry, self._abandoned)
         except (AppError, LifespanError) as error:
             self._worker.fail(str(error), True)
             return ENGINE_GONE if self._last_word == "hang-up" else START_UP_FAILED
