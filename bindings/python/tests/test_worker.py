@@ -62,12 +62,12 @@ def test_a_signal_ends_an_import(tmp_path: Path, number: int, code: int) -> None
 
 def test_a_second_ctrl_c_ends_a_start_that_hangs(tmp_path: Path) -> None:
     with start(tmp_path, STARTING) as worker:
-        said = ""
         while worker.poll() is None:
             # Two that come at once may count as one.
             worker.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                _, said = worker.communicate(timeout=0.1)
+                worker.wait(timeout=0.1)
+        _, said = worker.communicate()
     assert "told to end before it had started" in said
 
 
