@@ -389,3 +389,36 @@ def test_an_application_that_configures_logging_does_not_silence_its_server(run:
     server = run(SILENCING).listening()
     assert server.ask("/").status == 500
     server.until_said("ValueError: heard all the same")
+
+
+LEFT_BEHIND = """
+async def work():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise ValueError("not cleaned up")
+
+async def numbers():
+    try:
+        yield 1
+    finally:
+        await asyncio.sleep(0)  # not-sync: another turn
+        say("generator closed")
+
+async def app(scope, receive, send):
+    global task, generator
+    if scope["type"] == "lifespan":
+        return await live(receive, send)
+    task = asyncio.create_task(work())
+    generator = numbers()
+    await generator.__anext__()
+    await answer(send, "begun")
+"""
+
+
+def test_what_an_application_leaves_behind_is_ended_as_asyncio_does(run: Starter) -> None:
+    server = run(LEFT_BEHIND).listening()
+    assert server.ask("/").text == "begun"
+    assert server.stop() == 0
+    assert "ValueError: not cleaned up" in server.said
+    assert server.said.index("shutting down") < server.said.index("generator closed")

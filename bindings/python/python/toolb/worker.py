@@ -207,6 +207,10 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if tasks:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()):
+                what = "unhandled exception while the worker ends"
+                loop.call_exception_handler({"message": what, "exception": error, "task": task})
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
