@@ -325,6 +325,25 @@ def test_an_application_that_does_not_load(
         assert word in server.said
 
 
+NAMESAKES = """
+import colorsys, selectors
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await answer(send, f"{hasattr(colorsys, 'OWN')} {hasattr(selectors, 'OWN')}")
+"""
+
+
+def test_files_may_have_names_of_the_standard_library(
+    run: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the worker has imported already stays what it is, as under other servers."""
+    for name in ("colorsys", "queue", "random", "selectors", "signal", "token"):
+        (tmp_path / f"{name}.py").write_text("OWN = 1")
+    monkeypatch.chdir(tmp_path)
+    assert run(NAMESAKES).listening().ask("/").text == "True False"
+
+
 def test_factory(run: Starter) -> None:
     server = run(PIDS + "\ndef make():\n    return app\n", "--factory", target="main:make")
     assert server.listening().ask("/").status == 200

@@ -4,13 +4,18 @@
 bus socket is named in TOOLB_BUS.
 """
 
+import os
+import sys
+
+if __name__ == "__main__" and sys.path[0] == os.getcwd():
+    # Files of the application may have names of modules that are imported here.
+    sys.path.pop(0)
+
 import argparse
 import asyncio
 import faulthandler
 import logging
-import os
 import signal
-import sys
 import threading
 from collections.abc import Sequence
 
