@@ -3,7 +3,7 @@ use std::fs;
 use std::process;
 
 use crate::config::EngineConfig;
-use crate::engine::Routes;
+use crate::engine::{ControlEvent, Routes};
 use crate::sys::rendezvous::connect;
 
 use super::*;
@@ -31,6 +31,15 @@ fn visit(gate: &mut Gate, engine: &Engine, tell: &mut dyn FnMut(Event)) {
     drop(socket);
     while gate.guests() > 0 {
         gate.turn(engine, Instant::now(), tell);
+    }
+    while !gate.fading.is_empty() {
+        engine.control_events().wait(None).unwrap();
+        engine.control_events().drain();
+        while let Some(event) = engine.next_control_event() {
+            if let ControlEvent::Released { lane_id, toll } = event {
+                gate.released(lane_id, toll, tell);
+            }
+        }
     }
 }
 
