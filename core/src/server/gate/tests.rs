@@ -36,6 +36,15 @@ fn visit(gate: &mut Gate, engine: &Engine, tell: &mut dyn FnMut(Event)) {
             gate.released(lane_id, toll, tell);
         }
     }
+    while !gate.fading.is_empty() {
+        engine.control_events().wait(None).unwrap();
+        engine.control_events().drain();
+        while let Some(event) = engine.next_control_event() {
+            if let ControlEvent::Released { lane_id, toll } = event {
+                gate.released(lane_id, toll, tell);
+            }
+        }
+    }
 }
 
 fn engine() -> Engine {
