@@ -29,12 +29,8 @@ fn visit(gate: &mut Gate, engine: &Engine, tell: &mut dyn FnMut(Event)) {
         gate.turn(engine, Instant::now(), tell);
     }
     drop(socket);
-    // It is told of once the loops have let go of its lane.
-    while gate.guests() > 0 || !gate.fading.is_empty() {
+    while gate.guests() > 0 {
         gate.turn(engine, Instant::now(), tell);
-        if let Some(ControlEvent::Released { lane_id, toll }) = engine.next_control_event() {
-            gate.released(lane_id, toll, tell);
-        }
     }
     while !gate.fading.is_empty() {
         engine.control_events().wait(None).unwrap();
