@@ -26,9 +26,7 @@ help:  ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/bin/toolb  ## Serve the FastAPI example on http://localhost:8080 (PORT=, WORKERS=)
-	@echo "The FastAPI example is served on http://localhost:$(PORT)/ - Ctrl-C stops it. In another terminal:"
-	@echo "    curl 'http://localhost:$(PORT)/api/users?id=123&role=admin'"
-	@$(VENV)/bin/toolb run main:app --app-dir examples/fastapi --port $(PORT) --workers $(WORKERS)
+	@scripts/run.sh '$(VENV)' '$(PORT)' '$(WORKERS)'
 
 test: test-tools test-rust test-loom test-python test-pythons test-c test-c-valgrind test-c-asan  ## Install what the tests need, build, and run all of them
 	@echo "All tests passed."

@@ -996,7 +996,7 @@ toolb_status toolb_exchange_field(toolb_consumer *consumer,
  */
 toolb_status toolb_exchange_answer(toolb_consumer *consumer,
                                    uint64_t exchange,
-                                   const char *data,
+                                   const void *data,
                                    size_t len);
 
 /*
@@ -1029,7 +1029,7 @@ toolb_status toolb_exchange_file(toolb_consumer *consumer,
  */
 toolb_status toolb_exchange_write(toolb_consumer *consumer,
                                   uint64_t exchange,
-                                  const char *data,
+                                  const void *data,
                                   size_t len);
 
 /*
@@ -1441,7 +1441,7 @@ toolb_status toolb_response_field(toolb_response *response, const char *name, co
  `response` is what the handler was called with, during that call; `data` points to `len` bytes.
  Each may be NULL, which is answered by TOOLB_NULL_ARGUMENT unless `len` is 0.
  */
-toolb_status toolb_response_write(toolb_response *response, const char *data, size_t len);
+toolb_status toolb_response_write(toolb_response *response, const void *data, size_t len);
 
 /*
  Takes back all that was set and written: a 200 without fields and body, to begin anew.
@@ -1742,7 +1742,7 @@ toolb_status toolb_token_field(toolb_token *token, const char *name, const char 
  # Safety
  `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
  */
-toolb_status toolb_token_write(toolb_token *token, const char *data, size_t len);
+toolb_status toolb_token_write(toolb_token *token, const void *data, size_t len);
 
 /*
  Completes the answer. Consumes `token`, also where it returns TOOLB_GONE. After TOOLB_OK the
@@ -1762,7 +1762,7 @@ toolb_status toolb_token_end(toolb_token *token);
  # Safety
  `token` is a token that has not been ended, or NULL; `data` points to `len` bytes, or is NULL.
  */
-toolb_status toolb_token_answer(toolb_token *token, const char *data, size_t len);
+toolb_status toolb_token_answer(toolb_token *token, const void *data, size_t len);
 
 /*
  Gives up: the client gets a 500, or a reset connection if the head has been sent. Consumes

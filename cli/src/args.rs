@@ -14,7 +14,7 @@ use toolb_core::config::parse_duration;
 pub(crate) use engine::{EngineArgs, Grace, Health, Log, switch};
 pub(crate) use values::workers;
 
-use values::{bus, folder, io_threads, port, positive, target};
+use values::{bus, folder, io_threads, port, positive, stream_host, target};
 
 /// Examples come first: who looks for help has something to do.
 const TEMPLATE: &str = "\
@@ -25,22 +25,22 @@ const TEMPLATE: &str = "\
 
 const EXAMPLES: &str = "\
 Examples:
-  toolb run main:app                     serve `app` of main.py on http://127.0.0.1:8000
-  toolb run main:app --workers 4         four processes
+  toolb run main:app                 `app` of main.py on http://127.0.0.1:8000
+  toolb run main:app --workers 4     four processes
   toolb run main:app --host 0.0.0.0 --port 80
   toolb run main:app --uds /run/app.sock --uds-permissions 660
   toolb run shop.web:create_app --factory --app-dir src
 
-  toolb serve                            only the engine; programs attach to it ...
-  toolb work main:app -w 2               ... such as these two workers";
+  toolb serve                        only the engine; programs attach ...
+  toolb work main:app -w 2           ... such as these two workers";
 
 const NOTES: &str = "toolb run --help shows all options, and so do serve and work.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  toolb run main:app                     `app` of main.py on http://127.0.0.1:8000
-  toolb run main:app --workers 4         four processes, one loop for I/O
-  toolb run main:app --port 0            a free port; the first line tells which
+  toolb run main:app                 `app` of main.py on http://127.0.0.1:8000
+  toolb run main:app --workers 4     four processes, one loop for I/O
+  toolb run main:app --port 0        a free port; the first line tells which
   toolb run main:app --host 0.0.0.0 --port 80 --no-access-log
   toolb run main:app --uds /run/app.sock --uds-permissions 660
   toolb run shop.web:create_app --factory --app-dir src
@@ -48,35 +48,38 @@ Examples:
   TOOLB_PORT=9000 WEB_CONCURRENCY=4 toolb run main:app";
 
 const RUN_NOTES: &str = "\
-TIME is a duration: 90, 90s, 500ms, 1m, 2h, 1d. SIZE is in bytes: 16384, 16KiB, 100MiB, 1GiB.
+TIME is a duration: 90, 90s, 500ms, 1m, 2h, 1d. SIZE is in bytes: 16384, 16KiB, 100MiB, 1GiB. \
 A number in brackets, such as (504), is the status that a request is then answered with.
-Each option can come from the environment: --queue-size is TOOLB_QUEUE_SIZE, --no-access-log is
+
+Each option can come from the environment: --queue-size is TOOLB_QUEUE_SIZE, --no-access-log is \
 TOOLB_ACCESS_LOG=false. What is on the command line wins; empty variables do not count.
+
 Signals: Ctrl-C (SIGINT) or SIGTERM stops gracefully, a second one at once.
-Exit codes: 0 stopped, 1 stopped but some work was cut off, 2 wrong usage, 3 cannot start,
+
+Exit codes: 0 stopped, 1 stopped but some work was cut off, 2 wrong usage, 3 cannot start, \
 128 + n forced by signal n.";
 
 const SERVE_EXAMPLES: &str = "\
 Examples:
-  toolb serve                            http://127.0.0.1:8000; its first lines tell what to start
+  toolb serve                        its first lines tell what to start next
   toolb serve --port 0 --bus /run/app/bus
   toolb work main:app --bus /run/app/bus --workers 4
-  TOOLB_BUS=/run/app/bus ./my-consumer   a program of your own, in C, C++ or Rust";
+  TOOLB_BUS=/run/app/bus ./consumer  a program of your own, as in C";
 
 const SERVE_NOTES: &str = "\
-Requests that come while nobody is attached wait in the queue, for --queue-timeout at most. Only
-programs of the same user (or root) can attach. Signals, exit codes, TIME, SIZE and the
+Requests that come while nobody is attached wait in the queue, for --queue-timeout at most. Only \
+programs of the same user (or root) can attach. Signals, exit codes, TIME, SIZE and the \
 environment: as toolb run --help has them.";
 
 const WORK_EXAMPLES: &str = "\
 Examples:
-  toolb work main:app                    one worker for the `toolb serve` of this user
+  toolb work main:app                one worker for `toolb serve`
   toolb work main:app -w 4 --bus /run/app/bus
   toolb work shop.web:create_app --factory --app-dir src";
 
 const WORK_NOTES: &str = "\
-The engine may be started later, and may go and come back: the workers wait for it. Ctrl-C or
-SIGTERM lets them finish what they have begun, a second one ends them at once. Exit codes, TIME
+The engine may be started later, and may go and come back: the workers wait for it. Ctrl-C or \
+SIGTERM lets them finish what they have begun, a second one ends them at once. Exit codes, TIME \
 and the environment: as toolb run --help has them.";
 
 /// An application server with a native engine.
@@ -207,7 +210,7 @@ pub(crate) struct App {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Bus")]
 pub(crate) struct Bus {
-    /// The socket at which engine and consumers meet [default: $XDG_RUNTIME_DIR/toolb/bus]
+    /// The socket at which engine and consumers meet; without $XDG_RUNTIME_DIR it is /run/user/UID/toolb/bus, or toolb-UID/bus in $TMPDIR or /tmp [default: $XDG_RUNTIME_DIR/toolb/bus]
     #[arg(long, env = "TOOLB_BUS", value_name = "FILE", value_parser = bus)]
     pub(crate) bus: Option<PathBuf>,
 }
@@ -223,7 +226,8 @@ pub(crate) struct StreamPool {
         long,
         env = "TOOLB_STREAM_HOST",
         value_name = "HOST",
-        default_value = "127.0.0.1"
+        default_value = "127.0.0.1",
+        value_parser = stream_host
     )]
     pub(crate) stream_host: String,
     /// A Unix socket whose connections go to consumers as they are [default: none]

@@ -1,12 +1,17 @@
 //! Wrong usage in one line: which option, which value, what is allowed.
 #![forbid(unsafe_code)]
 
+mod elsewhere;
+
 use std::env;
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
 
 use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, CommandFactory};
+
+use crate::args::Cli;
 
 /// Variables that are set but empty count as if they were not set: so templates and compose files
 /// leave them when there is nothing to fill in.
@@ -36,18 +41,13 @@ pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             let origin = origin(flag, args);
             format!("{flag}: {value:?}{}{origin}", allowed(error))
         }
-        ErrorKind::UnknownArgument => match text(error, ContextKind::SuggestedArg) {
-            _ if !arg.starts_with('-') && command == "serve" => {
+        ErrorKind::UnknownArgument if !arg.starts_with('-') => match command {
+            "serve" => {
                 format!("{arg}: toolb serve takes no application; toolb work {arg} brings it along")
             }
-            _ if !arg.starts_with('-') => {
-                format!("{arg}: one application is served, and it has been named already")
-            }
-            suggested if suggested.is_empty() => {
-                format!("unknown option {arg}; toolb {command} --help shows all")
-            }
-            suggested => format!("unknown option {arg}; did you mean {}?", flag(&suggested)),
+            _ => format!("{arg}: one application is served, and it has been named already"),
         },
+        ErrorKind::UnknownArgument => unknown(error, flag(&arg), command, args),
         ErrorKind::MissingRequiredArgument => {
             format!("MODULE:ATTR is missing: name the application, as in toolb {command} main:app")
         }
@@ -68,6 +68,83 @@ pub(crate) fn explain(error: &clap::Error, args: &[OsString]) -> String {
             let line = rendered.lines().next().unwrap_or_default();
             line.trim_start_matches("error: ").to_owned()
         }
+    }
+}
+
+/// An option that this command does not have.
+fn unknown(error: &clap::Error, option: &str, command: &str, args: &[OsString]) -> String {
+    let others = commands_with(option);
+    if !others.is_empty() {
+        let have = if others.len() == 1 { "has" } else { "have" };
+        let others = others.join(" and ");
+        return format!("toolb {command} has no {option}; {others} {have} it");
+    }
+    if let Some(advice) = elsewhere::advice(option, value_of(option, args).as_deref()) {
+        // The way may be one of another command.
+        let able = commands_with_all(&advice);
+        let own = format!("toolb {command}");
+        let is_elsewhere = advice.starts_with("use ") && !able.contains(&own);
+        let place = match is_elsewhere && !able.is_empty() {
+            true => format!("with {}: ", able.join(" and ")),
+            false => String::new(),
+        };
+        return format!("unknown option {option}; {place}{advice}");
+    }
+    let suggested = text(error, ContextKind::SuggestedArg);
+    match suggested.is_empty() {
+        true => format!("unknown option {option}; toolb {command} --help shows all"),
+        false => format!(
+            "unknown option {option}; did you mean {}?",
+            flag(&suggested)
+        ),
+    }
+}
+
+/// The commands that have an option.
+fn commands_with(option: &str) -> Vec<String> {
+    let is_it = |arg: &Arg| {
+        arg.get_long()
+            .is_some_and(|name| option == format!("--{name}"))
+            || arg
+                .get_short()
+                .is_some_and(|name| option == format!("-{name}"))
+    };
+    let program = Cli::command();
+    let commands = program.get_subcommands();
+    commands
+        .filter(|command| command.get_arguments().any(is_it))
+        .map(|command| format!("toolb {}", command.get_name()))
+        .collect()
+}
+
+/// The commands that have all options which a text names.
+fn commands_with_all(text: &str) -> Vec<String> {
+    let words = text.split([' ', ',', ';', ':']);
+    let mut named = words.filter(|word| word.starts_with("--")).peekable();
+    let Some(first) = named.peek() else {
+        return Vec::new();
+    };
+    let mut able = commands_with(first);
+    for option in named {
+        let having = commands_with(option);
+        able.retain(|command| having.contains(command));
+    }
+    able
+}
+
+/// What an unknown option was given: after an equals sign, or as the next word.
+fn value_of(option: &str, args: &[OsString]) -> Option<String> {
+    let mut words = args.iter().map(|arg| arg.to_string_lossy());
+    let found = words.find(|word| {
+        let rest = word.strip_prefix(option);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+    })?;
+    match found.split_once('=') {
+        Some((_, value)) => Some(value.to_owned()),
+        None => words
+            .next()
+            .filter(|word| !word.starts_with('-'))
+            .map(Into::into),
     }
 }
 

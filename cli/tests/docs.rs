@@ -1,6 +1,7 @@
 //! The options, `--help` and docs/cli.md say the same.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 /// An option as docs/cli.md has it: default and environment variable.
 type Rows = BTreeMap<String, (String, String)>;
@@ -83,8 +84,65 @@ fn help_begins_with_examples_and_is_grouped() {
 }
 
 #[test]
+fn help_is_broken_into_lines_once() {
+    let commands = COMMANDS.map(definition).into_iter();
+    for help in commands.chain([toolb_cli::command()]) {
+        let texts = [help.get_before_help(), help.get_after_help()];
+        let [examples, notes] = texts.map(|text| text.map(ToString::to_string).unwrap_or_default());
+        // As narrow as a terminal usually is.
+        let wide: Vec<_> = examples.lines().filter(|line| line.len() > 80).collect();
+        assert!(wide.is_empty(), "{wide:?} would be broken");
+        for line in notes.lines().filter(|line| !line.is_empty()) {
+            assert!(line.ends_with('.'), "{line:?} is broken by hand");
+        }
+    }
+}
+
+#[test]
 fn the_definition_is_consistent() {
     toolb_cli::command().debug_assert();
+}
+
+#[test]
+fn who_comes_from_another_server_is_told_of_options_that_there_are() {
+    let own = from_clap("run");
+    let is_own = |option: &str| own.contains_key(option) || option == "-w";
+    let mut seen = 0;
+    let page = page("migrating.md");
+    for line in page.lines().skip_while(|line| *line != "## uvicorn") {
+        let cells: Vec<_> = line.split('|').collect();
+        let [_, theirs, ours, ..] = cells[..] else {
+            continue;
+        };
+        for option in options(ours) {
+            assert!(is_own(option), "{option}: {line}");
+        }
+        // What they have and we have not is answered with a way, not only with the way to --help.
+        for option in options(theirs).filter(|option| !is_own(option)) {
+            let toolb = env!("CARGO_BIN_EXE_toolb");
+            let output = Command::new(toolb)
+                .args(["run", "main:app", option])
+                .output();
+            let said = String::from_utf8(output.expect("it runs").stderr).expect("text");
+            let start = format!("toolb: unknown option {option}; ");
+            assert!(said.starts_with(&start), "{said}");
+            assert!(!said.contains("--help") && !said.contains("mean"), "{said}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+/// The options among the code in a cell of a table.
+fn options(cell: &str) -> impl Iterator<Item = &str> {
+    let code = cell.split('`').skip(1).step_by(2);
+    code.flat_map(|code| code.split([' ', '=']))
+        .filter(|word| word.starts_with('-'))
+}
+
+fn page(name: &str) -> String {
+    let path = format!("{}/../docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).expect("the page is there")
 }
 
 const COMMANDS: [&str; 3] = ["run", "serve", "work"];
@@ -135,8 +193,7 @@ fn from_clap(command: &str) -> Rows {
 
 /// The rows below the heading of a command.
 fn from_docs(command: &str) -> Rows {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
-    let text = std::fs::read_to_string(path).expect("docs/cli.md is there");
+    let text = page("cli.md");
     let mut rows = Rows::new();
     let heading = format!("## `toolb {command}");
     let section = text.lines().skip_while(|line| !line.starts_with(&heading));

@@ -192,6 +192,31 @@ fn the_default_bus_is_in_the_folder_of_the_session() {
 }
 
 #[test]
+fn what_is_taken_is_told_with_the_option_that_chooses_another() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (scene, other) = (Scene::new(), Scene::new());
+    let mut busy = other.serve("0", &[]);
+    busy.wait_for("serving on");
+    let cases: [(&Scene, &str, &[&str], &str); 3] = [
+        (&scene, &port, &[], "another with --port (0 picks"),
+        (
+            &scene,
+            "0",
+            &["--stream-port", &port],
+            "another with --stream-port (0 picks",
+        ),
+        (&other, "0", &[], "choose another path (--bus)"),
+    ];
+    for (scene, port, more, text) in cases {
+        let (status, output) = scene.serve(port, more).finish();
+        assert_eq!(status.code(), Some(3), "{output}");
+        assert!(output.contains(text), "{output}");
+    }
+    busy.stop();
+}
+
+#[test]
 fn an_application_that_cannot_start_ends_work_with_one_line() {
     let scene = Scene::new();
     let cases = [

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
 
-use support::{Folder, Server, address, answer_of, ask, body, get, kill, toolb};
+use support::{Folder, Server, address, answer_of, ask, body, get, kill, limited_toolb, toolb};
 
 #[test]
 fn serves_and_stops() {
@@ -108,7 +108,8 @@ fn the_time_to_finish_is_limited() {
     let (server, _stream) = Server::start_and_hold(&folder, &args);
     server.signal("TERM");
     let (status, rest) = server.finish();
-    let text = "1 worker did not finish within 0.2 s and is killed";
+    let text =
+        "1 worker did not finish within 0.2 s and is killed; --timeout-graceful-shutdown gives";
     assert!(rest.contains(text), "{rest}");
     assert_eq!(status.code(), Some(1));
 }
@@ -149,6 +150,25 @@ fn an_application_that_cannot_start_ends_it_all_with_one_line() {
 }
 
 #[test]
+fn what_to_do_about_a_worker_that_cannot_be_started_depends_on_why() {
+    let mut missing = toolb();
+    missing.args(["run", "echo:app", "--python", "/nowhere/python"]);
+    let mut limited = limited_toolb("-n 60");
+    limited.args(["run", "echo:app", "--workers", "60", "--io-threads", "1"]);
+    for (command, right, wrong) in [
+        (&mut missing, "choose a Python with --python", "ulimit"),
+        (&mut limited, "open files (ulimit -n)", "--python"),
+    ] {
+        let (status, output) = Server::spawn(command.args(["--port", "0"])).finish();
+        assert_eq!(status.code(), Some(3), "{output}");
+        let error = output.lines().find(|line| line.contains("toolb error:"));
+        let error = error.unwrap_or_default();
+        assert!(error.contains(" cannot be started: "), "{output}");
+        assert!(error.contains(right) && !error.contains(wrong), "{output}");
+    }
+}
+
+#[test]
 fn a_port_that_is_taken_ends_it_with_one_line() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -161,7 +181,7 @@ fn a_port_that_is_taken_ends_it_with_one_line() {
 
 #[test]
 fn wrong_usage_names_option_value_and_what_is_allowed() {
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 27] = [
         (
             &["run", "main:app", "--port", "-1"],
             "toolb: --port: \"-1\": expected 0 to 65535 (0 picks a free port)\n",
@@ -188,7 +208,7 @@ fn wrong_usage_names_option_value_and_what_is_allowed() {
         ),
         (
             &["serve", "--workers", "2"],
-            "toolb: unknown option --workers; toolb serve --help shows all\n",
+            "toolb: toolb serve has no --workers; toolb run and toolb work have it\n",
         ),
         (
             &["work"],
@@ -213,6 +233,46 @@ fn wrong_usage_names_option_value_and_what_is_allowed() {
         (
             &["run", "main:app", "--prot", "1"],
             "toolb: unknown option --prot; did you mean --port?\n",
+        ),
+        (
+            &["serve", "--timeout-worker-healthcheck", "3"],
+            "toolb: toolb serve has no --timeout-worker-healthcheck; toolb run and toolb work have it\n",
+        ),
+        (
+            &["run", "main:app", "-b", "0.0.0.0:80"],
+            "toolb: unknown option -b; use --host 0.0.0.0 --port 80\n",
+        ),
+        (
+            &["run", "main:app", "--bind=unix:/run/app.sock"],
+            "toolb: unknown option --bind; use --uds /run/app.sock\n",
+        ),
+        (
+            &["run", "main:app", "-k", "uvicorn.workers.UvicornWorker"],
+            "toolb: unknown option -k; leave it out: all workers run ASGI applications, and --loop chooses their event loop\n",
+        ),
+        (
+            &["work", "main:app", "--bind", ":80"],
+            "toolb: unknown option --bind; with toolb run and toolb serve: use --host 0.0.0.0 --port 80\n",
+        ),
+        (
+            &["work", "main:app", "--graceful-timeout", "5"],
+            "toolb: unknown option --graceful-timeout; use --timeout-graceful-shutdown\n",
+        ),
+        (
+            &["run", "main:create_app()"],
+            "toolb: MODULE:ATTR: \"main:create_app()\": expected the name of a function without a call, as in main:create_app --factory\n",
+        ),
+        (
+            &["run", "main:app", "--host=127.0.0.1:80"],
+            "toolb: --host: \"127.0.0.1:80\": expected an address alone, as in --host 127.0.0.1 --port 80\n",
+        ),
+        (
+            &["serve", "--stream-host", "http://[::1]:7777/"],
+            "toolb: --stream-host: \"http://[::1]:7777/\": expected an address alone, as in --stream-host [::1] --stream-port 7777\n",
+        ),
+        (
+            &["run", "main.py:app"],
+            "toolb: MODULE:ATTR: \"main.py:app\": expected a module and a name in it, such as main:app\n",
         ),
         (
             &["run", "main.py"],

@@ -7,8 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use toolb_core::http::{
-    BodyFraming, BodyLength, BodyReader, BodyStep, Extras, Head, Limits, ResponseFacts,
-    ResponseWriter,
+    BodyFraming, BodyLength, BodyReader, Extras, Head, Limits, ResponseFacts, ResponseWriter,
 };
 use toolb_core::route::{Match, Router};
 
@@ -116,8 +115,11 @@ fn main() {
     time("read: 16 chunks of 4 KiB", || {
         let mut reader = BodyReader::new(BodyFraming::Chunked, 0);
         let mut rest = black_box(&chunks[..]);
-        while let Ok(BodyStep::Data { consumed, .. }) = reader.next(rest) {
-            rest = &rest[consumed..];
+        while let Ok(step) = reader.next(rest) {
+            rest = &rest[step.consumed..];
+            if step.is_end {
+                break;
+            }
         }
         black_box(rest.len())
     });

@@ -428,6 +428,34 @@ fn a_unix_socket_is_its_successors_once_an_engine_drains() {
     assert!(!path.exists());
 }
 
+#[test]
+fn only_who_may_go_on_is_waited_for_after_the_last_answer() {
+    let server = Server::start(EngineConfig::default());
+    let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
+    let said = [
+        (
+            "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+            false,
+        ),
+        ("GET / HTTP/1.0\r\n\r\n", false),
+        // It has not kept its word already.
+        ("GET / HTTP/1.0\r\n\r\nand more", true),
+        // Nothing was said: it is the server that cannot go on.
+        ("GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", true),
+    ];
+    for (request, waits) in said {
+        let mut stream = server.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+        // Where nobody reads any more, this is refused, as soon as the kernel has said so.
+        let mut refused = (0..1000).map(|_| stream.write_all(b"?").is_err());
+        assert_eq!(refused.any(|refused| refused), !waits, "{request}");
+    }
+    worker.kill(&server.engine);
+}
+
 /// Begins its answer, and ends it when it is told to.
 struct Halfway {
     begun: Sender<()>,

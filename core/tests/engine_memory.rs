@@ -2,12 +2,15 @@
 //! In a process of its own, whose memory it looks at.
 #![forbid(unsafe_code)]
 
+mod support;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
+use support::read_head;
 use toolb_core::config::EngineConfig;
 use toolb_core::engine::{Engine, Handler, Listen, Request, Response, Routes, Step};
 
@@ -88,18 +91,7 @@ fn ask_many(client: &mut TcpStream) {
 fn ask(client: &mut TcpStream, path: &str) -> usize {
     let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
     client.write_all(request.as_bytes()).unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let length = head
-        .lines()
-        .find_map(|line| line.strip_prefix("content-length: "))
-        .unwrap_or_else(|| panic!("no content-length in {head}"));
-    let length = length.parse().unwrap();
+    let (_, length) = read_head(client);
     let (mut left, mut room) = (length, vec![0; 1 << 16]);
     while left > 0 {
         let most = room.len().min(left);

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use toolb_core::http::{
-    BodyFraming, BodyLength, BodyReader, BodyStep, Extras, Head, Limits, Reject, ResponseFacts,
+    BodyFraming, BodyLength, BodyReader, Extras, Head, Limits, Reject, ResponseFacts,
     ResponseWriter, Version,
 };
 
@@ -47,25 +47,16 @@ impl Connection {
                 Some(reader) => {
                     let step = reader.next(&self.input)?;
                     let last = self.seen.last_mut().expect("a body follows a head");
-                    match step {
-                        BodyStep::Data {
-                            start,
-                            len,
-                            consumed,
-                        } => {
-                            last.body.extend_from_slice(&self.input[start..start + len]);
-                            consumed
-                        }
-                        BodyStep::NeedMore { consumed } => {
-                            self.input.drain(..consumed);
-                            return Ok(());
-                        }
-                        BodyStep::End { consumed } => {
-                            last.complete = true;
-                            self.body = None;
-                            consumed
-                        }
+                    last.body.extend_from_slice(&self.input[step.data.clone()]);
+                    if step.needs_more() {
+                        self.input.drain(..step.consumed);
+                        return Ok(());
                     }
+                    if step.is_end {
+                        last.complete = true;
+                        self.body = None;
+                    }
+                    step.consumed
                 }
             };
             self.input.drain(..consumed);
@@ -264,22 +255,22 @@ proptest! {
             let mut reader = BodyReader::new(BodyFraming::Chunked, limit);
             let (mut body, mut at, mut have) = (Vec::new(), 0, 0);
             loop {
-                match reader.next_up_to(&bytes[at..have], most) {
+                let step = match reader.next_up_to(&bytes[at..have], most) {
                     Err(reject) => return (body, Err(reject)),
-                    Ok(BodyStep::End { consumed }) => return (body, Ok(Some(at + consumed))),
-                    Ok(BodyStep::Data { start, len, consumed }) => {
-                        assert!(len > 0 && len <= most && start + len <= consumed && at + consumed <= have);
-                        body.extend_from_slice(&bytes[at + start..][..len]);
-                        at += consumed;
+                    Ok(step) => step,
+                };
+                assert!(step.data.len() <= most && step.data.end <= step.consumed && at + step.consumed <= have);
+                body.extend_from_slice(&bytes[at..][step.data.clone()]);
+                at += step.consumed;
+                if step.is_end {
+                    return (body, Ok(Some(at)));
+                }
+                if step.needs_more() {
+                    assert_eq!(at, have);
+                    if have == bytes.len() {
+                        return (body, Ok(None));
                     }
-                    Ok(BodyStep::NeedMore { consumed }) => {
-                        at += consumed;
-                        assert_eq!(at, have);
-                        if have == bytes.len() {
-                            return (body, Ok(None));
-                        }
-                        have = (have + piece).min(bytes.len());
-                    }
+                    have = (have + piece).min(bytes.len());
                 }
             }
         };

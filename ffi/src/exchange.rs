@@ -280,7 +280,7 @@ pub unsafe extern "C" fn toolb_response_field(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_response_write(
     response: *mut toolb_response,
-    data: *const c_char,
+    data: *const c_void,
     len: usize,
 ) -> toolb_status {
     entry(|| {

@@ -1,7 +1,7 @@
 //! What every entry point does first: check pointers, and keep panics from crossing into C.
 
 use std::any::Any;
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -157,7 +157,7 @@ pub(crate) unsafe fn text_bytes<'a>(pointer: *const c_char) -> Result<&'a [u8], 
 /// # Safety
 /// `pointer` points to `len` bytes that nobody changes meanwhile, or `len` is 0.
 pub(crate) unsafe fn bytes<'a>(
-    pointer: *const c_char,
+    pointer: *const c_void,
     len: usize,
 ) -> Result<&'a [u8], toolb_status> {
     if len == 0 {

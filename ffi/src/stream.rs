@@ -122,7 +122,7 @@ pub unsafe extern "C" fn toolb_stream_send(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
-        let data = unsafe { bytes(data.cast(), len)? };
+        let data = unsafe { bytes(data, len)? };
         with(|streams| streams.send(StreamId::from_raw(stream), data))
     })
 }

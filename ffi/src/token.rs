@@ -90,7 +90,7 @@ pub unsafe extern "C" fn toolb_token_field(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_token_write(
     token: *mut toolb_token,
-    data: *const c_char,
+    data: *const c_void,
     len: usize,
 ) -> toolb_status {
     entry(|| {
@@ -121,7 +121,7 @@ pub unsafe extern "C" fn toolb_token_end(token: *mut toolb_token) -> toolb_statu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_token_answer(
     token: *mut toolb_token,
-    data: *const c_char,
+    data: *const c_void,
     len: usize,
 ) -> toolb_status {
     entry(|| {

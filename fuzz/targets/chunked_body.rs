@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use toolb_core::http::{BodyFraming, BodyReader, BodyStep, Reject};
+use toolb_core::http::{BodyFraming, BodyReader, Reject};
 
 fuzz_target!(|data: &[u8]| {
     let [limit, piece, input @ ..] = data else {
@@ -29,33 +29,27 @@ fn read(input: &[u8], limit: u64, piece: usize, most: usize) -> Outcome {
     let mut reader = BodyReader::new(BodyFraming::Chunked, limit);
     let (mut body, mut at, mut have) = (Vec::new(), 0, 0);
     loop {
-        match reader.next_up_to(&input[at..have], most) {
+        let step = match reader.next_up_to(&input[at..have], most) {
             Err(reject) => return (body, Err(reject)),
-            Ok(BodyStep::End { consumed }) => {
-                assert!(reader.is_done());
-                return (body, Ok(Some(at + consumed)));
+            Ok(step) => step,
+        };
+        assert!(step.data.len() <= most && step.data.end <= step.consumed);
+        assert!(at + step.consumed <= have);
+        assert_eq!(step.is_end, reader.is_done());
+        body.extend_from_slice(&input[at..][step.data.clone()]);
+        at += step.consumed;
+        if step.is_end {
+            return (body, Ok(Some(at)));
+        }
+        if step.needs_more() {
+            assert_eq!(
+                at, have,
+                "all of the input is taken before more is asked for"
+            );
+            if have == input.len() {
+                return (body, Ok(None));
             }
-            Ok(BodyStep::Data {
-                start,
-                len,
-                consumed,
-            }) => {
-                assert!(len > 0 && len <= most && start + len <= consumed);
-                assert!(at + consumed <= have);
-                body.extend_from_slice(&input[at + start..][..len]);
-                at += consumed;
-            }
-            Ok(BodyStep::NeedMore { consumed }) => {
-                at += consumed;
-                assert_eq!(
-                    at, have,
-                    "all of the input is taken before more is asked for"
-                );
-                if have == input.len() {
-                    return (body, Ok(None));
-                }
-                have = (have + piece).min(input.len());
-            }
+            have = (have + piece).min(input.len());
         }
     }
 }

@@ -45,6 +45,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 async def lifespan(scope: Scope, receive: Receive, send: Send) -> None:
     scope["state"]["number"] = 1
     scope["state"]["list"] = []
+    variable.set("of the lifespan, which no request is to see")
     while True:
         message = await receive()
         await send({"type": message["type"] + ".complete"})

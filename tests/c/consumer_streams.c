@@ -10,10 +10,10 @@
  *   consumer_streams misuse        is engine, consumer and client in one, and uses all of it wrongly
  */
 #define _POSIX_C_SOURCE 200809L
-#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "dial.h"
 #include "expect.h"
 
 static toolb_consumer *consumer;
@@ -179,18 +179,6 @@ static toolb_event next(uint32_t kind)
         EXPECT(toolb_consumer_wait(consumer, -1), TOOLB_OK);
         EXPECT(toolb_consumer_poll(consumer, 0, NULL), TOOLB_OK);
     }
-}
-
-static int dial(const char *port)
-{
-    struct sockaddr_in to;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    memset(&to, 0, sizeof to);
-    to.sin_family = AF_INET;
-    to.sin_port = htons((uint16_t)atoi(port));
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
-    return fd;
 }
 
 static void with_a_stream(const char *port)

@@ -2,13 +2,13 @@
  * The time of raw connections in a consumer, for tests: engine, consumer and client in one.
  */
 #define _POSIX_C_SOURCE 200809L
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "dial.h"
 #include "expect.h"
 #include <toolb.h>
 
@@ -34,18 +34,6 @@ static toolb_event next_of(uint64_t stream, uint32_t kind)
     toolb_event event = next();
     REQUIRE(event.exchange == stream && event.kind == kind);
     return event;
-}
-
-static int dial(const char *port)
-{
-    struct sockaddr_in to;
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    memset(&to, 0, sizeof to);
-    to.sin_family = AF_INET;
-    to.sin_port = htons((uint16_t)atoi(port));
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    REQUIRE(fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
-    return fd;
 }
 
 static int is(toolb_event event, const char *text)

@@ -292,7 +292,8 @@ int main(void)
            TOOLB_OK);
     EXPECT(toolb_engine_run(other), TOOLB_CANNOT_START);
     EXPECT(toolb_engine_error(other, text, sizeof text, NULL), TOOLB_OK);
-    if (strstr(text, "the port is taken") == NULL)
+    /* This program has no options to name. */
+    if (strstr(text, "the port is taken") == NULL || strstr(text, "--") != NULL)
         return 1;
     EXPECT(toolb_engine_run(other), TOOLB_BAD_STATE);
     toolb_engine_free(other);

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -186,6 +187,22 @@ def test_head_has_no_body(client: httpx.Client) -> None:
     answer = client.head("/")
     assert answer.status_code == 405  # FastAPI adds no HEAD to a GET route
     assert answer.content == b""
+
+
+def test_make_run_says_nothing_of_serving_when_the_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [ROOT / "scripts" / "run.sh", sys.prefix, port, "1"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Port {port} is taken; ")
+    assert "make run PORT=" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

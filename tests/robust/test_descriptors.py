@@ -88,3 +88,20 @@ def test_accepting_rests_without_descriptors_and_goes_on(servers: Servers) -> No
     most = 1 + (time.monotonic() - began) // WARNING_PAUSE
     assert 1 <= len(lines) <= most, server.said()
     assert "ulimit -n" in lines[0]
+
+
+def test_who_waits_while_accepting_rests_is_answered_before_the_end(servers: Servers) -> None:
+    """Whoever has connected was accepted, as far as a client can tell."""
+    server = servers.start(workers=1)
+    soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (len(descriptors(server.pid)), hard))
+    clients = [server.connect(60) for _ in range(30)]
+    for number, client in enumerate(clients):
+        client.send(request("/id", headers={"X-Id": f"w{number}"}))
+    wait_until("it says so", lambda: WARNING in server.said())
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    server.stop()
+    for number, client in enumerate(clients):
+        answer = client.receive()
+        assert answer.status == 200
+        assert b"w%d" % number in answer.body

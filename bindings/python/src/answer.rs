@@ -8,6 +8,7 @@ use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyTuple};
 
 use crate::{
     exchange::Exchange,
+    fork,
     raw::{Instance, Kept, Native, Step, Visitor, send_into, type_cell},
 };
 
@@ -50,6 +51,9 @@ impl Native for Answer {
 
     fn step<'py>(this: &Instance<'py, Self>, value: &Bound<'py, PyAny>) -> PyResult<Step<'py>> {
         let py = this.py();
+        if fork::is_fork() {
+            fork::end(py);
+        }
         let mut value = value.clone();
         loop {
             let future = this.future.borrow().as_ref().map(|it| it.clone_ref(py));

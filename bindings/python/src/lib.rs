@@ -5,6 +5,7 @@ mod all_tasks;
 mod answer;
 mod errors;
 mod exchange;
+mod fork;
 mod head;
 mod orphan;
 #[allow(unsafe_code)]

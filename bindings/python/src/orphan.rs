@@ -129,7 +129,7 @@ impl Watch {
 
 /// More than `HANG_UP` of `toolb/_finish.py`.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The exit code of that name in `toolb/worker.py`.
+/// The exit code of that name in `toolb/_run.py`.
 const ENGINE_GONE: i32 = 1;
 const STACK: usize = 64 << 10;
 

@@ -10,7 +10,7 @@ use std::{
 
 use pyo3::{intern, prelude::*};
 
-use crate::worker::Worker;
+use crate::{fork, worker::Worker};
 
 /// Descriptors are looked at this often at least, if the last look found something.
 const BUSY: Duration = Duration::from_micros(100);
@@ -97,6 +97,10 @@ impl Turn {
         worker: &'static Worker,
         has_work: &dyn Fn() -> bool,
     ) -> bool {
+        if fork::is_fork() {
+            fork::end_loop(py);
+            return false;
+        }
         self.polled.set(Some(Instant::now()));
         loop {
             let count = worker.drain(py);

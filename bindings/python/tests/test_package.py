@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import toolb
 from toolb import _toolb
@@ -41,6 +42,22 @@ def test_a_worker_says_what_is_wrong_with_its_bus() -> None:
     assert ran.returncode == 1
     assert len(ran.stderr.splitlines()) == 1
     assert "nonsense" in ran.stderr
+
+
+def test_a_folder_that_hides_the_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "toolb").mkdir()
+    (tmp_path / "toolb" / "__init__.py").touch()
+    program = Path(sys.executable).with_name("toolb")
+    ran = subprocess.run(
+        [program, "run", "main:app", "--port", "0"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 3
+    assert "toolb/__init__.py in this folder hides the package" in ran.stderr
+    assert "pip install" not in ran.stderr
 
 
 def test_a_disconnect_is_an_os_error() -> None:

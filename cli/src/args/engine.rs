@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 use toolb_core::config::{parse_duration, parse_size};
 use toolb_core::log::Level;
 
-use super::values::{count, level, mode, port, positive, positive_u32, size};
+use super::values::{count, host, level, mode, port, positive, positive_u32, size};
 
 /// Everything an engine is told, but its number of loops.
 #[derive(Args, Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct EngineArgs {
 #[command(next_help_heading = "Listening")]
 pub(crate) struct Listening {
     /// The address to listen on; 0.0.0.0 for all of this machine
-    #[arg(long, env = "TOOLB_HOST", default_value = "127.0.0.1")]
+    #[arg(long, env = "TOOLB_HOST", default_value = "127.0.0.1", value_parser = host)]
     pub(crate) host: String,
     /// The port to listen on; 0 picks a free one
     #[arg(long, env = "TOOLB_PORT", default_value = "8000", value_parser = port)]

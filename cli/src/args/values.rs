@@ -14,6 +14,13 @@ pub(crate) fn workers(text: &str) -> Result<usize, String> {
 /// The module and the attribute of an application.
 pub(crate) fn target(text: &str) -> Result<String, String> {
     let parts = text.split_once(':');
+    if let Some((module, call)) = parts
+        && let Some((factory, _)) = call.split_once('(')
+    {
+        return Err(format!(
+            "expected the name of a function without a call, as in {module}:{factory} --factory"
+        ));
+    }
     if let Some((module, attr)) = parts
         && !module.is_empty()
         && !attr.is_empty()
@@ -32,6 +39,35 @@ pub(crate) fn target(text: &str) -> Result<String, String> {
     Err(format!(
         "expected a module and a name in it, such as {module}:{attr}"
     ))
+}
+
+/// A name or address, without a port.
+pub(crate) fn host(text: &str) -> Result<String, String> {
+    without_port(text, "--host", "--port")
+}
+
+/// The same of raw connections.
+pub(crate) fn stream_host(text: &str) -> Result<String, String> {
+    without_port(text, "--stream-host", "--stream-port")
+}
+
+fn without_port(text: &str, host_option: &str, port_option: &str) -> Result<String, String> {
+    let bare = text.rsplit_once("//").map_or(text, |(_, rest)| rest);
+    let bare = bare.trim_end_matches('/');
+    let split = bare.rsplit_once(':').filter(|(host, port)| {
+        let is_one = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        is_one && port.parse::<u16>().is_ok()
+    });
+    match split {
+        Some((host, port)) => Err(format!(
+            "expected an address alone, as in {host_option} {} {port_option} {port}",
+            if host.is_empty() { "0.0.0.0" } else { host },
+        )),
+        None if bare != text => Err(format!(
+            "expected an address alone, as in {host_option} {bare}"
+        )),
+        None => Ok(text.to_owned()),
+    }
 }
 
 pub(crate) fn port(text: &str) -> Result<u16, String> {

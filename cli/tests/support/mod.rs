@@ -7,10 +7,8 @@ use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -130,32 +128,30 @@ impl Drop for Folder {
 
 /// The program, in an environment without settings, with this test program for a Python.
 pub(crate) fn toolb() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_toolb"));
+    surround(Command::new(PROGRAM))
+}
+
+/// The same within a limit that `ulimit` sets.
+pub(crate) fn limited_toolb(limit: &str) -> Command {
+    let mut command = Command::new("sh");
+    let script = format!("ulimit {limit}; exec \"$0\" \"$@\"");
+    command.args(["-c", &script, PROGRAM]);
+    surround(command)
+}
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_toolb");
+
+fn surround(mut command: Command) -> Command {
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("TOOLB_") {
             command.env_remove(name);
         }
     }
     command.env_remove("WEB_CONCURRENCY");
-    command.env("TOOLB_PYTHON", worker_script());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/worker.sh");
+    command.env("TOOLB_PYTHON", script);
+    command.env("TEST_PROGRAM", env::current_exe().unwrap());
     command
-}
-
-/// Turns `-m toolb.worker TARGET ...` into a call of the test `worker`.
-fn worker_script() -> &'static Path {
-    // Written once, before the first process starts: a script open for writing cannot be run.
-    static SCRIPT: OnceLock<PathBuf> = OnceLock::new();
-    SCRIPT.get_or_init(|| {
-        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("worker.sh");
-        let program = env::current_exe().unwrap();
-        let text = format!(
-            "#!/bin/sh\nTEST_TARGET=\"$3\" exec '{}' worker --exact --nocapture\n",
-            program.display()
-        );
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        path
-    })
 }
 
 pub(crate) fn kill(signal: &str, pid: u32) {

@@ -64,9 +64,14 @@ impl Loop {
         if std::mem::replace(&mut self.accepting, true) {
             return;
         }
-        for (address, listener) in self.listeners.iter().enumerate() {
+        let mut listeners = self.listeners.iter().enumerate();
+        let watched = listeners.try_for_each(|(address, listener)| {
             let token = TAG_LISTENER | address as u64;
-            let _ = self.epoll.add(listener, token, epoll::IN);
+            self.epoll.add(listener, token, epoll::IN)
+        });
+        if watched.is_err() {
+            // Without memory for that either, it would be deaf from now on.
+            self.pause_accepting();
         }
     }
 
@@ -109,3 +114,39 @@ impl Loop {
 pub(super) const ACCEPT_BATCH: usize = 64;
 /// Accepting rests this long after the process ran out of descriptors.
 const ACCEPT_PAUSE: u64 = 100_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::super::event_loop::Services;
+    use super::super::{Engine, Listen, Routes};
+    use super::*;
+    use crate::config::EngineConfig;
+    use crate::time::Deadlines;
+
+    #[test]
+    fn accepting_rests_on_until_it_can_be_woken_for() {
+        let listen = Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let mut engine =
+            Engine::bind(EngineConfig::default(), Routes::default(), &[listen]).unwrap();
+        let listeners = engine.bound.remove(0).sockets;
+        let epoll = Loop::watch(0, &engine.shared, &listeners).unwrap();
+        let services = Services {
+            purposes: vec![Purpose::Http],
+            ..Services::default()
+        };
+        let shared = engine.shared.clone();
+        let mut one = Loop::new(0, shared, listeners, services, epoll, |_, drop| drop());
+        one.pause_accepting();
+        // In place of a machine without memory: what is watched already cannot be added.
+        one.epoll.add(&one.listeners[0], 0, epoll::IN).unwrap();
+        one.deadlines = Deadlines::new();
+        one.resume_accepting();
+        assert!(!one.accepting);
+        assert!(one.deadlines.next().is_some(), "it tries again");
+        one.resume_accepting();
+        assert!(one.accepting);
+    }
+}

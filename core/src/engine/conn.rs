@@ -59,6 +59,8 @@ pub(super) struct Conn {
     pub(super) cut: bool,
     /// At least one request has been answered.
     pub(super) served: bool,
+    /// The client has said that the request at hand is its last (RFC 9112, section 9.6).
+    pub(super) is_last: bool,
     pub(super) input: Vec<u8>,
     /// How much of `input` has been used up.
     pub(super) consumed: usize,
@@ -222,6 +224,7 @@ impl Conn {
             ready: false,
             cut: false,
             served: false,
+            is_last: false,
             input: Vec::new(),
             consumed: 0,
             output: Vec::new(),
@@ -268,6 +271,11 @@ impl Conn {
         self.exchange
             .as_ref()
             .is_some_and(|exchange| matches!(exchange.place, Place::File(_)))
+    }
+
+    /// Whether nothing more is to come from the client, as it has said itself.
+    pub(super) fn has_asked_its_last(&self) -> bool {
+        self.is_last && self.body.is_done() && self.unread().is_empty()
     }
 
     /// Whether the response's head has been written.

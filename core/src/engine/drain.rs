@@ -9,12 +9,12 @@ const LAST_CALL: u64 = 2_000_000_000;
 impl Loop {
     /// Stops accepting; every connection ends after what it is doing now.
     pub(super) fn drain(&mut self) {
-        // Whoever has connected has been accepted, as far as the client can tell. No more than can
-        // have waited: who keeps coming must not keep the end away.
+        // Whoever has connected has been accepted, as far as the client can tell, even if accepting
+        // rests. No more than can have waited: who keeps coming must not keep the end away.
         let batches = self.shared.config.backlog as usize / ACCEPT_BATCH + 1;
         for address in 0..self.listeners.len() {
             let mut left = batches;
-            while left > 0 && self.accepting && self.accept_at(address) {
+            while left > 0 && self.accept_at(address) {
                 left -= 1;
             }
         }

@@ -16,7 +16,7 @@ use crate::time::{Deadlines, http_date};
 use super::conn::{Conn, Exchange};
 use super::context::{Calls, LetGo};
 use super::inline::Response;
-use super::lane::LaneEnd;
+use super::lane_end::LaneEnd;
 use super::mailbox::Letter;
 use super::shared::Shared;
 use super::slab::Slab;

@@ -16,7 +16,8 @@ use crate::message::FileHead;
 use super::conn::{Phase, Place};
 use super::event_loop::Loop;
 use super::file_desk::{Handed, Part, ReadPart};
-use super::lane::{LaneEnd, LaneHandle, NOBODY};
+use super::lane::LaneHandle;
+use super::lane_end::{LaneEnd, NOBODY};
 use super::mailbox::Letter;
 use super::reply::Offence;
 use super::shared::Toll;
@@ -53,7 +54,7 @@ pub(super) enum FileAnswer {
 /// By use of a slot. The slot is held meanwhile, so that there are no more than slots.
 #[derive(Debug, Default)]
 pub(super) struct Meeting {
-    files: HashMap<(u16, u32), Option<Handed>>,
+    files: HashMap<(u16, u32), Handed>,
     waiting: HashMap<(u16, u32), u64>,
 }
 
@@ -119,13 +120,13 @@ impl Loop {
         Ok(())
     }
 
-    /// A consumer has sent a descriptor; `None`: there is no thread to read it.
+    /// A consumer has sent a descriptor.
     pub(super) fn file_arrived(
         &mut self,
         handle: &Arc<LaneHandle>,
         slot: u16,
         generation: u32,
-        file: Option<Handed>,
+        file: Handed,
     ) {
         let lane = self.lanes.get_mut(usize::from(handle.index));
         let Some(lane) = lane.and_then(|lane| lane.as_deref_mut()) else {
@@ -270,10 +271,7 @@ impl Loop {
     }
 
     /// Record and file are here: the file is looked at, and its first part read.
-    fn check_file(&mut self, key: u64, file: Option<Handed>, payload: Vec<u8>) {
-        let Some(file) = file else {
-            return self.refuse_file(key, "there is no thread to read it");
-        };
+    fn check_file(&mut self, key: u64, file: Handed, payload: Vec<u8>) {
         let Ok(FileHead { offset, length, .. }) = FileHead::decode(&payload) else {
             // It was decoded before.
             return;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::bus::{Kind, flags};
-use crate::http::{BodyReader, BodyStep, Head, Reject, ResponseFacts, Version};
+use crate::http::{BodyReader, Head, Reject, ResponseFacts, Version};
 use crate::log::access::Said;
 use crate::sys::epoll;
 
@@ -143,6 +143,7 @@ impl Loop {
             }
         }
         conn.body = BodyReader::new(head.framing, shared.config.limits.body);
+        conn.is_last = !head.keep_alive;
         conn.exchange = Some(exchange);
         conn.enter(Phase::Body, self.now);
         if self.begin_inline(key) {
@@ -170,39 +171,14 @@ impl Loop {
         let window = self.shared.config.request_window as usize;
         let room = super::encode::body_room(&self.head, INLINE_BODY.min(window));
         self.scratch.clear();
-        let rejected = loop {
-            match conn
-                .body
-                .next_up_to(&conn.input[at..], room - self.scratch.len())
-            {
-                Ok(BodyStep::Data {
-                    start,
-                    len,
-                    consumed,
-                }) => {
-                    self.scratch
-                        .extend_from_slice(&conn.input[at + start..at + start + len]);
-                    at += consumed;
-                    exchange.body_done = conn.body.is_done();
-                    if self.scratch.len() == room || exchange.body_done {
-                        break None;
-                    }
-                }
-                Ok(BodyStep::End { consumed }) => {
-                    at += consumed;
-                    exchange.body_done = true;
-                    break None;
-                }
-                Ok(BodyStep::NeedMore { consumed }) => {
-                    at += consumed;
-                    break None;
-                }
-                Err(reject) => break Some(reject),
-            }
-        };
-        if let Some(reject) = rejected {
-            return self.refuse(key, reject);
+        match conn
+            .body
+            .collect(&conn.input[at..], room, &mut self.scratch)
+        {
+            Ok(consumed) => at += consumed,
+            Err(reject) => return self.refuse(key, reject),
         }
+        exchange.body_done = conn.body.is_done();
         conn.body_read = 0;
         // The client's clock runs only once the consumer's window is open.
         conn.wants_body = false;
@@ -311,34 +287,23 @@ impl Loop {
                 return self.watch_for_hang_up(key);
             }
             let at = conn.consumed;
-            let (data, ended) = match conn.body.next_up_to(&conn.input[at..], part) {
-                Ok(BodyStep::Data {
-                    start,
-                    len,
-                    consumed,
-                }) => {
-                    conn.consumed += consumed;
-                    (at + start..at + start + len, conn.body.is_done())
-                }
-                Ok(BodyStep::End { consumed }) => {
-                    conn.consumed += consumed;
-                    (0..0, true)
-                }
-                Ok(BodyStep::NeedMore { consumed }) => {
-                    conn.consumed += consumed;
-                    return self.fill(key, budget);
-                }
+            let step = match conn.body.next_up_to(&conn.input[at..], part) {
+                Ok(step) => step,
                 Err(reject) => {
                     self.refuse(key, reject);
                     return false;
                 }
             };
+            conn.consumed += step.consumed;
+            if step.needs_more() {
+                return self.fill(key, budget);
+            }
+            let data = &conn.input[at..][step.data];
             exchange.body_sent += data.len() as u64;
             conn.body_read += data.len() as u64;
-            let flag = if ended { flags::END } else { 0 };
-            let part = &conn.input[data];
-            lane.push(Kind::RequestBody, flag, (slot, generation), part);
-            if ended {
+            let flag = if step.is_end { flags::END } else { 0 };
+            lane.push(Kind::RequestBody, flag, (slot, generation), data);
+            if step.is_end {
                 exchange.body_done = true;
                 conn.enter(Phase::Response, self.now);
                 return true;
@@ -357,28 +322,20 @@ impl Loop {
         if conn.unread().is_empty() {
             return self.fill(key, budget);
         }
-        let step = conn.body.next(&conn.input[conn.consumed..]);
-        match step {
-            Ok(BodyStep::Data { consumed, .. }) if !conn.body.is_done() => {
-                conn.consumed += consumed;
-                conn.body_read += consumed as u64;
-                true
-            }
-            Ok(BodyStep::Data { consumed, .. } | BodyStep::End { consumed }) => {
-                conn.consumed += consumed;
-                conn.enter(Phase::Head, self.now);
-                true
-            }
-            Ok(BodyStep::NeedMore { consumed }) => {
-                conn.consumed += consumed;
-                self.fill(key, budget)
-            }
-            Err(_) => {
-                // Its response is out; there is nobody left to tell.
-                self.close_after_output(key);
-                false
-            }
+        let Ok(step) = conn.body.next(&conn.input[conn.consumed..]) else {
+            // Its response is out; there is nobody left to tell.
+            self.close_after_output(key);
+            return false;
+        };
+        conn.consumed += step.consumed;
+        conn.body_read += step.data.len() as u64;
+        if step.needs_more() {
+            return self.fill(key, budget);
         }
+        if step.is_end {
+            conn.enter(Phase::Head, self.now);
+        }
+        true
     }
 
     /// Reads and forgets until the client has closed, so that it can read our last answer.

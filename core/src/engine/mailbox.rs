@@ -25,9 +25,8 @@ pub(super) enum Letter {
     LaneDown(Arc<LaneHandle>),
     /// Something waits in the pool's queue that the receiver may have room for.
     Pump,
-    /// A consumer has sent the file of a response: slot, generation, and the file unless there is no
-    /// thread to read it.
-    File(Arc<LaneHandle>, u16, u32, Option<Handed>),
+    /// A consumer has sent the file of a response: slot, generation, and the file.
+    File(Arc<LaneHandle>, u16, u32, Handed),
     /// A file thread has read a part.
     FilePart(ReadPart),
     /// The holder of a token has written something.

@@ -21,6 +21,7 @@ mod inline;
 mod input;
 mod intake;
 mod lane;
+mod lane_end;
 mod listen;
 mod mailbox;
 mod output;
@@ -54,12 +55,13 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::affinity;
 use crate::sys::clock;
+use crate::sys::shortage;
 use crate::sys::socket::Listener;
 
 pub use context::{Context, Interest, LetGo, Ready, TimerId, WatchId};
 pub use inline::{Draft, Fields, Handler, Request, Response, Step, WithContext};
 pub use lane::LaneHandle;
-pub use listen::{Listen, StartError};
+pub use listen::{AddressOptions, Listen, StartError};
 pub use routes::{InlineRoutes, Refusal, Routes};
 pub use shared::{ControlEvent, Toll};
 pub use stream::{
@@ -78,6 +80,7 @@ pub use crate::stats::Snapshot;
 pub use crate::sys::eventfd::EventFd;
 
 use event_loop::{Loop, Purpose, Services};
+use file_desk::FileDesks;
 use listen::Bound;
 use mailbox::{Letter, Mailbox};
 use shared::Shared;
@@ -106,7 +109,7 @@ impl Engine {
     ) -> Result<Self, StartError> {
         config
             .validate()
-            .map_err(|error| StartError(error.to_string()))?;
+            .map_err(|error| StartError::new(error.to_string()))?;
         let loops = config.loops.unwrap_or(1).clamp(1, usize::from(MAX_LOOPS));
         let files = SocketFiles::default();
         let mut bound = Vec::new();
@@ -115,12 +118,7 @@ impl Engine {
             files.add(&one);
             bound.push(one);
         }
-        let cannot = |error: io::Error| match error.kind() {
-            io::ErrorKind::FileTooLarge => StartError(error.to_string()),
-            _ => StartError(format!(
-                "{error}; raise the limits on open files and memory (ulimit -n)"
-            )),
-        };
+        let cannot = |error: io::Error| StartError::new(shortage::explain(&error));
         let shared = Shared {
             pool: Pool::new(PoolLimits {
                 queue_size: config.queue_size,
@@ -137,6 +135,7 @@ impl Engine {
             draining: AtomicBool::new(false),
             seeks_deserters: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
+            files: FileDesks::default(),
             busy_loops: AtomicUsize::new(loops),
             events: Mutex::new(VecDeque::new()),
             event_bell: EventFd::new().map_err(cannot)?,
@@ -166,7 +165,7 @@ impl Engine {
     ) -> Result<ServiceId, StartError> {
         let id = ServiceId(
             u16::try_from(self.services.len())
-                .map_err(|_| StartError("an engine has room for 65,536 services".into()))?,
+                .map_err(|_| StartError::new("an engine has room for 65,536 services"))?,
         );
         let name = match listen {
             Some(listen) => self.add_raw(listen, |_| Purpose::Service(id.0))?,
@@ -271,11 +270,12 @@ impl Engine {
             window,
             streams,
         };
+        let files = self.shared.files.open()?;
         let full = || io::Error::other("the pool has no room for another consumer");
         let index = self.shared.pool.add_lane(limits).ok_or_else(full)?;
         let id = self.next_lane.fetch_add(1, Ordering::Relaxed);
         let rings = self.loops() as u16;
-        match LaneHandle::new(id, index, &limits, rings, &self.shared.page) {
+        match LaneHandle::new(id, index, &limits, rings, &self.shared.page, files) {
             Ok(handle) => Ok(Arc::new(handle)),
             Err(error) => {
                 self.shared.pool.remove_lane(index);
@@ -306,8 +306,8 @@ impl Engine {
         generation: u32,
         file: OwnedFd,
     ) -> Result<(), &'static str> {
-        // Whatever becomes of it, it is closed by the thread.
-        let file = lane.files.take(file).ok();
+        // Whatever becomes of it, it is not closed here, where that may hang.
+        let file = lane.files.take(file);
         let Some(mailbox) = self.shared.mailboxes.get(usize::from(owner)) else {
             return Err("it sent a file for a loop that there is not");
         };

@@ -165,7 +165,7 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return;
         };
-        if conn.hung_up && !conn.can_read {
+        if (conn.hung_up || conn.has_asked_its_last()) && !conn.can_read {
             return self.drop_conn(key);
         }
         conn.socket.shutdown_write();

@@ -9,7 +9,8 @@ use crate::dispatch::{Admission, Reservation, Ticket, Work};
 
 use super::conn::Place;
 use super::event_loop::Loop;
-use super::lane::{Held, LaneEnd, LaneHandle, NOBODY, RECALL_AFTER, Unstarted, Waiting};
+use super::lane::LaneHandle;
+use super::lane_end::{Held, LaneEnd, NOBODY, RECALL_AFTER, Unstarted, Waiting};
 use super::shared::{ControlEvent, Toll};
 use super::warn::Crowd;
 

@@ -9,7 +9,7 @@ use crate::message::{ResponseHead, Want};
 
 use super::conn::{Exchange, Phase};
 use super::event_loop::Loop;
-use super::lane::NOBODY;
+use super::lane_end::NOBODY;
 use super::shared::ControlEvent;
 
 /// Take at most this many bytes from one lane before the other lanes have had their turn.

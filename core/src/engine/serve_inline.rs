@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::http::{BodyFraming, BodyLength, BodyStep, ResponseWriter};
+use crate::http::{BodyFraming, BodyLength, ResponseWriter};
 use crate::route::Match;
 
 use super::conn::{Phase, Place};
@@ -99,31 +99,19 @@ impl Loop {
         let Some(exchange) = conn.exchange.as_deref_mut() else {
             return false;
         };
-        match conn.body.next(&conn.input[conn.consumed..]) {
-            Ok(BodyStep::Data {
-                start,
-                len,
-                consumed,
-            }) => {
-                let at = conn.consumed + start;
-                exchange
-                    .collected
-                    .extend_from_slice(&conn.input[at..at + len]);
-                conn.consumed += consumed;
-                conn.body_read += len as u64;
-                if !conn.body.is_done() {
-                    return true;
-                }
-            }
-            Ok(BodyStep::End { consumed }) => conn.consumed += consumed,
-            Ok(BodyStep::NeedMore { consumed }) => {
-                conn.consumed += consumed;
-                return self.fill(key, budget);
-            }
+        let collected = &mut exchange.collected;
+        let before = collected.len();
+        let unread = &conn.input[conn.consumed..];
+        match conn.body.collect(unread, usize::MAX, collected) {
+            Ok(consumed) => conn.consumed += consumed,
             Err(reject) => {
                 self.refuse(key, reject);
                 return false;
             }
+        }
+        conn.body_read += (collected.len() - before) as u64;
+        if !conn.body.is_done() {
+            return self.fill(key, budget);
         }
         exchange.body_done = true;
         let body = std::mem::take(&mut exchange.collected);

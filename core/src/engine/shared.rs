@@ -11,6 +11,7 @@ use crate::log::access::AccessLog;
 use crate::stats::LoopStats;
 use crate::sys::eventfd::EventFd;
 
+use super::file_desk::FileDesks;
 use super::mailbox::{Letter, Mailbox};
 use super::routes::Routes;
 
@@ -85,6 +86,7 @@ pub(super) struct Shared {
     pub(super) seeks_deserters: AtomicBool,
     /// Raw connections that consumers hold or wait for.
     pub(super) open_streams: AtomicUsize,
+    pub(super) files: FileDesks,
     /// Loops that have connections, counted once draining.
     pub(super) busy_loops: AtomicUsize,
     pub(super) events: Mutex<VecDeque<ControlEvent>>,

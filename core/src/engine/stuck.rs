@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::event_loop::{Loop, Timer};
-use super::lane::{Held, LaneEnd, NOBODY};
+use super::lane_end::{Held, LaneEnd, NOBODY};
 use super::shared::ControlEvent;
 
 /// The grace time is seen to pass in so many looks, each of which counts once: if this machine, or
@@ -131,7 +131,10 @@ impl LaneEnd {
             for held in self.slots.iter_mut().filter(|held| held.in_use) {
                 match held.runs_for_nobody() {
                     true => held.looks = held.looks.saturating_add(1),
-                    false => live += 1,
+                    false => {
+                        held.looks = 0;
+                        live += 1;
+                    }
                 }
                 left += usize::from(held.looks >= LOOKS);
             }
@@ -151,5 +154,34 @@ impl Held {
     /// of its own response is not meant.
     fn runs_for_nobody(&self) -> bool {
         self.conn == NOBODY && !self.ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lane::LaneHandle;
+    use super::*;
+
+    #[test]
+    fn who_answers_after_all_is_not_left_behind() {
+        let handle = LaneHandle::of_test(0, 2, 1);
+        let mut lane = LaneEnd::new(handle.clone(), 0);
+        lane.slots[0] = Held::begin(1, false, NOBODY);
+        lane.slots[1] = Held::begin(1, false, 7);
+        lane.held = 2;
+        let counts = || [&handle.left, &handle.live].map(|count| count.load(Ordering::Relaxed));
+        for _ in 0..LOOKS - 1 {
+            lane.report();
+            assert_eq!(counts(), [0, 1]);
+        }
+        lane.report();
+        assert_eq!(counts(), [1, 1]);
+        // It goes on behind the end of its response, as it may.
+        lane.slots[0].ended = true;
+        lane.report();
+        assert_eq!(counts(), [0, 2]);
+        lane.held = 0;
+        lane.report();
+        assert_eq!(counts(), [0, 0]);
     }
 }

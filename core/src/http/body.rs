@@ -1,31 +1,29 @@
 //! Request bodies: by length or in chunks.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
 use super::request::{BodyFraming, Reject};
 use super::syntax::{hex_digit, is_token_byte, is_value_byte};
 
-/// What [`BodyReader::next`] found at the beginning of the input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BodyStep {
-    /// Nothing for the application yet.
-    NeedMore {
-        /// Bytes of framing to drop from the input.
-        consumed: usize,
-    },
-    /// `input[start..start + len]` is body; `len` is never 0.
-    Data {
-        /// Where the body bytes begin.
-        start: usize,
-        /// How many there are.
-        len: usize,
-        /// Bytes to drop from the input.
-        consumed: usize,
-    },
+/// What [`BodyReader::next`] found at the beginning of the input: data, the end, or both. If neither,
+/// more input is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BodyStep {
+    /// Where in the input a part of the body is; empty if there is none.
+    pub data: Range<usize>,
+    /// Bytes to drop from the input: the data and the framing before it.
+    pub consumed: usize,
     /// The body is complete; what follows belongs to the next request.
-    End {
-        /// Bytes of framing to drop from the input.
-        consumed: usize,
-    },
+    pub is_end: bool,
+}
+
+impl BodyStep {
+    /// Whether there was neither data nor the end in the input, all of which is consumed.
+    #[inline]
+    pub fn needs_more(&self) -> bool {
+        self.data.is_empty() && !self.is_end
+    }
 }
 
 /// Takes the framing off a request body.
@@ -78,6 +76,27 @@ impl BodyReader {
         }
     }
 
+    /// Appends the data in the input to `body`, at most `most` bytes of it. Returns how many bytes of
+    /// the input to drop.
+    pub fn collect(
+        &mut self,
+        input: &[u8],
+        most: usize,
+        body: &mut Vec<u8>,
+    ) -> Result<usize, Reject> {
+        let (mut at, mut room) = (0, most);
+        loop {
+            let step = self.next_up_to(&input[at..], room)?;
+            room -= step.data.len();
+            let is_last = step.needs_more() || step.is_end || room == 0;
+            body.extend_from_slice(&input[at..][step.data]);
+            at += step.consumed;
+            if is_last {
+                return Ok(at);
+            }
+        }
+    }
+
     /// Whether the whole body, its framing included, has been read.
     #[inline]
     pub fn is_done(&self) -> bool {
@@ -96,36 +115,34 @@ impl BodyReader {
     fn advance(&mut self, input: &[u8], most: usize) -> Result<BodyStep, Reject> {
         let mut at = 0;
         loop {
-            match &mut self.state {
-                State::Done => return Ok(BodyStep::End { consumed: at }),
-                State::Failed(reject) => return Err(*reject),
-                State::Length(left) | State::Data(left) => {
-                    let rest = (input.len() - at).min(most) as u64;
-                    let len = rest.min(*left);
-                    if len == 0 {
-                        return Ok(BodyStep::NeedMore { consumed: at });
-                    }
-                    *left -= len;
-                    if *left == 0 {
-                        self.state = match self.state {
-                            State::Data(_) => State::DataCr,
-                            _ => State::Done,
-                        };
-                    }
-                    let len = len as usize;
-                    return Ok(BodyStep::Data {
-                        start: at,
-                        len,
-                        consumed: at + len,
-                    });
+            if let State::Length(left) | State::Data(left) = &mut self.state {
+                let len = ((input.len() - at).min(most) as u64).min(*left);
+                *left -= len;
+                if *left == 0 {
+                    self.state = match self.state {
+                        State::Data(_) => State::DataCr,
+                        _ => State::Done,
+                    };
                 }
-                _ => {}
+                let end = at + len as usize;
+                return Ok(self.step(at..end, end));
             }
-            let Some(&byte) = input.get(at) else {
-                return Ok(BodyStep::NeedMore { consumed: at });
-            };
+            if let State::Failed(reject) = self.state {
+                return Err(reject);
+            }
+            match input.get(at) {
+                Some(&byte) if !self.is_done() => self.frame(byte)?,
+                _ => return Ok(self.step(at..at, at)),
+            }
             at += 1;
-            self.frame(byte)?;
+        }
+    }
+
+    fn step(&self, data: Range<usize>, consumed: usize) -> BodyStep {
+        BodyStep {
+            data,
+            consumed,
+            is_end: self.is_done(),
         }
     }
 
@@ -297,31 +314,23 @@ mod tests {
         let mut reader = BodyReader::new(framing, limit);
         let (mut body, mut have, mut at) = (Vec::new(), piece.min(input.len()), 0);
         loop {
-            match reader.next(&input[at..have])? {
-                BodyStep::Data {
-                    start,
-                    len,
-                    consumed,
-                } => {
-                    assert!(len > 0 && consumed >= start + len);
-                    body.extend_from_slice(&input[at + start..][..len]);
-                    at += consumed;
+            let step = reader.next(&input[at..have])?;
+            assert_eq!(step.is_end, reader.is_done());
+            assert!(step.data.is_empty() || step.data.end == step.consumed);
+            body.extend_from_slice(&input[at..][step.data.clone()]);
+            at += step.consumed;
+            if step.is_end {
+                return Ok((body, input.len() - at, true));
+            }
+            if step.needs_more() {
+                assert_eq!(
+                    at, have,
+                    "everything must be consumed before it asks for more"
+                );
+                if have == input.len() {
+                    return Ok((body, 0, false));
                 }
-                BodyStep::End { consumed } => {
-                    assert!(reader.is_done());
-                    return Ok((body, input.len() - at - consumed, true));
-                }
-                BodyStep::NeedMore { consumed } => {
-                    at += consumed;
-                    assert_eq!(
-                        at, have,
-                        "everything must be consumed before it asks for more"
-                    );
-                    if have == input.len() {
-                        return Ok((body, 0, reader.is_done()));
-                    }
-                    have = (have + piece).min(input.len());
-                }
+                have = (have + piece).min(input.len());
             }
         }
     }
@@ -345,17 +354,40 @@ mod tests {
         assert!(BodyReader::new(BodyFraming::None, 0).is_done());
         assert!(BodyReader::new(BodyFraming::Length(0), 0).is_done());
         let mut reader = BodyReader::new(BodyFraming::Length(2), 0);
-        let step = reader.next(b"abc").unwrap();
-        assert_eq!(
-            step,
-            BodyStep::Data {
-                start: 0,
-                len: 2,
-                consumed: 2
-            }
+        let both = BodyStep {
+            data: 0..2,
+            consumed: 2,
+            is_end: true,
+        };
+        assert_eq!(reader.next(b"abc"), Ok(both));
+        let end = BodyStep {
+            data: 0..0,
+            consumed: 0,
+            is_end: true,
+        };
+        assert_eq!(reader.next(b"c"), Ok(end));
+    }
+
+    #[test]
+    fn collected() {
+        let input = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\nGET";
+        let mut reader = BodyReader::new(BodyFraming::Chunked, 0);
+        let mut body = Vec::new();
+        let first = reader.collect(input, 4, &mut body).unwrap();
+        assert_eq!((&body[..], reader.is_done()), (&b"abcd"[..], false));
+        let rest = &input[first..];
+        let second = reader.collect(&rest[..3], 9, &mut body).unwrap();
+        assert_eq!((second, reader.is_done()), (3, false));
+        let third = reader.collect(&rest[3..], 9, &mut body).unwrap();
+        assert_eq!((&body[..], reader.is_done()), (&b"abcde"[..], true));
+        assert_eq!(&rest[3 + third..], b"GET");
+        assert!(
+            reader
+                .collect(b"GET", 9, &mut body)
+                .is_ok_and(|consumed| consumed == 0)
         );
-        assert!(reader.is_done());
-        assert_eq!(reader.next(b"c"), Ok(BodyStep::End { consumed: 0 }));
+        let mut reader = BodyReader::new(BodyFraming::Chunked, 0);
+        assert!(reader.collect(b"1\r\nxy", 9, &mut body).is_err());
     }
 
     #[test]

@@ -36,7 +36,7 @@ impl Door {
         }
         let folder = path.parent().unwrap_or(path).display();
         Err(explain(format!(
-            "there is no folder {folder}; make it, or choose another path (--bus)"
+            "there is no folder {folder}; make it, or choose another path"
         )))
     }
 
@@ -51,13 +51,13 @@ impl Door {
                 None => "another engine".to_owned(),
             };
             return Err(Failure::Because(format!(
-                "{owner} has it; stop that one, or choose another path (--bus)"
+                "{owner} has it; stop that one, or choose another path"
             )));
         };
         if let Ok(found) = fs::symlink_metadata(path) {
             if !found.file_type().is_socket() {
                 return Err(Failure::Because(
-                    "there is something else than a socket; remove it, or choose another path (--bus)"
+                    "there is something else than a socket; remove it, or choose another path"
                         .to_owned(),
                 ));
             }
@@ -68,8 +68,7 @@ impl Door {
                 }
                 _ => {
                     return Err(Failure::Because(
-                        "the socket of another program is there; choose another path (--bus)"
-                            .to_owned(),
+                        "the socket of another program is there; choose another path".to_owned(),
                     ));
                 }
             }
@@ -105,7 +104,7 @@ impl From<io::Error> for Failure {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Vanished,
             _ => Self::Because(format!(
-                "{error}; choose a path in a folder that you may write to (--bus)"
+                "{error}; choose a path in a folder that you may write to"
             )),
         }
     }
@@ -134,7 +133,7 @@ impl Folder {
         let is_ours = found.is_dir() && found.uid() == effective_user();
         if !is_ours || found.mode() & 0o022 != 0 {
             return Err(Failure::Because(format!(
-                "{} is not a folder of this user alone; remove it, or choose another path (--bus)",
+                "{} is not a folder of this user alone; remove it, or choose another path",
                 folder.display()
             )));
         }

@@ -16,6 +16,7 @@ use crate::engine::{Engine, EventFd, Listen, Routes, StartError};
 use crate::log::{self, Level};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::seqpacket::Seqpacket;
+use crate::sys::shortage;
 
 use super::event::Event;
 use super::gate::{Gate, GateOptions};
@@ -101,14 +102,12 @@ impl Embedded {
         prepare: impl FnOnce(&mut Engine) -> Result<(), StartError>,
     ) -> Result<Self, String> {
         let has_pool = routes.pool;
-        let gate = Gate::open(gate)?;
+        let gate = Gate::open(gate, "")?;
         let bus = gate.path().map(Path::to_owned);
         let mut engine =
             Engine::bind(config, routes, listeners).map_err(|error| error.to_string())?;
         prepare(&mut engine).map_err(|error| error.to_string())?;
-        let system = |error: io::Error| {
-            format!("cannot start: {error}; raise the limits on open files and threads")
-        };
+        let system = |error: io::Error| format!("cannot start: {}", shortage::explain(&error));
         let bell = Arc::new(EventFd::new().map_err(system)?);
         let epoll = Epoll::new().map_err(system)?;
         epoll.add(&*bell, BELL, epoll::IN).map_err(system)?;
@@ -203,7 +202,7 @@ fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epol
     // A library has nothing to say as long as all goes well.
     let mut tell = |event: Event| {
         if event.level() <= Level::Warning {
-            event.log();
+            event.log_plainly();
         }
     };
     let mut events = Events::with_capacity(8);

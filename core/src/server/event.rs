@@ -80,6 +80,8 @@ pub enum Event {
         pid: u32,
         /// How many take requests now.
         consumers: usize,
+        /// So many others have come since the last one that was told of.
+        others: u64,
     },
     /// A consumer that came by itself has gone.
     Left {
@@ -93,6 +95,8 @@ pub enum Event {
         toll: Toll,
         /// How many take requests now.
         consumers: usize,
+        /// So many others have gone since the last one that was told of.
+        others: u64,
     },
     /// For some time nobody has been there to take requests that came.
     Deserted {
@@ -240,9 +244,27 @@ impl Event {
         self
     }
 
-    /// Writes it to the log.
+    /// Writes it to the log, for whoever runs the program: with the option that may help.
     pub fn log(&self) {
+        match self.option() {
+            Some(option) => log::write(self.level(), format_args!("{self}; {option}")),
+            None => self.log_plainly(),
+        }
+    }
+
+    /// The same for whoever has no options.
+    pub(super) fn log_plainly(&self) {
         log::write(self.level(), format_args!("{self}"));
+    }
+
+    /// The option of the program that may help.
+    fn option(&self) -> Option<&'static str> {
+        match self {
+            Self::Cut { limit: Some(_), .. }
+            | Self::CutOff { limit: Some(_), .. }
+            | Self::Unfinished { .. } => Some("--timeout-graceful-shutdown gives more time"),
+            _ => None,
+        }
     }
 }
 
@@ -299,10 +321,12 @@ impl fmt::Display for Event {
                 name,
                 pid,
                 consumers,
+                others,
             } => write!(
                 f,
-                "{name} (pid {pid}) has attached; requests go to {} now",
-                counted(*consumers, "consumer")
+                "{name} (pid {pid}) has attached; requests go to {} now{}",
+                counted(*consumers, "consumer"),
+                left_out(*others)
             ),
             Self::Left {
                 name,
@@ -310,13 +334,15 @@ impl fmt::Display for Event {
                 asked,
                 toll,
                 consumers,
+                others,
             } => {
                 let how = if *asked { "has left" } else { "is gone" };
                 write!(f, "{name} (pid {pid}) {how}{}; ", Told(toll))?;
                 match consumers {
-                    0 => f.write_str("requests wait for another consumer"),
-                    _ => write!(f, "requests go to {} now", counted(*consumers, "consumer")),
+                    0 => f.write_str("requests wait for another consumer")?,
+                    _ => write!(f, "requests go to {} now", counted(*consumers, "consumer"))?,
                 }
+                f.write_str(&left_out(*others))
             }
             Self::Deserted {
                 waiting,
@@ -350,11 +376,12 @@ impl fmt::Display for Event {
                 others,
             } => {
                 f.write_str(if name.is_empty() { "a consumer" } else { name })?;
-                write!(f, " (pid {pid}) was sent away: {why}{}", Told(toll))?;
-                match others {
-                    0 => Ok(()),
-                    _ => write!(f, " ({others} more like it before)"),
-                }
+                let left_out = left_out(*others);
+                write!(
+                    f,
+                    " (pid {pid}) was sent away: {why}{}{left_out}",
+                    Told(toll)
+                )
             }
             Self::Slow {
                 worker,
@@ -432,7 +459,7 @@ impl fmt::Display for Event {
                 limit: Some(limit),
             } => write!(
                 f,
-                "{} did not finish within {} s and {} killed; --timeout-graceful-shutdown gives more time",
+                "{} did not finish within {} s and {} killed",
                 counted(*workers, "worker"),
                 limit.as_secs_f64(),
                 if *workers == 1 { "is" } else { "are" }
@@ -459,7 +486,7 @@ impl fmt::Display for Event {
                 match limit {
                     Some(limit) => write!(
                         f,
-                        "{what} did not finish within {} s and are cut off; --timeout-graceful-shutdown gives more time",
+                        "{what} did not finish within {} s and are cut off",
                         limit.as_secs_f64()
                     ),
                     None => write!(f, "second signal: cutting off {what}"),
@@ -467,7 +494,7 @@ impl fmt::Display for Event {
             }
             Self::Unfinished { requests, limit } => write!(
                 f,
-                "{} cut off, as the {} s to finish were over; --timeout-graceful-shutdown gives more time",
+                "{} cut off, as the {} s to finish were over",
                 match requests {
                     1 => "1 request was".to_owned(),
                     _ => format!("{requests} requests were"),
@@ -528,7 +555,46 @@ impl fmt::Display for Told<'_> {
     }
 }
 
+/// How many lines of a kind were left out before this one.
+fn left_out(others: u64) -> String {
+    match others {
+        0 => String::new(),
+        _ => format!(" ({others} more like it before)"),
+    }
+}
+
 fn counted(count: usize, what: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {what}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_named_beside_what_happened_not_in_it() {
+        let limit = Duration::from_secs(30);
+        let cut_off = |limit| Event::CutOff {
+            connections: true,
+            requests: 2,
+            consumers: 0,
+            limit,
+        };
+        let events = [
+            Event::Cut {
+                workers: 1,
+                limit: Some(limit),
+            },
+            cut_off(Some(limit)),
+            Event::Unfinished { requests: 1, limit },
+        ];
+        for event in events {
+            // A program with an engine of its own has no options.
+            assert!(!event.to_string().contains("--"), "{event}");
+            assert!(event.option().is_some_and(|text| text.starts_with("--")));
+        }
+        // More time is no help to whoever would not wait.
+        assert_eq!(cut_off(None).option(), None);
+    }
 }

@@ -300,6 +300,15 @@ impl Fleet {
         self.leave_because(index, format!("gave up: {why}"), now);
     }
 
+    /// It wants no more requests, whether it was told so or not: it finishes those it has and exits.
+    pub(super) fn takes_leave(&mut self, index: usize, now: Instant) {
+        let phase = &mut self.workers[index].phase;
+        if *phase == Phase::Serving {
+            *phase = Phase::Retiring(now + self.patience.graceful);
+            self.out.push(Action::LaneDraining(index));
+        }
+    }
+
     /// It closed the control socket.
     pub(super) fn hung_up(&mut self, index: usize, now: Instant) {
         self.leave(index, now);

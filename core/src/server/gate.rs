@@ -19,6 +19,7 @@ use crate::sys::file;
 use crate::sys::process::effective_user;
 use crate::sys::rendezvous::Peer;
 use crate::sys::seqpacket::Seqpacket;
+use crate::sys::shortage;
 
 use super::door::Door;
 use super::event::Event;
@@ -114,11 +115,14 @@ const MANY: u64 = 256;
 const REST: Duration = Duration::from_millis(100);
 
 impl Gate {
-    /// Opens the gate. An error is a line for a person.
-    pub(super) fn open(options: &GateOptions) -> Result<Self, String> {
-        let system = |error: io::Error| format!("cannot open the bus: {error}");
+    /// Opens the gate. An error is a line for a person, which ends with `hint`: how that person
+    /// says another path.
+    pub(super) fn open(options: &GateOptions, hint: &str) -> Result<Self, String> {
+        let system =
+            |error: io::Error| format!("cannot open the bus: {}", shortage::explain(&error));
         let epoll = Epoll::new().map_err(system)?;
-        let door = options.path.as_deref().map(Door::open).transpose()?;
+        let door = options.path.as_deref().map(Door::open).transpose();
+        let door = door.map_err(|why| why + hint)?;
         if let Some(door) = &door {
             epoll.add(&door.listener, DOOR, epoll::IN).map_err(system)?;
         }
@@ -377,7 +381,7 @@ impl Gate {
         tell: &mut dyn FnMut(Event),
     ) -> Result<(), String> {
         let until = now + self.start_timeout;
-        let others = self.serving();
+        let serving = self.serving();
         let Some(guest) = self.guests.get_mut(&id) else {
             return Ok(());
         };
@@ -395,11 +399,12 @@ impl Gate {
                     if let Some(lane) = &guest.lane {
                         engine.lane_up(lane);
                     }
-                    if self.comings.admit(clock::now()).is_some() {
+                    if let Some(others) = self.comings.admit(clock::now()) {
                         tell(Event::Joined {
                             name: guest.name.clone(),
                             pid: guest.pid,
-                            consumers: others + 1,
+                            consumers: serving + 1,
+                            others,
                         });
                     }
                 }
@@ -425,8 +430,11 @@ impl Gate {
     fn look_at_deadlines(&mut self, engine: &Engine, now: Instant, tell: &mut dyn FnMut(Event)) {
         if self.resting.is_some_and(|until| until <= now) {
             self.resting = None;
-            if let Some(door) = &self.door {
-                let _ = self.epoll.add(&door.listener, DOOR, epoll::IN);
+            if let Some(door) = &self.door
+                && self.epoll.add(&door.listener, DOOR, epoll::IN).is_err()
+            {
+                // Without memory for that either, the door would stay shut.
+                self.resting = Some(now + REST);
             }
         }
         let late = |guest: &Guest| guest.deadline().is_some_and(|until| until <= now);
@@ -468,13 +476,17 @@ impl Gate {
         let Some(guest) = self.guests.remove(&id) else {
             return;
         };
-        let is_told = guest.lane.is_some() && self.goings.admit(clock::now()).is_some();
-        let event = is_told.then(|| Event::Left {
+        let told = match guest.lane.is_some() {
+            true => self.goings.admit(clock::now()),
+            false => None,
+        };
+        let event = told.map(|others| Event::Left {
             name: guest.name.clone(),
             pid: guest.pid,
             asked: guest.stage == Stage::Leaving,
             toll: Toll::default(),
             consumers: self.serving(),
+            others,
         });
         self.tell_of(event, guest, engine, tell);
     }
@@ -551,3 +563,6 @@ fn printable(name: &str) -> String {
     let fit = |character: &char| !character.is_control();
     name.chars().filter(fit).take(64).collect()
 }
+
+#[cfg(test)]
+mod tests;

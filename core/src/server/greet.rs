@@ -11,6 +11,7 @@ use crate::message::{
 };
 use crate::sys::file;
 use crate::sys::seqpacket::Seqpacket;
+use crate::sys::shortage;
 
 /// What a consumer must belong to.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -63,7 +64,7 @@ impl Terms {
         };
         let lane = engine
             .new_lane(slots, concurrency, window, streams)
-            .map_err(|error| format!("its lane cannot be made: {error}"))?;
+            .map_err(|error| format!("its lane cannot be made: {}", shortage::explain(&error)))?;
         if hello.features & FEATURE_STREAM_TIME != 0 {
             lane.tell_time();
         }

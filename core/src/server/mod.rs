@@ -24,8 +24,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::config::EngineConfig;
-use crate::engine::{Engine, Listen, Routes};
-use crate::sys::{process, signal};
+use crate::engine::{AddressOptions, Engine, Listen, Routes};
+use crate::sys::{process, shortage, signal};
 
 pub use embedded::{Embedded, Stop};
 pub use event::{Event, Outcome};
@@ -36,6 +36,13 @@ pub use work::{WorkOptions, work};
 use fleet::Patience;
 use home::{Here, Home};
 use supervisor::{Setup, Supervisor};
+
+/// The options that say where HTTP comes.
+const ADDRESS: AddressOptions = AddressOptions {
+    host: "--host",
+    port: "--port",
+    uds: "--uds",
+};
 
 /// Two signals this close are one wish: `timeout` and others signal a process and then its group.
 const ECHO: Duration = Duration::from_millis(100);
@@ -116,7 +123,7 @@ fn try_run(options: RunOptions, tell: &mut dyn FnMut(Event)) -> Result<Outcome, 
         ..Routes::default()
     };
     let engine = Engine::bind(options.engine, routes, &options.listeners)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.naming(&ADDRESS))?;
     let setup = Setup {
         command: options.command,
         workers: options.workers,
@@ -156,5 +163,5 @@ fn prepare_process() -> Result<(signal::Signals, Option<u64>), String> {
 }
 
 fn system(error: io::Error) -> String {
-    format!("{error}; raise the limits on open files and processes (ulimit -n, ulimit -u)")
+    shortage::explain(&error)
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::EngineConfig;
-use crate::engine::{Engine, Listen, Routes};
+use crate::engine::{AddressOptions, Engine, Listen, Routes};
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::signal::{self, Signals};
 
 use super::event::{Event, Outcome};
 use super::gate::{Gate, GateOptions};
 use super::host::{End, Host};
-use super::{ECHO, outcome_of, prepare_process, system};
+use super::{ADDRESS, ECHO, outcome_of, prepare_process, system};
 
 /// What [`serve`] serves.
 #[derive(Clone, Debug)]
@@ -44,12 +44,12 @@ fn try_serve(options: ServeOptions, tell: &mut dyn FnMut(Event)) -> Result<Outco
         ..Routes::default()
     };
     // The bus first: a second instance is told of the bus, whatever else it was given.
-    let gate = Gate::open(&options.gate)?;
+    let gate = Gate::open(&options.gate, " (--bus)")?;
     let mut engine = Engine::bind(options.engine, routes, &options.listeners)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| error.naming(&ADDRESS))?;
     for listen in &options.streams {
         let added = engine.add_stream_pool(listen);
-        added.map_err(|error| error.to_string())?;
+        added.map_err(|error| error.naming(&STREAM_ADDRESS))?;
     }
     engine
         .start()
@@ -66,6 +66,13 @@ fn try_serve(options: ServeOptions, tell: &mut dyn FnMut(Event)) -> Result<Outco
     tell(Event::Stopped);
     Ok(outcome)
 }
+
+/// The options that say where raw connections come.
+const STREAM_ADDRESS: AddressOptions = AddressOptions {
+    host: "--stream-host",
+    port: "--stream-port",
+    uds: "--stream-uds",
+};
 
 const SIGNALS: u64 = 0;
 const HOST: u64 = 1;

@@ -14,6 +14,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::file;
 use crate::sys::process::{self, Exit, Process};
 use crate::sys::seqpacket::Seqpacket;
+use crate::sys::shortage;
 use crate::sys::signal::{self, Signals};
 
 use super::WorkerCommand;
@@ -303,8 +304,9 @@ impl<'a> Supervisor<'a> {
                 self.fleet.failed(index, reason, permanent, now);
             }
             Control::Error(why) => self.fleet.complained(index, why, now),
+            Control::Draining => self.fleet.takes_leave(index, now),
             // Its exit is what counts.
-            Control::Draining | Control::Drained => {}
+            Control::Drained => {}
             Control::State { attached, why } => {
                 self.fleet.answered(index, attached);
                 self.links[index].attached = Some(attached);
@@ -451,7 +453,8 @@ impl<'a> Supervisor<'a> {
     fn spawn(&mut self, index: usize) -> Result<u32, String> {
         self.try_spawn(index).map_err(|error| {
             let program = self.command.program.to_string_lossy();
-            let hint = match &self.command.if_not_run {
+            let of_program = self.command.if_not_run.as_deref();
+            let hint = match shortage::remedy(&error).or(of_program) {
                 Some(hint) => format!("; {hint}"),
                 None => String::new(),
             };

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::call::check;
@@ -87,23 +89,42 @@ pub fn never_waits(fd: BorrowedFd<'_>) -> bool {
     got >= 0 || io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
 }
 
-/// Closes descriptors that came from somebody else on a thread of their own: closing a file may wait
-/// for its file system.
+/// Closes descriptors that came from somebody else on a thread, the same for all: closing a file may
+/// wait for its file system.
 pub fn close_elsewhere(fds: Vec<OwnedFd>) {
-    if !fds.is_empty() {
-        // Without a thread the closure is dropped here, and the descriptors with it.
-        let _ = thread::Builder::new()
-            .name("toolb-close".to_owned())
-            .spawn(move || drop(fds));
+    static CLOSER: Mutex<Option<Sender<Vec<OwnedFd>>>> = Mutex::new(None);
+    if fds.is_empty() {
+        return;
+    }
+    let mut closer = CLOSER.lock().unwrap_or_else(PoisonError::into_inner);
+    if closer.is_none() {
+        let (sender, inbox) = channel();
+        let thread = thread::Builder::new().name("toolb-close".to_owned());
+        if thread
+            .spawn(move || inbox.into_iter().for_each(drop))
+            .is_ok()
+        {
+            *closer = Some(sender);
+        }
+    }
+    // Where there is no thread they are closed here.
+    if let Some(closer) = &*closer {
+        // It goes on for ever.
+        let _ = closer.send(fds);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
+    use std::io::Read;
+    use std::net::TcpStream;
     use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     use super::*;
+    use crate::sys::socket::Listener;
     use crate::sys::{eventfd::EventFd, memory};
 
     fn sample(len: usize) -> OwnedFd {
@@ -123,7 +144,7 @@ mod tests {
         assert!(readable_length(File::open(&own).unwrap().as_fd()).unwrap() > 0);
         let name = std::env::temp_dir().join(format!("toolb-write-only-{}", std::process::id()));
         let writable = File::create(&name).unwrap();
-        std::fs::remove_file(&name).unwrap();
+        fs::remove_file(&name).unwrap();
         let error = readable_length(writable.as_fd()).unwrap_err();
         assert_eq!(error.to_string(), "it is not open for reading");
     }
@@ -147,5 +168,47 @@ mod tests {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
         }
         assert!(read(file.as_fd(), u64::MAX, 1, &mut out, Patience::Any).is_err());
+    }
+
+    /// A socket whose last descriptor cannot be closed before its peer is.
+    fn hanging() -> (OwnedFd, TcpStream) {
+        let any = ([127, 0, 0, 1], 0).into();
+        let listener = Listener::tcp(any, 1, 1).unwrap().remove(0);
+        let peer = TcpStream::connect(listener.local_tcp().unwrap()).unwrap();
+        let (socket, _) = loop {
+            if let Some(accepted) = listener.accept().unwrap() {
+                break accepted;
+            }
+        };
+        while socket.send(&[0; 65536]).is_ok() {}
+        socket.linger_on_close(Duration::from_secs(3600));
+        (socket.into(), peer)
+    }
+
+    fn closing_threads() -> usize {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name == "toolb-close\n").count()
+    }
+
+    #[test]
+    fn one_thread_closes_what_comes_in_its_turn() {
+        let (hanging, peers): (Vec<_>, Vec<_>) = (0..5).map(|_| hanging()).unzip();
+        for file in hanging {
+            close_elsewhere(vec![file]);
+        }
+        let (other, mut its_peer) = UnixStream::pair().unwrap();
+        close_elsewhere(vec![other.into()]);
+        while closing_threads() == 0 {
+            thread::yield_now();
+        }
+        its_peer.set_nonblocking(true).unwrap();
+        let error = its_peer.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(closing_threads(), 1);
+        drop(peers);
+        its_peer.set_nonblocking(false).unwrap();
+        assert_eq!(its_peer.read(&mut [0]).unwrap(), 0);
     }
 }

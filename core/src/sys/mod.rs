@@ -14,6 +14,7 @@ mod poll;
 pub mod process;
 pub mod rendezvous;
 pub mod seqpacket;
+pub mod shortage;
 pub mod signal;
 pub mod socket;
 pub mod stderr;

@@ -95,7 +95,6 @@ impl Listener {
         if !self.tcp {
             return Ok(Some((socket, None)));
         }
-        let _ = set_option(&socket.0, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         // SAFETY: zeroed first, then filled by the kernel: always initialised.
         let peer = socket_address(unsafe { storage.assume_init_ref() });
         Ok(Some((socket, peer)))
@@ -127,6 +126,8 @@ impl Listener {
         let fd = new_socket(family)?;
         // Restarting while old connections linger in TIME_WAIT must work.
         set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+        // Those that are accepted have it from their listener.
+        let _ = set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
         if shared {
             set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
         }
@@ -361,6 +362,18 @@ mod tests {
         assert_eq!(first[1].local_tcp().unwrap(), address);
         let error = Listener::tcp(address, 2, 16).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn small_answers_are_not_held_back() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        for listener in Listener::tcp(any, 1, 16).unwrap() {
+            let address = listener.local_tcp().unwrap();
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            let accepted = std::iter::repeat_with(|| listener.accept().unwrap()).flatten();
+            let (Socket(fd), _) = accepted.take(1).next().unwrap();
+            assert!(std::net::TcpStream::from(fd).nodelay().unwrap());
+        }
     }
 
     #[test]

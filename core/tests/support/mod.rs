@@ -385,6 +385,14 @@ impl Handle for Echo {
 
 /// Reads one response with a Content-Length: status and body.
 pub(crate) fn read_response(stream: &mut TcpStream) -> (u16, Vec<u8>) {
+    let (status, length) = read_head(stream);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    (status, body)
+}
+
+/// Reads the head of one: status and Content-Length.
+pub(crate) fn read_head(stream: &mut TcpStream) -> (u16, usize) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -396,9 +404,7 @@ pub(crate) fn read_response(stream: &mut TcpStream) -> (u16, Vec<u8>) {
         .lines()
         .find_map(|line| line.strip_prefix("content-length: "))
         .unwrap_or_else(|| panic!("no content-length in {head}"));
-    let mut body = vec![0; length.parse().unwrap()];
-    stream.read_exact(&mut body).unwrap();
-    (head[9..12].parse().unwrap(), body)
+    (head[9..12].parse().unwrap(), length.parse().unwrap())
 }
 
 /// Random enough to mix things, and the same in every run.

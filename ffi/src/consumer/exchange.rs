@@ -70,7 +70,7 @@ pub unsafe extern "C" fn toolb_exchange_field(
 pub unsafe extern "C" fn toolb_exchange_answer(
     consumer: *mut toolb_consumer,
     exchange: u64,
-    data: *const c_char,
+    data: *const c_void,
     len: usize,
 ) -> toolb_status {
     // SAFETY: the caller's promise.
@@ -128,7 +128,7 @@ pub unsafe extern "C" fn toolb_exchange_file(
 pub unsafe extern "C" fn toolb_exchange_write(
     consumer: *mut toolb_consumer,
     exchange: u64,
-    data: *const c_char,
+    data: *const c_void,
     len: usize,
 ) -> toolb_status {
     // SAFETY: the caller's promise.
@@ -256,7 +256,7 @@ pub unsafe extern "C" fn toolb_exchange_set_user_data(
 /// `consumer` is a live consumer; `data` points to `len` bytes. Each may be NULL.
 unsafe fn give(
     consumer: *mut toolb_consumer,
-    data: *const c_char,
+    data: *const c_void,
     len: usize,
     take: impl FnOnce(&mut Inner, &[u8]) -> Result<(), toolb_status>,
 ) -> toolb_status {

@@ -38,15 +38,19 @@ HANG_UP = Grace(1.0)
 
 
 async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], Grace]) -> None:
-    """Waits for the requests in flight; once it is told to hurry, only so long."""
-    idle = asyncio.Event()
-    worker.when_idle(idle.set)
-    waits = [asyncio.ensure_future(event.wait()) for event in (idle, hurry)]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    if not idle.is_set():
+    """Waits for the requests in flight; once it is told to hurry, only so long.
+
+    Until the caller awaits anything else, no others begin.
+    """
+    urged = asyncio.ensure_future(hurry.wait())
+    # Others may have begun before the loop came to what it was told.
+    while worker.in_flight and not hurry.is_set():
+        await asyncio.wait((_idle(worker), urged), return_when=asyncio.FIRST_COMPLETED)
+    urged.cancel()
+    if worker.in_flight:
         worker.end_streams()
         end, cancel = grace()
-        await asyncio.wait(waits[:1], timeout=end)
+        await asyncio.wait((_idle(worker),), timeout=end)
         tasks = worker.tasks()
         worker.give_up()
         for task in tasks:
@@ -54,6 +58,16 @@ async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], Grace
         if tasks:
             logger.warning("requests that had not ended in time were cancelled: %d", len(tasks))
             await asyncio.wait(tasks, timeout=cancel)
-    for wait in waits:
-        wait.cancel()
     worker.flush(True)
+
+
+def _idle(worker: Worker) -> asyncio.Future[None]:
+    """Done once nothing is in flight."""
+    idle = asyncio.get_running_loop().create_future()
+
+    def tell() -> None:
+        if not idle.done():
+            idle.set_result(None)
+
+    worker.when_idle(tell)
+    return idle

@@ -12,6 +12,8 @@ from ._control import hear
 from ._finish import DRAIN, HANG_UP, Grace, finish
 from ._lifespan import LifespanError
 from ._loops import Bridge
+from ._run import START_UP_FAILED
+from ._signals import Signals
 from ._start import Report, Started, start
 from ._toolb import AttachError, EngineAbsent, Leash, Worker
 
@@ -33,6 +35,7 @@ class Guest:
         bus: str,
         leash: Leash | None,
         bridge: Bridge,
+        signals: Signals,
         args: argparse.Namespace,
         report: Report,
     ) -> None:
@@ -40,6 +43,7 @@ class Guest:
         self._bus = bus
         self._leash = leash
         self._bridge = bridge
+        self._signals = signals
         self._args = args
         self._report = report
         self._worker: Worker | None = None
@@ -54,12 +58,12 @@ class Guest:
         self._gone = False
         self._is_ready = False
 
-    async def run(self) -> bool:
-        """Serves until it is told to end. False: the application does not start."""
+    async def run(self) -> int:
+        """Serves until it is told to end. Returns the exit code."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end)
+        self._signals.handle(loop, signal.SIGTERM, self.end)
         if self._leash is None:
-            loop.add_signal_handler(signal.SIGINT, self._end)
+            self._signals.handle(loop, signal.SIGINT, self.end)
         else:
             loop.add_reader(self._leash.fd, self._on_leash)
         try:
@@ -72,12 +76,20 @@ class Guest:
                 if self._worker is not None and self._worker.in_flight:
                     # Some handlers would not end: they cannot be told from those to come.
                     logger.error("requests of the last engine do not end; this process does")
-                    return True
+                    return 0
         except AttachError as error:
             return self._fail(str(error))
         finally:
             await app.shutdown()
-        return True
+        return 0
+
+    def end(self) -> None:
+        """Has it finish what it has begun; said again, it is to hurry."""
+        if self._stop.is_set():
+            self._last_word = "drain"
+            self._hurry.set()
+        self._stop.set()
+        self._parting.set()
 
     @property
     def orphaned(self) -> bool:
@@ -126,6 +138,7 @@ class Guest:
         if not self._stop.is_set():
             self._parting.clear()
             self._hurry.clear()
+            self._grace = DRAIN
         loop.add_reader(worker.control_fd, self._on_control)
         self._bridge.attach(worker)
         worker.ready()
@@ -145,12 +158,12 @@ class Guest:
             self._leash.ready()
         self._is_ready = True
 
-    def _fail(self, why: str) -> bool:
+    def _fail(self, why: str) -> int:
         if self._leash is None:
             logger.error("%s", why)
         else:
             self._leash.fail(why, True)
-        return False
+        return START_UP_FAILED
 
     def _complain(self, why: str, before: str, level: int) -> str:
         if why != before:
@@ -166,10 +179,6 @@ class Guest:
             logger.log(level, "attached to the engine at %s", self._bus)
         else:
             logger.log(level, "%s - looking again until an engine is there", why)
-
-    def _end(self) -> None:
-        self._stop.set()
-        self._parting.set()
 
     def _on_broken(self, why: str) -> None:
         logger.error("%s", why)
@@ -198,16 +207,12 @@ class Guest:
             kind, _, left = word
             if kind == "error":
                 continue
+            self._grace = Grace.of(left)
+            # Said a second time: little of the time is left.
+            self.end()
             if kind == "hang-up":
                 self._last_word = "orphaned"
                 self._grace = ORPHANED
                 asyncio.get_running_loop().remove_reader(self._leash.fd)
                 self._hurry.set()
-            elif self._stop.is_set():
-                # Said before: little of the time is left.
-                self._last_word = "drain"
-                self._grace = Grace.of(left)
-                self._hurry.set()
-            self._end()
-            if kind == "hang-up":
                 break

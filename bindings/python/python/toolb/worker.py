@@ -21,16 +21,12 @@ from ._finish import DRAIN, HANG_UP, Grace, finish
 from ._guest import Guest
 from ._lifespan import LifespanError
 from ._loops import Bridge, LoopError, new_loop
+from ._run import ENGINE_GONE, START_UP_FAILED, run
+from ._signals import Signals
 from ._start import start
 from ._toolb import AttachError, Leash, Worker, name_aborts
 
 logger = logging.getLogger("toolb.error")
-
-START_UP_FAILED = 3
-"""Nothing is gained by starting this worker again."""
-
-ENGINE_GONE = 1
-"""The engine hung up or broke the rules of the bus."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return START_UP_FAILED
     is_path = bus.startswith(("/", "unix:/"))
+    signals = Signals()
     if supervisor or not is_path:
         # Ctrl-C reaches the whole process group; the supervisor decides what it means.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signals.ignore(signal.SIGINT)
     if is_path:
-        return _visit(bus, supervisor, args)
+        return _visit(bus, supervisor, signals, args)
     try:
         worker = _attach(bus)
     except AttachError as error:
@@ -66,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return START_UP_FAILED
     asyncio.set_event_loop(loop)
     try:
-        code = loop.run_until_complete(_Service(worker, bridge, args).run())
+        service = _Service(worker, bridge, signals, args)
+        code = run(loop, service.run(), service.end)
         if code == ENGINE_GONE:
             _leave_threads(code)
         return code
@@ -74,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _close(loop)
 
 
-def _visit(bus: str, supervisor: str, args: argparse.Namespace) -> int:
+def _visit(bus: str, supervisor: str, signals: Signals, args: argparse.Namespace) -> int:
     """Serves the engines that come and go at this address."""
     leash = None
     try:
@@ -89,12 +87,11 @@ def _visit(bus: str, supervisor: str, args: argparse.Namespace) -> int:
         return START_UP_FAILED
     asyncio.set_event_loop(loop)
     try:
-        guest = Guest(lambda: _attach(bus), bus, leash, bridge, args, _report)
-        if not loop.run_until_complete(guest.run()):
-            return START_UP_FAILED
+        guest = Guest(lambda: _attach(bus), bus, leash, bridge, signals, args, _report)
+        code = run(loop, guest.run(), guest.end)
         if guest.orphaned:
             _leave_threads(ENGINE_GONE)
-        return 0
+        return code
     finally:
         _close(loop)
 
@@ -110,9 +107,12 @@ def _leave_threads(code: int) -> None:
 class _Service:
     """What a worker does from its start to its end."""
 
-    def __init__(self, worker: Worker, bridge: Bridge, args: argparse.Namespace) -> None:
+    def __init__(
+        self, worker: Worker, bridge: Bridge, signals: Signals, args: argparse.Namespace
+    ) -> None:
         self._worker = worker
         self._bridge = bridge
+        self._signals = signals
         self._args = args
         self._stop = asyncio.Event()
         # The word that bounds how long handlers may take to end, and how long that is.
@@ -122,7 +122,7 @@ class _Service:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        self._signals.handle(loop, signal.SIGTERM, self.end)
         loop.add_reader(self._worker.control_fd, self._on_control)
         args = self._args
         try:
@@ -137,6 +137,9 @@ class _Service:
                 self._bridge.attach(self._worker)
                 self._worker.ready()
                 await self._stop.wait()
+                if not self._last_word:
+                    # Not the engine's wish: it is to send no more.
+                    self._worker.leave()
                 await self._finish()
         finally:
             self._bridge.detach()
@@ -145,6 +148,10 @@ class _Service:
             return ENGINE_GONE
         self._worker.drained()
         return 0
+
+    def end(self) -> None:
+        """Has it finish what it has begun."""
+        self._stop.set()
 
     def _abandoned(self) -> str:
         """Why nobody waits for the start of the application, if so."""

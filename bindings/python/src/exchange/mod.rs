@@ -24,6 +24,7 @@ use toolb_core::consumer::ExchangeId;
 
 use crate::{
     answer::{Answer, Awaits},
+    fork,
     head::Head,
     raw::{Args, Instance, Kept, Native, Step, Visitor, send_into, type_cell},
     worker::Worker,
@@ -163,6 +164,9 @@ impl Native for Exchange {
 
     #[inline]
     fn call<'py>(this: &Instance<'py, Self>, args: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+        if fork::is_fork() {
+            fork::end(this.py());
+        }
         match (args.len() + args.named(), args.at(0)) {
             (0, None) => Answer::create(this.py(), Awaits::Message(this.clone().unbind())),
             (1, Some(message)) => Self::send(this, &message),

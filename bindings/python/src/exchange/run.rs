@@ -10,6 +10,7 @@ use pyo3::{
 use super::{Exchange, bit};
 use crate::{
     errors::ClientDisconnected,
+    fork,
     raw::{Instance, Native, Step},
 };
 
@@ -40,6 +41,9 @@ impl Exchange {
     ) -> PyResult<Step<'py>> {
         let py = this.py();
         this.unset(bit::STEPPING);
+        if fork::is_fork() {
+            this.leave_fork(py, &step);
+        }
         match step {
             Ok(Step::Yield(future)) => {
                 this.put_last(py, false);
@@ -65,6 +69,22 @@ impl Exchange {
         self.worker.forget(py, self.id);
         self.clear();
         self.wake(py);
+    }
+
+    /// The application came back in a process that it has forked.
+    #[cold]
+    fn leave_fork(&self, py: Python<'_>, step: &PyResult<Step<'_>>) -> ! {
+        if let Err(error) = step {
+            if fork::is_exit(py, error) {
+                fork::exit(py, error);
+            }
+            let text = self.named(
+                py,
+                "Exception in ASGI application, in a process that it has forked",
+            );
+            self.worker.log_error(py, &text, error);
+        }
+        fork::end(py)
     }
 
     /// The application returned.

@@ -14,7 +14,7 @@ use toolb_core::consumer::{ConsumerOptions, ControlEvent, Leash};
 use super::{App, Worker};
 use crate::{
     errors::{AttachError, BusError},
-    orphan,
+    fork, orphan,
     raw::UvAttachment,
     scope::Scopes,
     spawn::Spawner,
@@ -60,6 +60,7 @@ impl PyWorker {
                 .map_err(|error| PyRuntimeError::new_err(error.to_string()))?,
         };
         let worker = Worker::attach(py, bus, &options)?;
+        fork::watch(py)?;
         // Who came by a path stays when the engine goes, and has a supervisor elsewhere or none.
         if bus.starts_with("fd:") {
             let hang_up = worker.consumer().hang_up();

@@ -5,11 +5,14 @@ use pyo3::prelude::*;
 use toolb_core::consumer::{Event, ExchangeId, Request};
 
 use super::{Worker, not_serving};
-use crate::{exchange::Exchange, raw::Instance};
+use crate::{exchange::Exchange, fork, raw::Instance};
 
 impl Worker {
     /// Serves what has come, at most a budget's worth. Returns how many events that were.
     pub(crate) fn drain(&'static self, py: Python<'_>) -> usize {
+        if fork::is_fork() {
+            fork::end(py);
+        }
         let mut events = self.events.take();
         let polled = self.consumer().poll(BUDGET, &mut events);
         let count = polled.unwrap_or_else(|error| self.break_off(py, &error.to_string()));

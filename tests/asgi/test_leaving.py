@@ -1,0 +1,94 @@
+"""Workers that end though nobody has stopped the server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE, Server
+
+APP = """
+import asyncio, os, sys
+
+async def answer(send, text):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+async def leave():
+    sys.exit(9)
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    if scope["path"] == "/hold":
+        print("held by", os.getpid(), flush=True)
+        while not os.path.exists(os.environ["GO"]):
+            await asyncio.sleep(0.01)  # not-sync: looks for the file again
+    if scope["path"] == "/quit":
+        await asyncio.create_task(leave())
+    await answer(send, str(os.getpid()))
+"""
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What `/hold` waits for."""
+    path = tmp_path / "go"
+    monkeypatch.setenv("GO", str(path))
+    return path
+
+
+@pytest.fixture
+def run(start: Callable[..., Server], tmp_path: Path, go: Path) -> Callable[..., Server]:
+    (tmp_path / "main.py").write_text(APP)
+    return lambda *arguments: start("main:app", *arguments, app_dir=tmp_path).listening()
+
+
+def ask_until(server: Server, wanted: Callable[[str], bool]) -> None:
+    """Asks who answers until it is the right one. Each gets an answer."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        response = server.ask("/pid")
+        assert response.status == 200
+        if wanted(response.text):
+            return
+        assert time.monotonic() < deadline, f"{response.text} goes on answering"
+
+
+def test_a_worker_that_is_told_to_end_gets_no_more_requests(
+    run: Callable[..., Server], go: Path
+) -> None:
+    server = run("--workers", "2")
+    with server.connect() as one, server.connect() as two, server.connect() as three:
+        for connection in (one, two, three):
+            connection.request("/hold")
+        said = server.until_said("held by", 3)
+        holders = [words.split()[0] for words in said.split("held by ")[1:]]
+        # The one with less to do is the next to be asked.
+        less, more = sorted(set(holders), key=holders.count)
+        assert server.ask("/pid").text == less
+        os.kill(int(less), signal.SIGTERM)
+        ask_until(server, lambda answer: answer == more)
+        go.touch()
+        answers = [connection.response() for connection in (one, two, three)]
+    assert sorted(answer.text for answer in answers) == sorted(holders)
+    server.until_said(f"(pid {less}) exited with code 0; another starts")
+
+
+def test_an_exit_in_a_task_ends_its_worker_but_no_request_of_others(
+    run: Callable[..., Server], go: Path
+) -> None:
+    server = run()
+    with server.connect() as connection:
+        connection.request("/hold")
+        said = server.until_said("held by")
+        worker = said.split("held by ")[1].split()[0]
+        assert server.ask("/quit").status == 500
+        server.until_said("SystemExit was raised in a task of the application")
+        go.touch()
+        assert connection.response().text == worker
+    server.until_said(f"(pid {worker}) exited with code 9; another starts")
+    ask_until(server, lambda answer: answer != worker)
