@@ -3,7 +3,7 @@ use std::fs;
 use std::process;
 
 use crate::config::EngineConfig;
-use crate::engine::Routes;
+use crate::engine::{ControlEvent, Routes};
 use crate::sys::rendezvous::connect;
 
 use super::*;
@@ -31,6 +31,17 @@ fn visit(gate: &mut Gate, engine: &Engine, tell: &mut dyn FnMut(Event)) {
     drop(socket);
     while gate.guests() > 0 {
         gate.turn(engine, Instant::now(), tell);
+    }
+    // It is told of when the loops have let go of what it held.
+    loop {
+        match engine.next_control_event() {
+            Some(ControlEvent::Released { lane_id, toll }) => {
+                return gate.released(lane_id, toll, tell);
+            }
+            Some(event) => panic!("{event:?}"),
+            None => engine.control_events().wait(None).unwrap(),
+        };
+        engine.control_events().drain();
     }
 }
 
