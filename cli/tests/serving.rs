@@ -150,20 +150,26 @@ fn an_application_that_cannot_start_ends_it_all_with_one_line() {
 }
 
 #[test]
-fn what_to_do_about_a_worker_that_cannot_be_started_depends_on_why() {
+fn what_to_do_about_what_cannot_be_had_depends_on_why() {
     let mut missing = toolb();
-    missing.args(["run", "echo:app", "--python", "/nowhere/python"]);
+    missing.args(["run", "--python", "/nowhere/python"]);
     let mut limited = limited_toolb("-n 60");
-    limited.args(["run", "echo:app", "--workers", "60", "--io-threads", "1"]);
-    for (command, right, wrong) in [
-        (&mut missing, "choose a Python with --python", "ulimit"),
-        (&mut limited, "open files (ulimit -n)", "--python"),
+    limited.args(["run", "--workers", "60", "--io-threads", "1"]);
+    let mut more_limited = limited_toolb("-n 20");
+    more_limited.args(["run", "--io-threads", "32"]);
+    let files = "raise the limit on open files (ulimit -n)";
+    let python = "choose a Python with --python";
+    for (command, what, right, wrong) in [
+        (&mut missing, " cannot be started: ", python, "ulimit"),
+        (&mut limited, " cannot be started: ", files, "--"),
+        (&mut more_limited, " cannot listen on ", files, "--"),
     ] {
-        let (status, output) = Server::spawn(command.args(["--port", "0"])).finish();
+        let command = command.args(["echo:app", "--port", "0"]);
+        let (status, output) = Server::spawn(command).finish();
         assert_eq!(status.code(), Some(3), "{output}");
         let error = output.lines().find(|line| line.contains("toolb error:"));
         let error = error.unwrap_or_default();
-        assert!(error.contains(" cannot be started: "), "{output}");
+        assert!(error.contains(what), "{output}");
         assert!(error.contains(right) && !error.contains(wrong), "{output}");
     }
 }

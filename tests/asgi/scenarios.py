@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextvars
 import gc
+import http
 import json
+import mmap
 import os
 import sys
 from collections import defaultdict
@@ -406,6 +409,7 @@ async def bad_messages(scope: Scope, receive: Receive, send: Send) -> None:
     await attempt(head((b"x", b"a\r\nSet-Cookie: b=c")))
     await attempt(head((b"x", b"a\nb")))
     await attempt(head((b"x", b"a\0b")))
+    await attempt(head((b"x", b"a\x7fb")))
     await attempt(head((b"x: y", b"z")))
     await attempt(head((b"", b"z")))
     await attempt(head(("text", b"text")))
@@ -413,7 +417,9 @@ async def bad_messages(scope: Scope, receive: Receive, send: Send) -> None:
     await attempt(head((b"one",)))
     await attempt(head(b"x"))
     await attempt(head(7))
+    await attempt(head((b"one", b"two", b"three")))
     await attempt(head((b"content-length", b"-1")))
+    await attempt(head((b"content-length", b"1"), (b"content-length", b"2")))
     await attempt_headers({b"name": b"value"})
     await attempt_headers(None)
     await attempt_headers("name: value")
@@ -421,7 +427,7 @@ async def bad_messages(scope: Scope, receive: Receive, send: Send) -> None:
     await attempt_headers([("name", "value")])
     await attempt(head(status=100))
     await attempt(head(status=103))
-    await attempt(head(status=1000))
+    await attempt(head(status=600))
     await attempt(head(status=2**70))
     await attempt(head(status="200"))
     await attempt(head(status=200.0))
@@ -616,13 +622,23 @@ async def message_types(scope: Scope, receive: Receive, send: Send) -> None:
     class Header(tuple):
         pass
 
+    headers = [
+        [b"x-list", b"1"],
+        Header((b"x-tuple", b"2")),
+        (b"X-Case", b"3"),
+        (bytearray(b"x-array"), memoryview(b"4")),
+        iter((b"x-iterator", b"5")),
+        (b"content-length", b"8"),
+        (b"content-length", b"8"),
+    ]
     await send(
         MappingMessage(
-            type="http.response.start",
-            status=200,
-            headers=iter([[b"x-list", b"1"], Header((b"x-tuple", b"2")), (b"X-Case", b"3")]),
+            type="http.response.start", status=http.HTTPStatus.CREATED, headers=iter(headers)
         )
     )
+    bodies = [bytearray(b"ab"), memoryview(b"c-d-")[::2], array.array("B", b"ef"), mmap.mmap(-1, 2)]
+    for body in bodies:
+        await send({"type": "http.response.body", "body": body, "more_body": 1, "more": None})
     await send({"type": "http.response.body"})
 
 

@@ -325,6 +325,119 @@ def test_an_application_that_does_not_load(
         assert word in server.said
 
 
+NAMESAKES = """
+import colorsys, selectors
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    await answer(send, f"{hasattr(colorsys, 'OWN')} {hasattr(selectors, 'OWN')}")
+"""
+
+
+def test_files_may_have_names_of_the_standard_library(
+    run: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the worker has imported already stays what it is, as under other servers."""
+    for name in ("colorsys", "queue", "random", "selectors", "signal", "token"):
+        (tmp_path / f"{name}.py").write_text("OWN = 1")
+    monkeypatch.chdir(tmp_path)
+    assert run(NAMESAKES).listening().ask("/").text == "True False"
+
+
 def test_factory(run: Starter) -> None:
     server = run(PIDS + "\ndef make():\n    return app\n", "--factory", target="main:make")
     assert server.listening().ask("/").status == 200
+
+
+DIES = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await told_to_go()
+        raise ValueError("the background task has died")
+    await answer(send, "served")
+"""
+
+
+def test_a_lifespan_that_dies_is_told_of(run: Starter, go: Path) -> None:
+    server = run(DIES).listening()
+    go.touch()
+    server.until_said("ValueError: the background task has died")
+    assert server.ask("/").text == "served"
+    assert server.stop() == 0
+    assert server.said.count("ValueError: the background task has died") == 1
+
+
+FAILS_TO_STOP = """
+async def app(scope, receive, send):
+    assert scope["type"] == "lifespan"
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    if "FAILED" in os.environ:
+        # As frameworks do: with the traceback, and the exception as well.
+        await send({"type": "lifespan.shutdown.failed", "message": "ValueError: not closed"})
+    raise ValueError("not closed")
+"""
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_failed_shutdown_is_told_of_once(
+    run: Starter, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    if is_told:
+        monkeypatch.setenv("FAILED", "1")
+    server = run(FAILS_TO_STOP).listening()
+    assert server.stop() == 0
+    assert server.said.count("ValueError: not closed") == 1
+
+
+SILENCING = """
+import logging.config
+
+logging.config.dictConfig({"version": 1})
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    raise ValueError("heard all the same")
+"""
+
+
+def test_an_application_that_configures_logging_does_not_silence_its_server(run: Starter) -> None:
+    server = run(SILENCING).listening()
+    assert server.ask("/").status == 500
+    server.until_said("ValueError: heard all the same")
+
+
+LEFT_BEHIND = """
+async def work():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise ValueError("not cleaned up")
+
+async def numbers():
+    try:
+        yield 1
+    finally:
+        await asyncio.sleep(0)  # not-sync: another turn
+        say("generator closed")
+
+async def app(scope, receive, send):
+    global task, generator
+    if scope["type"] == "lifespan":
+        return await live(receive, send)
+    task = asyncio.create_task(work())
+    generator = numbers()
+    await generator.__anext__()
+    await answer(send, "begun")
+"""
+
+
+def test_what_an_application_leaves_behind_is_ended_as_asyncio_does(run: Starter) -> None:
+    server = run(LEFT_BEHIND).listening()
+    assert server.ask("/").text == "begun"
+    assert server.stop() == 0
+    assert "ValueError: not cleaned up" in server.said
+    assert server.said.index("shutting down") < server.said.index("generator closed")

@@ -217,11 +217,11 @@ async def ignore(r: Request) -> None:
     await r.answer(r.id.encode())
 
 
-async def two_lengths(r: Request) -> None:
-    """A response that the engine refuses, with a line in its log."""
-    headers = [(b"content-length", b"2"), (b"content-length", b"3")]
+async def too_long(r: Request) -> None:
+    """A response that the engine cuts short, with a line in its log."""
+    headers = [(b"content-length", b"2")]
     await r.send({"type": "http.response.start", "status": 200, "headers": headers})
-    await r.write(b"ab")
+    await r.write(b"abc")
 
 
 async def silent(r: Request) -> None:
@@ -254,7 +254,7 @@ ROUTES: dict[str, Callable[[Request], Awaitable[None]]] = {
     "/sleep": sleep,
     "/sse": sse,
     "/stream": stream,
-    "/two-lengths": two_lengths,
+    "/too-long": too_long,
     "/upload": upload,
     "/whole": whole,
 }

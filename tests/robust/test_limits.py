@@ -77,17 +77,17 @@ def test_a_log_on_a_full_disk(servers: Servers, tmp_path: Path, full_disk: Path)
     server.await_workers()
     wait_until("it listens", path.exists)
     for _ in range(100):
-        assert status_of(path, "/two-lengths") == 500
+        assert status_of(path, "/too-long") == 200
     assert status_of(path, "/pid") == 200
     assert log.stat().st_size == 0
     (full_disk / "filler").unlink()
 
     def told(words: str) -> bool:
         # The same error is written only now and then.
-        assert status_of(path, "/two-lengths") == 500
+        assert status_of(path, "/too-long") == 200
         return words in log.read_text()
 
-    wait_until("the access log goes on", lambda: told("/two-lengths"))
+    wait_until("the access log goes on", lambda: told("/too-long"))
     wait_until("the log tells what it lacks", lambda: told("lines of the log were left out"))
     wait_until("and what that lacks", lambda: told("of the access log w"))
     assert server.stop() == 0, log.read_text()
@@ -146,7 +146,7 @@ def test_a_log_that_has_become_too_large(servers: Servers, tmp_path: Path, name:
     server = servers.start_only(program=[*redirected(log, str(kib)), *command])
     server.await_workers()
     for _ in range(100):
-        assert status_of(path, "/two-lengths") == 500
+        assert status_of(path, "/too-long") == 200
     assert log.stat().st_size == kib * 1024
     assert server.stop() == 0
 

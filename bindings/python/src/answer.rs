@@ -7,19 +7,28 @@ use std::{cell::RefCell, ffi::CStr};
 use pyo3::{exceptions::PyRuntimeError, prelude::*, types::PyTuple};
 
 use crate::{
-    exchange::Exchange,
+    errors::ClientDisconnected,
+    exchange::{Exchange, Room},
     fork,
     raw::{Instance, Kept, Native, Step, Visitor, send_into, type_cell},
 };
 
 /// What an [`Answer`] waits for.
 pub(crate) enum Awaits {
-    /// Nothing, however often it is awaited.
-    Nothing,
+    /// So many turns of the loop, and then the word that the client has gone: whoever listens for
+    /// that has cancelled the sender by then, as under servers whose `send()` raises nothing.
+    Farewell(u8),
     /// A message of the exchange.
     Message(Kept<Exchange>),
+    /// Nothing, however often it is awaited.
+    Nothing,
     /// That the exchange may send on.
     Room(Kept<Exchange>),
+}
+
+impl Awaits {
+    /// Middleware hands word of the client's end from task to task: each takes some turns.
+    pub(crate) const FAREWELL: Self = Self::Farewell(16);
 }
 
 /// An awaitable; behaves as the coroutine of an `async def receive()` or `send()` would.
@@ -70,7 +79,13 @@ impl Native for Answer {
                     }
                 }
             }
-            let exchange = match &*this.awaits.borrow() {
+            let exchange = match &mut *this.awaits.borrow_mut() {
+                Awaits::Farewell(turns) if *turns > 0 => {
+                    *turns -= 1;
+                    // A bare yield: the task's next step comes with the loop's next turn.
+                    return Ok(Step::Yield(py.None().into_bound(py)));
+                }
+                Awaits::Farewell(_) => break,
                 Awaits::Nothing => None,
                 Awaits::Message(exchange) => Some((exchange.bind(py), true)),
                 Awaits::Room(exchange) => Some((exchange.bind(py), false)),
@@ -86,9 +101,12 @@ impl Native for Answer {
             let ready = if message {
                 exchange.message(py)
             } else {
-                exchange
-                    .may_send_on()
-                    .map(|may| may.then(|| py.None().into_bound(py)))
+                let room = exchange.room();
+                if room == Room::Never {
+                    this.awaits.replace(Awaits::FAREWELL);
+                    continue;
+                }
+                Ok((room == Room::Enough).then(|| py.None().into_bound(py)))
             };
             match ready {
                 Ok(None) => {}
@@ -104,6 +122,8 @@ impl Native for Answer {
             let future = exchange.waiter(py)?.try_iter()?;
             this.future.replace(Some(future.into_any().unbind()));
         }
+        this.clear();
+        Err(ClientDisconnected::new_err("the client has disconnected"))
     }
 
     fn throw<'py>(this: &Instance<'py, Self>, args: &Bound<'py, PyTuple>) -> PyResult<Step<'py>> {

@@ -5,7 +5,7 @@ use pyo3::{
     exceptions::{PyRuntimeError, PyTypeError},
     intern,
     prelude::*,
-    types::{PyBytes, PyDict, PyInt, PyIterator, PyList, PyString, PyTuple},
+    types::{PyBytes, PyDict, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple},
 };
 
 use crate::errors::wrong_type;
@@ -33,12 +33,12 @@ impl Head {
         self.lengths.clear();
         self.content_length = -1;
         let status = message.get_item(intern!(py, "status"))?.ok_or_else(|| {
-            error("'http.response.start' without 'status': give it an int from 200 to 999")
+            error("'http.response.start' without 'status': give it an int from 200 to 599")
         })?;
         self.status = status
             .extract()
             .ok()
-            .filter(|status| (200..1000).contains(status))
+            .filter(|status| (200..600).contains(status))
             .ok_or_else(|| wrong_status(&status))?;
         let Some(headers) = message.get_item(intern!(py, "headers"))? else {
             return Ok(());
@@ -99,32 +99,52 @@ impl Head {
             let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
             return self.push_objects(&name, &value);
         }
-        if field.len().map_err(|_| wrong_field(field))? != 2 {
+        let mut items = field.try_iter().map_err(|_| wrong_field(field))?;
+        let (Some(name), Some(value), None) = (items.next(), items.next(), items.next()) else {
             return Err(wrong_field(field));
-        }
-        self.push_objects(&field.get_item(0)?, &field.get_item(1)?)
+        };
+        self.push_objects(&name?, &value?)
     }
 
     #[inline]
     fn push_objects(&mut self, name: &Bound<'_, PyAny>, value: &Bound<'_, PyAny>) -> PyResult<()> {
         let (Ok(name), Ok(value)) = (name.cast::<PyBytes>(), value.cast::<PyBytes>()) else {
-            return Err(wrong_pair(name, value));
+            let (Some(name), Some(value)) = (copy_of(name)?, copy_of(value)?) else {
+                return Err(wrong_pair(name, value));
+            };
+            return self.push_bytes(name.as_bytes(), value.as_bytes());
         };
-        let (name, value) = (name.as_bytes(), value.as_bytes());
+        self.push_bytes(name.as_bytes(), value.as_bytes())
+    }
+
+    #[inline]
+    fn push_bytes(&mut self, name: &[u8], value: &[u8]) -> PyResult<()> {
         if name.is_empty() || !name.iter().all(|&byte| TOKEN[usize::from(byte)]) {
             return Err(error(format!(
                 "invalid header name {:?} in {HEADERS}",
                 String::from_utf8_lossy(name)
             )));
         }
-        if value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+        if !value.iter().fold(true, |good, &byte| good & is_value(byte)) {
             return Err(error(format!(
-                "invalid value of header {:?} in {HEADERS}: it has a line break or a NUL",
+                "invalid value of header {:?} in {HEADERS}: it has a line break or another control \
+                 character",
                 String::from_utf8_lossy(name)
             )));
         }
         if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
-            self.content_length = parse_length(value)?;
+            let length = parse_length(value)?;
+            if self.content_length == length {
+                // Said twice by an application that hands on what another server has sent.
+                return Ok(());
+            }
+            if self.content_length >= 0 {
+                let other = self.content_length;
+                return Err(error(format!(
+                    "two values of \"content-length\" in {HEADERS}: {other} and {length}"
+                )));
+            }
+            self.content_length = length;
         }
         self.push(name, value);
         Ok(())
@@ -153,10 +173,26 @@ fn fields_of<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyIterator
     }
 }
 
+/// The bytes of what holds some, but is not `bytes`.
+#[cold]
+fn copy_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    if PyMemoryView::from(object).is_err() {
+        return Ok(None);
+    }
+    let bytes = object.py().get_type::<PyBytes>().call1((object,))?;
+    Ok(Some(bytes.cast_into()?))
+}
+
+/// What a value may have (RFC 9110, 5.5).
+#[inline]
+fn is_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7F)
+}
+
 #[cold]
 fn wrong_status(status: &Bound<'_, PyAny>) -> PyErr {
     if status.is_instance_of::<PyInt>() {
-        error(format!("{STATUS} must be from 200 to 999, not {status}"))
+        error(format!("{STATUS} must be from 200 to 599, not {status}"))
     } else {
         wrong_type(STATUS, "an int", status, "such as 200")
     }

@@ -44,7 +44,9 @@ impl Scopes {
         let root_path = root_path.trim_end_matches('/');
         let asgi = PyDict::new(py);
         asgi.set_item("version", "3.0")?;
-        asgi.set_item("spec_version", "2.5")?;
+        // What other servers announce: from 2.4 on Starlette does not listen for clients that leave,
+        // and a stream that waits would wait for ever.
+        asgi.set_item("spec_version", "2.3")?;
         let common = PyDict::new(py);
         common.set_item(intern!(py, "type"), intern!(py, "http"))?;
         common.set_item(intern!(py, "asgi"), asgi)?;

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from toolb._finish import finish
 
@@ -22,29 +25,49 @@ async def app(scope, receive, send):
 """
 
 
-def test_a_second_ctrl_c_ends_a_start_that_hangs(tmp_path: Path) -> None:
-    (tmp_path / "main.py").write_text(STARTING)
-    command = [sys.executable, "-m", "toolb.worker", "main:app", "--app-dir", str(tmp_path)]
+IMPORTING = """
+import time
+
+print("importing", flush=True)
+time.sleep(600)  # not-sync: an import that takes long
+"""
+
+
+def start(directory: Path, source: str) -> subprocess.Popen[str]:
+    """A worker that looks for its engine itself, once it has printed a line."""
+    (directory / "main.py").write_text(source)
+    command = [sys.executable, "-m", "toolb.worker", "main:app", "--app-dir", str(directory)]
     worker = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TOOLB_BUS": str(tmp_path / "bus")},
+        env={**os.environ, "TOOLB_BUS": str(directory / "bus")},
     )
-    try:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "starting\n"
-        while True:
+    assert worker.stdout is not None
+    assert worker.stdout.readline()
+    return worker
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -15), (signal.SIGINT, 3)])
+def test_a_signal_ends_an_import(tmp_path: Path, number: int, code: int) -> None:
+    with start(tmp_path, IMPORTING) as worker:
+        worker.send_signal(number)
+        try:
+            worker.communicate(timeout=60)
+        finally:
+            worker.kill()
+    assert worker.returncode == code
+
+
+def test_a_second_ctrl_c_ends_a_start_that_hangs(tmp_path: Path) -> None:
+    with start(tmp_path, STARTING) as worker:
+        while worker.poll() is None:
             # Two that come at once may count as one.
             worker.send_signal(signal.SIGINT)
-            try:
-                _, said = worker.communicate(timeout=0.1)
-            except subprocess.TimeoutExpired:
-                continue
-            break
-    finally:
-        worker.kill()
+            with suppress(subprocess.TimeoutExpired):
+                worker.wait(timeout=0.1)
+        _, said = worker.communicate()
     assert "told to end before it had started" in said
 
 

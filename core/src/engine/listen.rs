@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use crate::sys::shortage;
 use crate::sys::socket::Listener;
 
 /// Where to listen.
@@ -58,6 +59,17 @@ impl StartError {
     /// The line for whoever runs a program with these options.
     pub fn naming(&self, options: &AddressOptions) -> String {
         self.line(Some(options))
+    }
+
+    /// One because of `why`, unless it is no address that is wrong.
+    fn of_address(place: &str, error: &io::Error, why: &str, remedy: Remedy) -> Self {
+        match shortage::remedy(error) {
+            None => Self::with(format!("cannot listen on {place}: {why}"), remedy),
+            Some(_) => {
+                let why = shortage::explain(error);
+                Self::new(format!("cannot listen on {place}: {why}"))
+            }
+        }
     }
 
     fn with(problem: String, remedy: Remedy) -> Self {
@@ -173,7 +185,7 @@ impl Bound {
                         ),
                         _ => (error.to_string(), Remedy::WritablePath),
                     };
-                    StartError::with(format!("cannot listen on unix:{shown}: {why}"), remedy)
+                    StartError::of_address(&format!("unix:{shown}"), &error, &why, remedy)
                 };
                 let first = Listener::unix(path, *permissions, backlog).map_err(explain)?;
                 let mut sockets = vec![first];
@@ -194,7 +206,7 @@ impl Bound {
     fn tcp(host: &str, port: u16, loops: usize, backlog: u32) -> Result<Self, StartError> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         let address = resolve(bare, port)?;
-        let cannot = |why: &str| format!("cannot listen on {host}:{port}: {why}");
+        let place = format!("{host}:{port}");
         let sockets = Listener::tcp(address, loops, backlog).map_err(|error| {
             let (why, remedy) = match error.kind() {
                 io::ErrorKind::AddrInUse => ("the port is taken", Remedy::OtherPort),
@@ -204,11 +216,11 @@ impl Bound {
                 }
                 _ => (&*error.to_string(), Remedy::CheckAddress),
             };
-            StartError::with(cannot(why), remedy)
+            StartError::of_address(&place, &error, why, remedy)
         })?;
         let address = sockets[0]
             .local_tcp()
-            .map_err(|error| StartError::new(cannot(&error.to_string())))?;
+            .map_err(|error| StartError::new(format!("cannot listen on {place}: {error}")))?;
         Ok(Self {
             sockets,
             url: format!("http://{address}"),

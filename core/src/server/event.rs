@@ -376,11 +376,11 @@ impl fmt::Display for Event {
                 others,
             } => {
                 f.write_str(if name.is_empty() { "a consumer" } else { name })?;
-                let left_out = left_out(*others);
+                let told = Told(toll);
                 write!(
                     f,
-                    " (pid {pid}) was sent away: {why}{}{left_out}",
-                    Told(toll)
+                    " (pid {pid}) was sent away: {why}{told}{}",
+                    left_out(*others)
                 )
             }
             Self::Slow {
@@ -531,6 +531,14 @@ impl Outcome {
     }
 }
 
+/// How many lines of a kind were left out before this one.
+fn left_out(others: u64) -> String {
+    match others {
+        0 => String::new(),
+        _ => format!(" ({others} more like it before)"),
+    }
+}
+
 /// What became of requests, if there were any, as it goes on in a line.
 struct Told<'a>(&'a Toll);
 
@@ -552,14 +560,6 @@ impl fmt::Display for Told<'_> {
             write!(f, "{link}{what} {verb} {fate}")?;
         }
         Ok(())
-    }
-}
-
-/// How many lines of a kind were left out before this one.
-fn left_out(others: u64) -> String {
-    match others {
-        0 => String::new(),
-        _ => format!(" ({others} more like it before)"),
     }
 }
 

@@ -476,11 +476,9 @@ impl Gate {
         let Some(guest) = self.guests.remove(&id) else {
             return;
         };
-        let told = match guest.lane.is_some() {
-            true => self.goings.admit(clock::now()),
-            false => None,
-        };
-        let event = told.map(|others| Event::Left {
+        let comes = guest.lane.is_some();
+        let others = comes.then(|| self.goings.admit(clock::now())).flatten();
+        let event = others.map(|others| Event::Left {
             name: guest.name.clone(),
             pid: guest.pid,
             asked: guest.stage == Stage::Leaving,

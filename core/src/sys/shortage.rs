@@ -13,7 +13,7 @@ pub fn explain(error: &io::Error) -> String {
 /// What can be done about an error of a call that makes something; `None` if it comes of no limit.
 pub fn remedy(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error()? {
-        libc::EAGAIN => Some("raise the limit on processes and threads (ulimit -u)"),
+        libc::EAGAIN => Some("raise the limit on processes (ulimit -u, or the container's)"),
         libc::EMFILE => Some("raise the limit on open files (ulimit -n)"),
         libc::ENFILE => Some("raise this machine's limit on open files (sysctl fs.file-max)"),
         libc::ENOMEM => Some("this machine needs more memory, or fewer workers"),

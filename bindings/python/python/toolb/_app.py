@@ -26,8 +26,11 @@ def load(target: str, *, factory: bool, app_dir: str) -> App:
             f'"{target}" does not name an application: it takes the form module:attribute, like main:app'
         )
     directory = os.path.abspath(app_dir or os.curdir)
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
+    # As `python -m` has it, which the worker has undone for its own imports.
+    here = [] if getattr(sys.flags, "safe_path", False) else [os.getcwd()]
+    for folder in [*here, directory]:
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
     app: Any = _import(module_name, directory)
     app = _find(app, attribute, module_name)
     if factory:

@@ -61,13 +61,16 @@ class Guest:
     async def run(self) -> int:
         """Serves until it is told to end. Returns the exit code."""
         loop = asyncio.get_running_loop()
-        self._signals.handle(loop, signal.SIGTERM, self.end)
-        if self._leash is None:
-            self._signals.handle(loop, signal.SIGINT, self.end)
-        else:
+        if self._leash is not None:
             loop.add_reader(self._leash.fd, self._on_leash)
+
+        def loaded() -> None:
+            self._signals.handle(loop, signal.SIGTERM, self.end)
+            if self._leash is None:
+                self._signals.handle(loop, signal.SIGINT, self.end)
+
         try:
-            app = await start(self._args, self._hurry, self._abandoned)
+            app = await start(self._args, loaded, self._hurry, self._abandoned)
         except (AppError, LifespanError) as error:
             return self._fail(str(error))
         try:

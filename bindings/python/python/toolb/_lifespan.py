@@ -25,6 +25,9 @@ class Lifespan:
         self._stopped = asyncio.Event()
         self._startup: Message | None = None
         self._error: BaseException | None = None
+        self._is_ending = False
+        # It has said itself what went wrong.
+        self._is_told = False
         self._task: asyncio.Task[None] | None = None
 
     async def startup(self) -> dict[str, Any] | None:
@@ -51,10 +54,13 @@ class Lifespan:
         """Lets the application clean up, if it was started."""
         if self._task is None or self._task.done():
             return
+        self._is_ending = True
         self._inbox.put_nowait({"type": "lifespan.shutdown"})
         await self._stopped.wait()
-        if self._error is not None:
-            logger.error("Exception in the application's shutdown", exc_info=self._error)
+
+    @property
+    def _is_up(self) -> bool:
+        return self._startup is not None and self._startup["type"] == "lifespan.startup.complete"
 
     def _check_unsupported(self) -> None:
         error = self._error
@@ -82,6 +88,9 @@ class Lifespan:
             self._error = error
             if isinstance(error, asyncio.CancelledError):
                 raise
+            if self._is_up and not self._is_told:
+                when = "shutdown" if self._is_ending else "lifespan, which has ended"
+                logger.error("Exception in the application's %s", when, exc_info=error)
         finally:
             self._started.set()
             self._stopped.set()
@@ -97,6 +106,7 @@ class Lifespan:
             if self._startup is None or self._stopped.is_set():
                 raise RuntimeError(f"unexpected ASGI message '{kind}'")
             if kind == "lifespan.shutdown.failed":
+                self._is_told = True
                 logger.error("The application's shutdown failed: %s", message.get("message", ""))
             self._stopped.set()
         else:

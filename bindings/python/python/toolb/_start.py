@@ -42,13 +42,18 @@ class Started:
 
 
 async def start(
-    args: argparse.Namespace, hurry: asyncio.Event, abandoned: Callable[[], str]
+    args: argparse.Namespace,
+    loaded: Callable[[], None],
+    hurry: asyncio.Event,
+    abandoned: Callable[[], str],
 ) -> Started:
     """Loads the application and starts it.
 
-    Once there is a `hurry`, it is asked why nobody waits for that any more, if that is so.
+    Signals end the process until it is `loaded`: there is nothing to be shut down before. Once there
+    is a `hurry`, it is asked why nobody waits for the start any more, if that is so.
     """
     app = load(args.app, factory=args.factory, app_dir=args.app_dir)
+    loaded()
     lifespan = Lifespan(app, args.lifespan)
     starting = asyncio.ensure_future(lifespan.startup())
     hurrying = asyncio.ensure_future(hurry.wait())

@@ -4,22 +4,27 @@
 bus socket is named in TOOLB_BUS.
 """
 
+import os
+import sys
+
+if __name__ == "__main__" and sys.path[0] == os.getcwd():
+    # Files of the application may have names of modules that are imported here.
+    sys.path.pop(0)
+
 import argparse
 import asyncio
 import faulthandler
 import logging
-import os
 import signal
-import sys
 import threading
 from collections.abc import Sequence
-from datetime import datetime
 
 from ._app import AppError
 from ._control import hear
 from ._finish import DRAIN, HANG_UP, Grace, finish
 from ._guest import Guest
 from ._lifespan import LifespanError
+from ._log import to_stderr
 from ._loops import Bridge, LoopError, new_loop
 from ._run import ENGINE_GONE, START_UP_FAILED, run
 from ._signals import Signals
@@ -35,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Who stands still gets SIGABRT and prints where, even if it holds the interpreter's lock.
     faulthandler.enable()
     name_aborts()
-    _log_to_stderr(args.log_level)
+    to_stderr(args.log_level)
     bus = os.environ.pop("TOOLB_BUS", "")
     supervisor = os.environ.pop("TOOLB_SUPERVISOR", "")
     if not bus:
@@ -122,11 +127,14 @@ class _Service:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        self._signals.handle(loop, signal.SIGTERM, self.end)
         loop.add_reader(self._worker.control_fd, self._on_control)
         args = self._args
+
+        def loaded() -> None:
+            self._signals.handle(loop, signal.SIGTERM, self.end)
+
         try:
-            app = await start(args, self._hurry, self._abandoned)
+            app = await start(args, loaded, self._hurry, self._abandoned)
         except (AppError, LifespanError) as error:
             self._worker.fail(str(error), True)
             return ENGINE_GONE if self._last_word == "hang-up" else START_UP_FAILED
@@ -193,26 +201,6 @@ def _report(text: str, error: BaseException | None) -> None:
     logger.error(text, exc_info=error)
 
 
-def _log_to_stderr(level: str) -> None:
-    """Sends what this package logs to stderr, whatever the application does with the root logger."""
-    handler = logging.StreamHandler(sys.stderr)
-    # As the engine has it: the time in front unless a person reads it at a terminal.
-    stamp = "" if sys.stderr.isatty() else "%(asctime)s "
-    handler.setFormatter(_Formatter(stamp + "[%(process)d] %(levelname)s %(message)s"))
-    package = logging.getLogger("toolb")
-    package.addHandler(handler)
-    package.propagate = False
-    package.setLevel({"trace": logging.DEBUG}.get(level, level.upper()))
-
-
-class _Formatter(logging.Formatter):
-    """With times of RFC 3339."""
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        time = datetime.fromtimestamp(record.created).astimezone()
-        return time.isoformat(timespec="milliseconds")
-
-
 def _close(loop: asyncio.AbstractEventLoop) -> None:
     """Ends a loop as `asyncio.run` does."""
     try:
@@ -221,6 +209,10 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         if tasks:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()):
+                what = "unhandled exception while the worker ends"
+                loop.call_exception_handler({"message": what, "exception": error, "task": task})
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:

@@ -9,6 +9,8 @@ mod respond;
 mod run;
 mod waiters;
 
+pub(crate) use self::respond::Room;
+
 use std::{
     cell::{Cell, RefCell},
     ffi::CStr,

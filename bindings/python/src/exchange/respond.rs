@@ -5,16 +5,27 @@ use pyo3::{
     exceptions::PyRuntimeError,
     intern,
     prelude::*,
-    types::{PyByteArray, PyBytes, PyDict, PyString},
+    types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString},
 };
 use toolb_core::consumer::{RespondError, Sent};
 
 use super::{Exchange, bit};
 use crate::{
     answer::{Answer, Awaits},
-    errors::{ClientDisconnected, wrong_type},
+    errors::wrong_type,
     raw::Instance,
 };
+
+/// Whether a response can go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Room {
+    /// It can.
+    Enough,
+    /// The client has gone.
+    Never,
+    /// Later.
+    None,
+}
 
 impl Exchange {
     /// The engine takes more of the response.
@@ -24,11 +35,14 @@ impl Exchange {
     }
 
     /// Whether `send` may return: what it sent is below the mark, or will never be.
-    pub(crate) fn may_send_on(&self) -> PyResult<bool> {
+    pub(crate) fn room(&self) -> Room {
         if self.has(bit::DISCONNECTED) && !self.has(bit::COMPLETE) {
-            return Err(disconnected());
+            Room::Never
+        } else if self.has(bit::FULL) {
+            Room::None
+        } else {
+            Room::Enough
         }
-        Ok(!self.has(bit::FULL))
     }
 
     /// `send(message)`.
@@ -56,7 +70,10 @@ impl Exchange {
             .map_err(|_| wrong_type("'type' of an ASGI message", "str", &kind, TYPES))?;
         let kind = kind.to_str()?;
         if this.has(bit::DISCONNECTED) {
-            return Err(disconnected());
+            return match this.drop_whole(kind, message)? {
+                true => Ok(this.worker.nothing(py)),
+                false => Answer::create(py, Awaits::FAREWELL),
+            };
         }
         match kind {
             "http.response.body" if this.in_body() => {}
@@ -69,12 +86,11 @@ impl Exchange {
             }
             _ => return Err(this.unexpected(kind)),
         }
-        let more = match message.get_item(intern!(py, "more_body"))? {
-            Some(more) => more.is_truthy()?,
-            None => false,
-        };
+        let more = more_body(message)?;
         let body = message.get_item(intern!(py, "body"))?;
-        this.send_body(py, body, more)?;
+        if !this.send_body(py, body, more)? {
+            return Answer::create(py, Awaits::FAREWELL);
+        }
         if this.has(bit::FULL) && more {
             return Answer::create(py, Awaits::Room(this.clone().unbind()));
         }
@@ -119,16 +135,34 @@ impl Exchange {
         self.worker.recycle_head(head);
     }
 
+    /// The client has gone: a response that the application gives as a whole is dropped, so that it
+    /// goes on to what it does afterwards. False: it is streamed, and might go on for ever.
+    #[cold]
+    fn drop_whole(&self, kind: &str, message: &Bound<'_, PyDict>) -> PyResult<bool> {
+        let whole = match kind {
+            "http.response.start" => !self.has(bit::STARTED | bit::COMPLETE | bit::OVER),
+            _ => self.in_body() && !self.has(bit::HEAD_SENT) && !more_body(message)?,
+        };
+        if whole {
+            self.set(match kind {
+                "http.response.start" => bit::STARTED,
+                _ => bit::COMPLETE,
+            });
+        }
+        Ok(whole)
+    }
+
     fn in_body(&self) -> bool {
         self.bits.get() & (bit::STARTED | bit::COMPLETE | bit::OVER) == bit::STARTED
     }
 
+    /// False: the client has gone.
     fn send_body(
         &self,
         py: Python<'_>,
         body: Option<Bound<'_, PyAny>>,
         more: bool,
-    ) -> PyResult<()> {
+    ) -> PyResult<bool> {
         let body = match body {
             Some(body) if body.is_exact_instance_of::<PyBytes>() => Some(body),
             Some(body) => Some(copy_of(&body)?.into_any()),
@@ -142,18 +176,18 @@ impl Exchange {
                 // Goes out when the step ends, in one record with DONE if the application does too.
                 let body = body.map_or_else(|| py.None(), Bound::unbind);
                 self.last.replace(Some(body));
-                return Ok(());
+                return Ok(true);
             }
         }
         match self.put(py, body.as_ref(), !more, false) {
-            Ok(Sent::Below) => Ok(()),
+            Ok(Sent::Below) => Ok(true),
             Ok(Sent::Above) => {
                 self.set(bit::FULL);
-                Ok(())
+                Ok(true)
             }
             Err(RespondError::Disconnected | RespondError::Unknown) => {
                 self.set(bit::DISCONNECTED);
-                Err(disconnected())
+                Ok(false)
             }
             Err(error) => Err(PyRuntimeError::new_err(error.to_string())),
         }
@@ -205,8 +239,11 @@ impl Exchange {
     }
 }
 
-fn disconnected() -> PyErr {
-    ClientDisconnected::new_err("the client has disconnected")
+fn more_body(message: &Bound<'_, PyDict>) -> PyResult<bool> {
+    match message.get_item(intern!(message.py(), "more_body"))? {
+        Some(more) => more.is_truthy(),
+        None => Ok(false),
+    }
 }
 
 /// A private copy of a body that is not plain bytes and may change.
@@ -215,9 +252,7 @@ fn copy_of<'py>(body: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
     if let Ok(array) = body.cast::<PyByteArray>() {
         return Ok(PyBytes::new(py, &array.to_vec()));
     }
-    let is_buffer =
-        body.is_instance_of::<PyBytes>() || body.is_instance_of::<pyo3::types::PyMemoryView>();
-    if !is_buffer {
+    if PyMemoryView::from(body).is_err() {
         let mend = if body.is_none() {
             "leave it out if there is none"
         } else if body.is_instance_of::<PyString>() {

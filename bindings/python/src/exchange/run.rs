@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use pyo3::{
-    exceptions::{PyRuntimeError, asyncio::CancelledError},
+    exceptions::{PyOSError, PyRuntimeError, asyncio::CancelledError},
+    intern,
     prelude::*,
-    types::{PyBytes, PyDict, PyString},
+    types::{PyBytes, PyDict, PyString, PyTuple},
 };
 
 use super::{Exchange, bit};
@@ -118,10 +119,7 @@ impl Exchange {
     /// The application raised.
     fn fail(&self, py: Python<'_>, error: &PyErr) {
         let gone = self.has(bit::DISCONNECTED);
-        let quiet = error.is_instance_of::<CancelledError>(py)
-            || error.is_instance_of::<ClientDisconnected>(py)
-            || (gone && error.is_instance_of::<pyo3::exceptions::PyOSError>(py));
-        if !quiet {
+        if !is_quiet(error.value(py).as_any(), gone, MAX_DEPTH) {
             let text = self.named(py, "Exception in ASGI application");
             self.worker.log_error(py, &text, error);
         }
@@ -170,3 +168,36 @@ fn printable(bytes: &[u8]) -> String {
 
 /// So much of a path is repeated in a line.
 const MOST_OF_A_PATH: usize = 200;
+
+/// Whether an exception says no more than that the client has gone, or that the request was
+/// cancelled. Frameworks raise exceptions of their own from that, and put it into groups.
+fn is_quiet(error: &Bound<'_, PyAny>, gone: bool, depth: u8) -> bool {
+    let py = error.py();
+    if error.is_instance_of::<PyOSError>() {
+        return gone || error.is_instance_of::<ClientDisconnected>();
+    }
+    if error.is_instance_of::<CancelledError>() {
+        return true;
+    }
+    if !gone || depth == 0 {
+        return false;
+    }
+    let attribute = |name| error.getattr(name).ok().filter(|it| !it.is_none());
+    // Before Python 3.11 groups are no built-in.
+    if let Some(parts) = attribute(intern!(py, "exceptions"))
+        && let Ok(parts) = parts.cast_into::<PyTuple>()
+    {
+        return !parts.is_empty() && parts.iter().all(|it| is_quiet(&it, gone, depth - 1));
+    }
+    let from =
+        attribute(intern!(py, "__cause__")).or_else(|| attribute(intern!(py, "__context__")));
+    from.is_some_and(|from| {
+        from.is_instance_of::<ClientDisconnected>()
+            || !from.is_instance_of::<PyOSError>()
+                && !from.is_instance_of::<CancelledError>()
+                && is_quiet(&from, gone, depth - 1)
+    })
+}
+
+/// How far the origin of an exception is followed.
+const MAX_DEPTH: u8 = 16;

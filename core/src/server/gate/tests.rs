@@ -32,16 +32,14 @@ fn visit(gate: &mut Gate, engine: &Engine, tell: &mut dyn FnMut(Event)) {
     while gate.guests() > 0 {
         gate.turn(engine, Instant::now(), tell);
     }
-    // It is told of when the loops have let go of what it held.
-    loop {
-        match engine.next_control_event() {
-            Some(ControlEvent::Released { lane_id, toll }) => {
-                return gate.released(lane_id, toll, tell);
-            }
-            Some(event) => panic!("{event:?}"),
-            None => engine.control_events().wait(None).unwrap(),
-        };
+    while !gate.fading.is_empty() {
+        engine.control_events().wait(None).unwrap();
         engine.control_events().drain();
+        while let Some(event) = engine.next_control_event() {
+            if let ControlEvent::Released { lane_id, toll } = event {
+                gate.released(lane_id, toll, tell);
+            }
+        }
     }
 }
 
