@@ -16,8 +16,8 @@ _SPAN = re.compile(r"`([^`]+)`")
 # Where Rust goes on with a text in the next line, and what stands for something else in it.
 _GOES_ON = re.compile(r"\\\n\s*")
 _PLACEHOLDER = re.compile(r"\{[\w.:?]*\}|%[sd]")
-# What changes from line to line, and statuses, which are often put in.
-_CHANGES = re.compile(r"…|\b50\d\b")
+# What changes from line to line, statuses, which are often put in, and where a part may begin that is.
+_CHANGES = re.compile(r"[…;,]|\b50\d\b")
 # So much of a text can stand anywhere.
 _LEAST = 4
 

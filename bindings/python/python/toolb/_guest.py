@@ -141,6 +141,7 @@ class Guest:
         if not self._stop.is_set():
             self._parting.clear()
             self._hurry.clear()
+            self._grace = DRAIN
         loop.add_reader(worker.control_fd, self._on_control)
         self._bridge.attach(worker)
         worker.ready()
@@ -209,8 +210,8 @@ class Guest:
             kind, _, left = word
             if kind == "error":
                 continue
-            # Said a second time: little of the time is left.
             self._grace = Grace.of(left)
+            # Said a second time: little of the time is left.
             self.end()
             if kind == "hang-up":
                 self._last_word = "orphaned"
