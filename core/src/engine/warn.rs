@@ -1,6 +1,7 @@
 //! What a loop tells the person who runs the server: faults of applications with single requests, and
 //! requests that were refused for want of room or time. Each kind is told once a second at most, with
-//! the number of those left out, and with what would mend it.
+//! the number of those left out, and with what would mend it: settings by their names, as a program has them
+//! as options and a library as fields.
 
 use std::fmt;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Loop {
                 &INSIDE,
                 level,
                 format_args!(
-                    "{what}, as {} in flight or {}, as many as --limit-concurrency allows",
+                    "{what}, as {} in flight or {}, as many as limit-concurrency allows",
                     are(limit),
                     if limit == 1 { "waits" } else { "wait" },
                 ),
@@ -52,14 +53,14 @@ impl Loop {
                 &LINE,
                 level,
                 format_args!(
-                    "{what}, as no worker has room and --queue-size 0 lets none wait; more --workers have more"
+                    "{what}, as no worker has room and queue-size 0 lets none wait; more workers have more"
                 ),
             ),
             Crowd::Line => log::limited(
                 &LINE,
                 level,
                 format_args!(
-                    "{what}, as {} for a worker already; more --workers take them sooner, --queue-size ({size}) \
+                    "{what}, as {} for a worker already; more workers take them sooner, queue-size ({size}) \
                      lets more wait",
                     wait(waiting),
                 ),
@@ -74,7 +75,7 @@ impl Loop {
         let limit = self.shared.config.queue_timeout;
         let what = self.refused(key);
         let text = format_args!(
-            "{what}, as no worker took it within {}; more --workers take more, --queue-timeout lets it wait longer",
+            "{what}, as no worker took it within {}; more workers take more, queue-timeout lets it wait longer",
             Seconds(limit)
         );
         log::limited(&TOLD, Level::Warning, text);
@@ -87,7 +88,7 @@ impl Loop {
         let limit = self.shared.config.timeouts.response;
         let request = self.named(key);
         let text = format_args!(
-            "{request}504, as the application took longer than {} to begin its response; --timeout-response \
+            "{request}504, as the application took longer than {} to begin its response; timeout-response \
              gives more time",
             Seconds(limit)
         );
@@ -100,7 +101,7 @@ impl Loop {
         static TOLD: Throttle = Throttle::of(1);
         let limit = self.shared.config.limit_streams;
         let text = format_args!(
-            "a stream was refused, as {} open, as many as --limit-streams allows",
+            "a stream was refused, as {} open, as many as limit-streams allows",
             match limit {
                 1 => "1 is".to_owned(),
                 _ => format!("{limit} are"),
