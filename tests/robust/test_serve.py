@@ -338,7 +338,7 @@ def test_streams_beyond_the_limit_are_told_of(stage: Stage) -> None:
         with suppress(ConnectionResetError):
             assert other.recv(1) == b""
         line = serve.says("toolb warning: a stream was refused, as 1 is open")
-        assert "--limit-streams" in line
+        assert "limit-streams" in line
     serve.stop()
 
 
