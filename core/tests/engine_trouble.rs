@@ -167,6 +167,30 @@ fn that_nobody_is_there_is_told_to_who_wants_to_know() {
 }
 
 #[test]
+fn who_waits_behind_the_last_consumer_is_deserted_when_it_leaves() {
+    let server = Server::start(EngineConfig::default());
+    let (stuck, begun, fate) = Stuck::new();
+    let one = ConsumerOptions {
+        slots: 1,
+        ..ConsumerOptions::default()
+    };
+    let mut works = server.attach(one, stuck);
+    let mut first = ask(&server, "/stuck");
+    begun.recv().unwrap();
+    server.engine.seek_deserters();
+    let _second = ask(&server, "/second");
+    while server.engine.waiting() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(server.engine.next_control_event(), None);
+    server.engine.lane_draining(&works.lane);
+    fate.send(Fate::Answer).unwrap();
+    assert_eq!(read_response(&mut first).0, 200);
+    works.kill(&server.engine);
+    wait_for(&server, |event| *event == ControlEvent::Deserted);
+}
+
+#[test]
 fn a_stuck_consumer_is_the_last_resort_until_it_moves() {
     let server = Server::start(EngineConfig::default());
     let (stuck, begun, fate) = Stuck::new();

@@ -43,6 +43,8 @@ impl Loop {
 
     /// Nobody goes on with what is left: what has no answer yet gets one, the rest ends where it is.
     pub(super) fn cut_off(&mut self) {
+        // What consumers have said by now counts.
+        self.drain_lanes();
         for key in self.conns.keys() {
             let Some(conn) = self.conns.get_mut(key) else {
                 continue;

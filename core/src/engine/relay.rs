@@ -377,6 +377,10 @@ impl Loop {
                 lane_id: handle.id,
                 toll: handle.toll(),
             });
+            // Who waited before it went has nobody else to say so.
+            if self.shared.pool.waiting() > 0 {
+                self.shared.note_desertion();
+            }
         }
     }
 

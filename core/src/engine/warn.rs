@@ -44,9 +44,11 @@ impl Loop {
                 &INSIDE,
                 level,
                 format_args!(
-                    "{what}, as {} in flight or {}, as many as limit-concurrency allows",
-                    are(limit),
-                    if limit == 1 { "waits" } else { "wait" },
+                    "{what}, as {limit} {}, as many as limit-concurrency allows",
+                    match limit {
+                        1 => "request is in flight or waits",
+                        _ => "requests are in flight or wait",
+                    },
                 ),
             ),
             Crowd::Line if size == 0 => log::limited(
@@ -60,9 +62,12 @@ impl Loop {
                 &LINE,
                 level,
                 format_args!(
-                    "{what}, as {} for a worker already; more workers take them sooner, queue-size ({size}) \
-                     lets more wait",
-                    wait(waiting),
+                    "{what}, as {waiting} {} for a worker already; more workers take them sooner, queue-size \
+                     ({size}) lets more wait",
+                    match waiting {
+                        1 => "request waits",
+                        _ => "requests wait",
+                    },
                 ),
             ),
         };
@@ -101,11 +106,8 @@ impl Loop {
         static TOLD: Throttle = Throttle::of(1);
         let limit = self.shared.config.limit_streams;
         let text = format_args!(
-            "a stream was refused, as {} open, as many as limit-streams allows",
-            match limit {
-                1 => "1 is".to_owned(),
-                _ => format!("{limit} are"),
-            }
+            "a stream was refused, as {limit} {} open, as many as limit-streams allows",
+            if limit == 1 { "is" } else { "are" }
         );
         log::limited(&TOLD, Level::Warning, text);
     }
@@ -154,19 +156,5 @@ struct Seconds(Duration);
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} s", self.0.as_secs_f64())
-    }
-}
-
-fn are(requests: usize) -> String {
-    match requests {
-        1 => "1 request is".to_owned(),
-        _ => format!("{requests} requests are"),
-    }
-}
-
-fn wait(requests: usize) -> String {
-    match requests {
-        1 => "1 request waits".to_owned(),
-        _ => format!("{requests} requests wait"),
     }
 }

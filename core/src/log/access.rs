@@ -5,7 +5,8 @@
 //! that the request took at its end, and a word after them if the response did not come to its end.
 #![forbid(unsafe_code)]
 
-use std::fmt::Write as _;
+mod line;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -15,10 +16,11 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::sys::clock::{self, Local};
 use crate::sys::stdout;
 
 use super::{Level, Throttle, limited, warning};
+
+use line::{Times, push_escaped};
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 8192;
@@ -96,17 +98,6 @@ pub enum End {
     Left,
     /// As it should.
     Whole,
-}
-
-impl End {
-    /// What stands at the end of a line.
-    fn mark(self) -> &'static str {
-        match self {
-            Self::Cut => " cut",
-            Self::Left => " left",
-            Self::Whole => "",
-        }
-    }
 }
 
 /// A request that is over.
@@ -330,86 +321,11 @@ impl Losses {
     }
 }
 
-impl Entry {
-    /// Appends its line.
-    fn write(&self, line: &mut String, time: &str) {
-        line.push_str(self.peer.as_deref().unwrap_or("unix:"));
-        line.push_str(" - - [");
-        line.push_str(time);
-        line.push_str("] \"");
-        push_quoted(line, self.said.line());
-        // Writing to a string does not fail.
-        let _ = write!(line, "\" {} {} \"", self.status, self.bytes);
-        push_quoted(line, self.said.referer());
-        line.push_str("\" \"");
-        push_quoted(line, self.said.user_agent());
-        let seconds = self.elapsed as f64 / 1e9;
-        let _ = writeln!(line, "\" {seconds:.6}{}", self.end.mark());
-    }
-}
-
-/// What stands between quotes; `-` if there is nothing. Quotes, and what no log should hold, as nginx
-/// writes it: `\x22`.
-fn push_quoted(line: &mut String, bytes: &[u8]) {
-    match bytes.is_empty() {
-        true => line.push('-'),
-        false => push_escaped(line, bytes),
-    }
-}
-
-fn push_escaped(line: &mut String, bytes: &[u8]) {
-    for &byte in bytes {
-        match byte {
-            b'"' | b'\\' | ..=0x1F | 0x7F.. => {
-                let _ = write!(line, "\\x{byte:02X}");
-            }
-            _ => line.push(char::from(byte)),
-        }
-    }
-}
-
-/// From the clock of deadlines to the time of the day, formatted once a second.
-#[derive(Debug, Default)]
-struct Times {
-    /// What the clock of deadlines lags behind the other one.
-    behind: u64,
-    second: u64,
-    text: String,
-}
-
-impl Times {
-    /// Looks at both clocks: the time of the day can be set.
-    fn look(&mut self) {
-        self.behind = clock::unix_nanos().wrapping_sub(clock::now());
-    }
-
-    fn at(&mut self, instant: u64) -> &str {
-        let second = instant.wrapping_add(self.behind) / 1_000_000_000;
-        if second != self.second || self.text.is_empty() {
-            self.second = second;
-            self.text = clf(&clock::local(second));
-        }
-        &self.text
-    }
-}
-
-/// As Apache writes it: `10/Oct/2000:13:55:36 -0700`.
-fn clf(time: &Local) -> String {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let month = usize::from(time.month).clamp(1, 12) - 1;
-    let (sign, hours, minutes) = time.offset();
-    format!(
-        "{:02}/{}/{}:{:02}:{:02}:{:02} {sign}{hours:02}{minutes:02}",
-        time.day, MONTHS[month], time.year, time.hour, time.minute, time.second
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use crate::sys::clock;
+
     use super::*;
-    use std::sync::Mutex;
 
     /// Where there is only so much room, and what was written.
     #[derive(Clone, Default)]
@@ -443,7 +359,7 @@ mod tests {
         }
     }
 
-    fn entry(status: u16) -> Entry {
+    pub(super) fn entry(status: u16) -> Entry {
         let mut said = Said::default();
         said.set_line(b"GET / HTTP/1.1");
         said.set_fields(b"http://x/", b"curl/8");
@@ -456,12 +372,6 @@ mod tests {
             elapsed: 1_500_000,
             end: End::Whole,
         }
-    }
-
-    fn line(entry: &Entry) -> String {
-        let mut line = String::new();
-        entry.write(&mut line, "10/Oct/2000:13:55:36 -0700");
-        line
     }
 
     #[test]
@@ -477,15 +387,6 @@ mod tests {
         assert_eq!(lines.len(), 100);
         assert!(lines[99].starts_with("127.0.0.1 - - ["), "{}", lines[99]);
         assert!(lines[99].contains("\" 299 12 \""), "{}", lines[99]);
-    }
-
-    #[test]
-    fn a_line_is_in_the_combined_format_with_the_time_it_took() {
-        assert_eq!(
-            line(&entry(200)),
-            "127.0.0.1 - - [10/Oct/2000:13:55:36 -0700] \"GET / HTTP/1.1\" 200 12 \"http://x/\" \
-             \"curl/8\" 0.001500\n"
-        );
     }
 
     #[test]
@@ -509,40 +410,6 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_its_end_is_marked_after_all_the_rest() {
-        let marked = |end| line(&Entry { end, ..entry(200) });
-        assert!(marked(End::Whole).ends_with("\"curl/8\" 0.001500\n"));
-        assert!(marked(End::Cut).ends_with("\"curl/8\" 0.001500 cut\n"));
-        assert!(marked(End::Left).ends_with("\"curl/8\" 0.001500 left\n"));
-    }
-
-    #[test]
-    fn what_is_missing_is_a_dash() {
-        let mut entry = entry(400);
-        entry.said.clear();
-        entry.peer = None;
-        assert_eq!(
-            line(&entry),
-            "unix: - - [10/Oct/2000:13:55:36 -0700] \"-\" 400 12 \"-\" \"-\" 0.001500\n"
-        );
-        entry.said.set_line(b"GET /");
-        assert!(line(&entry).contains("\"GET /\" 400 12 \"-\" \"-\""));
-        entry.said.set_fields(b"", b"agent");
-        assert!(line(&entry).contains("\"GET /\" 400 12 \"-\" \"agent\""));
-    }
-
-    #[test]
-    fn nothing_a_client_says_can_end_a_line_or_a_quote() {
-        let mut entry = entry(200);
-        entry.said.set_line(b"GET /\xE4\" HTTP/1.1");
-        entry.said.set_fields(b"a\\b", b"\x1b[31m\n\" 200 0");
-        assert!(line(&entry).ends_with(
-            "\"GET /\\xE4\\x22 HTTP/1.1\" 200 12 \"a\\x5Cb\" \"\\x1B[31m\\x0A\\x22 200 0\" 0.001500\n"
-        ));
-        assert_eq!(line(&entry).lines().count(), 1);
-    }
-
-    #[test]
     fn the_request_is_named_without_its_version() {
         let mut said = Said::default();
         assert_eq!(said.request(), "");
@@ -550,19 +417,5 @@ mod tests {
         assert_eq!(said.request(), "GET /a\\x22b");
         said.set_line(format!("GET {}", "x".repeat(1000)).as_bytes());
         assert_eq!(said.request().len(), "GET ".len() + TARGET);
-    }
-
-    #[test]
-    fn times_have_their_offset() {
-        let time = Local {
-            year: 2026,
-            month: 11,
-            day: 2,
-            hour: 3,
-            minute: 4,
-            second: 5,
-            east: -(3 * 3600 + 30 * 60),
-        };
-        assert_eq!(clf(&time), "02/Nov/2026:03:04:05 -0330");
     }
 }

@@ -3,16 +3,17 @@
 //! lanes, and settles what they held when they go. What one of them does wrong ends that one only.
 #![forbid(unsafe_code)]
 
+mod guest;
+
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Engine, LaneHandle, Toll};
+use crate::engine::{Engine, Toll};
 use crate::log::Throttle;
-use crate::message::{Control, Hello, MAX_CONTROL_PACKET};
+use crate::message::{Control, MAX_CONTROL_PACKET};
 use crate::sys::clock;
 use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::file;
@@ -24,6 +25,8 @@ use crate::sys::shortage;
 use super::door::Door;
 use super::event::Event;
 use super::greet::{self, Terms};
+
+use guest::{Guest, Stage};
 
 /// Who may come through a gate.
 #[derive(Clone, Debug)]
@@ -73,31 +76,6 @@ pub(super) struct Gate {
     refusals: Throttle,
     comings: Throttle,
     goings: Throttle,
-}
-
-/// One of them.
-struct Guest {
-    socket: Seqpacket,
-    _pidfd: Option<OwnedFd>,
-    pid: u32,
-    /// As it calls itself; empty before its HELLO.
-    name: String,
-    stage: Stage,
-    lane: Option<Arc<LaneHandle>>,
-    /// It lives in this process.
-    own: bool,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
-    /// Connected; its HELLO has to come before then.
-    Silent(Instant),
-    /// It has its lane; its application starts, and has to be ready before then. `None`: it is this
-    /// process that waits for itself.
-    Starting(Option<Instant>),
-    Serving,
-    /// It takes no more requests: it said so, or was told so.
-    Leaving,
 }
 
 /// The door; guest `i` (from 1) has `2 * i` for its socket and the number after that for its end.
@@ -511,55 +489,6 @@ impl AsRawFd for Gate {
     fn as_raw_fd(&self) -> RawFd {
         self.epoll.as_raw_fd()
     }
-}
-
-impl Guest {
-    fn greet(
-        &mut self,
-        engine: &Engine,
-        terms: &Terms,
-        hello: &Hello,
-        until: Instant,
-    ) -> Result<(), String> {
-        self.name = printable(&hello.name);
-        self.lane = Some(terms.welcome(engine, &self.socket, hello)?);
-        self.stage = Stage::Starting((!self.own).then_some(until));
-        Ok(())
-    }
-
-    /// When it is too late for what it has to do next.
-    fn deadline(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Silent(until) => Some(until),
-            Stage::Starting(until) => until,
-            Stage::Serving | Stage::Leaving => None,
-        }
-    }
-
-    fn stop_dispatch(&mut self, engine: &Engine) {
-        if let Some(lane) = &self.lane {
-            engine.lane_draining(lane);
-        }
-        self.stage = Stage::Leaving;
-    }
-
-    /// Who does not read, or has gone, misses it.
-    fn say(&self, control: &Control) {
-        let _ = self.socket.send(&control.encode(), &[]);
-    }
-
-    /// Names the lane that the loops are to let go of.
-    fn settle(self, engine: &Engine) -> Option<u64> {
-        let lane = self.lane?;
-        engine.lane_down(&lane);
-        Some(lane.lane_id())
-    }
-}
-
-/// What a consumer calls itself, fit for a line of a log.
-fn printable(name: &str) -> String {
-    let fit = |character: &char| !character.is_control();
-    name.chars().filter(fit).take(64).collect()
 }
 
 #[cfg(test)]

@@ -76,11 +76,7 @@ impl Host {
         self.take_engine_events(now, tell);
         self.gate.turn(&self.engine, now, tell);
         self.look_for_deserters(now, tell);
-        let end = self.go_on_ending(now, tell);
-        if end.is_some() {
-            self.gate.tell_rest(tell);
-        }
-        end
+        self.go_on_ending(now, tell)
     }
 
     fn go_on_ending(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) -> Option<End> {
@@ -94,6 +90,7 @@ impl Host {
         if ending.idle && self.gate.guests() == 0 {
             let then = ending.hurried.as_ref();
             let requests = then.map_or(0, |then| self.engine.stats().cut_since(then));
+            self.gate.tell_rest(tell);
             if requests == 0 {
                 return Some(End::Clean);
             }
@@ -112,7 +109,7 @@ impl Host {
                 Some(End::Cut)
             }
             None => {
-                self.close();
+                self.close(tell);
                 Some(End::Clean)
             }
         }
@@ -170,7 +167,7 @@ impl Host {
                 limit,
             });
         }
-        self.close();
+        self.close(tell);
     }
 
     pub(super) fn gate(&mut self) -> &mut Gate {
@@ -178,9 +175,10 @@ impl Host {
     }
 
     /// Nobody is waited for any more. Clients hear of it first.
-    fn close(&mut self) {
+    fn close(&mut self, tell: &mut dyn FnMut(Event)) {
         self.engine.cut_off();
         self.gate.close(&self.engine);
+        self.gate.tell_rest(tell);
     }
 
     fn look_for_deserters(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
@@ -243,3 +241,45 @@ impl Host {
 const DESERTED_FOR: Duration = Duration::from_secs(3);
 /// That nobody is there is told once in this time.
 const DESERTED_PAUSE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use crate::config::EngineConfig;
+    use crate::engine::Routes;
+    use crate::message::{Control, Hello};
+    use crate::server::gate::GateOptions;
+    use crate::sys::seqpacket::Seqpacket;
+
+    use super::*;
+
+    #[test]
+    fn who_has_gone_is_told_of_even_if_all_is_cut_off_then() {
+        // Its loops, which are to say what has become of requests, are not started.
+        let engine = Engine::bind(EngineConfig::default(), Routes::default(), &[]).unwrap();
+        let gate = Gate::open(&GateOptions::new(None), "").unwrap();
+        let mut host = Host::new(Arc::new(engine), gate);
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        let hello = Hello {
+            abi_min: 1,
+            abi_max: 1,
+            pool: "main".into(),
+            slots: 1,
+            concurrency: 1,
+            window: 1,
+            ..Hello::default()
+        };
+        theirs.send(&Control::Hello(hello).encode(), &[]).unwrap();
+        let now = Instant::now();
+        let mut told = Vec::new();
+        let mut tell = |event| told.push(event);
+        host.gate().adopt(ours, now, &mut tell);
+        host.turn(now, &mut tell);
+        drop(theirs);
+        while host.gate.guests() > 0 {
+            host.turn(now, &mut tell);
+        }
+        host.cut(None, &mut tell);
+        let is_told = told.iter().any(|event| matches!(event, Event::Left { .. }));
+        assert!(is_told, "{told:?}");
+    }
+}

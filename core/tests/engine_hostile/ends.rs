@@ -107,3 +107,20 @@ fn an_abort_after_the_end() {
     });
     assert_eq!(got, right("right"));
 }
+
+#[test]
+fn what_was_said_before_all_is_cut_off_counts() {
+    let server = Server::start(EngineConfig::default());
+    let mut peer = Peer::attach(&server);
+    let mut client = connect(&server.address);
+    ask(&mut client, CLIENTS_PATH);
+    let it = peer.request();
+    assert!(peer.start(it));
+    // Who sleeps is not looked after, and nobody rings for the answer.
+    peer.lane.arm();
+    peer.write(it, Kind::ResponseHead as u8, END | DONE, &plain(b"in time"));
+    peer.lane.ring(0).responses.publish();
+    server.engine.cut_off();
+    assert_eq!(receive(&mut client).unwrap().body, b"in time");
+    server.engine.lane_down(&peer.handle);
+}

@@ -4,6 +4,7 @@ use std::process;
 
 use crate::config::EngineConfig;
 use crate::engine::{ControlEvent, Routes};
+use crate::message::Hello;
 use crate::sys::rendezvous::connect;
 
 use super::*;
