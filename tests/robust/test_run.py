@@ -248,6 +248,49 @@ def test_requests_that_are_cancelled_at_the_end_are_told_of(
     assert "returned without" not in server.said(), server.said()
 
 
+def test_a_download_that_is_cut_off_at_the_end_is_told_of(servers: Servers) -> None:
+    """Its end was promised by a length, other than that of a stream."""
+    server = servers.start(flags=["--timeout-graceful-shutdown", "1"])
+    with server.connect() as connection:
+        connection.send(request("/whole", method="POST", body=bytes(20_000_000)))
+        assert connection.socket.recv(1000)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(20) == 1, server.said()
+    wait_until("it was told", lambda: "1 request was cut off, as the 1 s" in server.said())
+
+
+@pytest.mark.parametrize("count", [5, 300])
+def test_who_spoke_in_time_while_the_server_stood_still_is_answered(
+    servers: Servers, count: int
+) -> None:
+    times = ["keep-alive", "request-header", "request-body"]
+    flags = [flag for name in times for flag in (f"--timeout-{name}", "2")]
+    server = servers.start(flags=flags)
+    body = request("/whole", method="POST", body=b"hello")
+    with ExitStack() as stack:
+        idle, heads, bodies = (
+            [stack.enter_context(server.connect()) for _ in range(count)] for _ in range(3)
+        )
+        for connection in idle:
+            assert connection.ask("/pid").status == 200
+        for connection in heads:
+            connection.send(request("/pid")[:-2])
+        for connection in bodies:
+            connection.send(body[:-2])
+        os.kill(server.pid, signal.SIGSTOP)
+        for connection in idle:
+            connection.send(request("/pid"))
+        for connection in heads:
+            connection.send(b"\r\n")
+        for connection in bodies:
+            connection.send(body[-2:])
+        time.sleep(2.5)  # not-sync: the time that is looked at
+        os.kill(server.pid, signal.SIGCONT)
+        for name, spoken in ("idle", idle), ("head", heads), ("body", bodies):
+            statuses = [connection.receive().status for connection in spoken]
+            assert statuses == [200] * count, name
+
+
 def test_who_is_killed_at_the_end_leaves_answers_behind(servers: Servers) -> None:
     """Nothing that was accepted is left without an answer, whether it had begun or not."""
     server = servers.start(flags=["--timeout-graceful-shutdown", "2"])

@@ -28,6 +28,10 @@ pub(super) const TURN_BUDGET: usize = 256 * 1024;
 pub(super) const READ_BUFFER: usize = 64 * 1024;
 /// How long a loop may sleep while a consumer that is awake may be holding back its kick.
 const COALESCING_NAP: u64 = 1_000_000;
+/// After so long a sleep, or standstill, deadlines wait for another turn, which comes at once.
+const PAUSE: u64 = 50_000_000;
+/// And for no more turns than this, whatever they bring.
+const MOST_UNHEARD: usize = 16;
 
 const TAG: u64 = 0xF000_0000_0000_0000;
 const TAG_CONN: u64 = 0;
@@ -189,6 +193,7 @@ impl Loop {
         self.states = shared.routes.inline.make_states(&mut self.context());
         drop(shared);
         self.init_services();
+        let mut unheard = 0_usize;
         while !self.stopped {
             let timeout = self.lie_down();
             let woken = self.epoll.wait(&mut events, timeout);
@@ -197,6 +202,7 @@ impl Loop {
             if let Err(error) = woken {
                 panic!("loop {}: epoll_wait failed: {error}", self.index);
             }
+            let before = self.now;
             self.look_at_the_clock();
             for index in 0..events.len() {
                 let (token, flags) = events.at(index);
@@ -206,7 +212,12 @@ impl Loop {
             self.drain_lanes();
             self.go_on_with_ready();
             self.go_on_with_streams();
-            self.fire_deadlines();
+            // Nobody is late who was not heard: after a pause there may be more news than this turn's.
+            let has_heard_all = self.now - before < PAUSE && !events.is_full();
+            unheard = if has_heard_all { 0 } else { unheard + 1 };
+            if unheard.is_multiple_of(MOST_UNHEARD) {
+                self.fire_deadlines();
+            }
             self.pump();
             self.flush_lanes();
             self.flush_conns();

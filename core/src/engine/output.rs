@@ -199,9 +199,10 @@ impl Loop {
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
             if exchange.counted {
-                let begun = u64::from(exchange.writer.is_some());
+                let has_no_end = exchange.writer.as_ref().is_some_and(|it| it.left() == 0);
                 self.stats().broken.add(1);
-                self.stats().broken_off.add(begun);
+                let unmissed = has_no_end || !conn.cut;
+                self.stats().unmissed.add(u64::from(unmissed));
             }
             if let Some(access) = self.shared.access.as_ref().filter(|_| !conn.raw) {
                 // The client has left before the end, or was cut off: 499 is what nginx calls it if

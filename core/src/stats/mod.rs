@@ -55,13 +55,13 @@ impl Snapshot {
         self.requests.saturating_sub(over)
     }
 
-    /// Of the requests that were open then, those that were not answered since, or with a failure. A
-    /// response that had begun and was broken off does not count: streams without an end come to it so.
+    /// Of the requests that were open then, those that were not answered since, or with a failure.
+    /// Those that nobody misses do not count.
     pub fn cut_since(&self, then: &Self) -> u64 {
         let answered = self.answered.wrapping_sub(then.answered);
         let failed = self.responses_5xx.wrapping_sub(then.responses_5xx);
-        let broken_off = self.broken_off.wrapping_sub(then.broken_off);
-        let settled = answered.saturating_sub(failed) + broken_off;
+        let unmissed = self.unmissed.wrapping_sub(then.unmissed);
+        let settled = answered.saturating_sub(failed) + unmissed;
         then.open().saturating_sub(settled)
     }
 }
@@ -77,8 +77,9 @@ counters! {
     answered,
     /// Requests whose connection ended before their response did.
     broken,
-    /// Of these, those whose response had begun.
-    broken_off,
+    /// Of these, those that nobody misses: the client has left by itself, or the response had begun
+    /// without saying how long it is, as streams without an end do.
+    unmissed,
     /// Responses with a status of 200 to 299.
     responses_2xx,
     /// Responses with a status of 300 to 399.
@@ -160,7 +161,7 @@ mod tests {
             answered: 7,
             responses_5xx: 3,
             broken: 2,
-            broken_off: 1,
+            unmissed: 1,
             ..then.clone()
         };
         // Two were answered, one failed, one was a stream, one is still open.

@@ -47,13 +47,25 @@ impl Epoll {
 
     /// Waits for events, at most for `timeout` (`None`: for ever), and replaces those in `events`.
     ///
-    /// A signal that interrupts the wait counts as no events.
+    /// A signal that interrupts the wait ends it, with the events that there are.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<usize> {
         events.len = 0;
         // Round up, or a deadline less than a millisecond away would be awaited by spinning.
         let timeout = timeout.map_or(-1, |timeout| {
             timeout.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32
         });
+        let mut woken = self.wait_once(events, timeout);
+        if matches!(&woken, Err(error) if error.kind() == io::ErrorKind::Interrupted) {
+            // By a stop of the process perhaps, which ends all waits: what came meanwhile is there.
+            woken = self.wait_once(events, 0);
+        }
+        match woken {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            woken => woken,
+        }
+    }
+
+    fn wait_once(&self, events: &mut Events, timeout: i32) -> io::Result<usize> {
         // SAFETY: the buffer is valid for its length while the call lasts.
         let count = unsafe {
             libc::epoll_wait(
@@ -63,13 +75,7 @@ impl Epoll {
                 timeout,
             )
         };
-        if count < 0 {
-            let error = io::Error::last_os_error();
-            return match error.kind() {
-                io::ErrorKind::Interrupted => Ok(0),
-                _ => Err(error),
-            };
-        }
+        check(count)?;
         events.len = count as usize;
         Ok(events.len)
     }
@@ -116,6 +122,11 @@ impl Events {
     /// How many events the last wait brought.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether the last wait brought as many as there is room for: there may be more.
+    pub fn is_full(&self) -> bool {
+        self.len == self.buffer.len()
     }
 
     /// Whether the last wait brought none.
