@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::sys::stdout;
+use crate::sys::{signal, stdout};
 
 use super::{Level, Throttle, limited, warning};
 
@@ -170,6 +170,7 @@ impl AccessLog {
         let writer = thread::Builder::new()
             .name("toolb-access-log".into())
             .spawn(move || {
+                signal::survive_writes();
                 of_writer.write_to(sink);
                 drop(alive);
             })

@@ -87,7 +87,17 @@ pub fn keep_exit_statuses() {
 /// perhaps, and not the end of this process. In this thread and those that it starts from now on, but
 /// not in children.
 pub fn survive_large_files() {
-    let set = set_of(&[libc::SIGXFSZ]);
+    block(&[libc::SIGXFSZ]);
+}
+
+/// The same, and for a write to a pipe that nobody reads any more. For a thread that only writes, in
+/// whoever's program.
+pub fn survive_writes() {
+    block(&[libc::SIGXFSZ, libc::SIGPIPE]);
+}
+
+fn block(signals: &[i32]) {
+    let set = set_of(signals);
     // SAFETY: a valid set; the old one is not asked for.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &set, ptr::null_mut()) };
 }
