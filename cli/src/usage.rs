@@ -173,10 +173,22 @@ fn origin(flag: &str, args: &[OsString]) -> String {
     let Some(name) = flag.strip_prefix("--") else {
         return String::new();
     };
-    if is_given(flag, args) {
+    if is_given(flag, args)
+        || SHORT
+            .iter()
+            .any(|(long, short)| *long == flag && begins(short, args))
+    {
         return String::new();
     }
     format!(" (from TOOLB_{})", name.to_uppercase().replace('-', "_"))
+}
+
+/// Options that have a letter, too.
+const SHORT: [(&str, &str); 1] = [("--workers", "-w")];
+
+fn begins(short: &str, args: &[OsString]) -> bool {
+    args.iter()
+        .any(|arg| arg.to_string_lossy().starts_with(short))
 }
 
 fn is_given(flag: &str, args: &[OsString]) -> bool {

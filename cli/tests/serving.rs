@@ -336,6 +336,12 @@ fn the_environment_is_the_default_and_is_named_when_wrong() {
         "toolb: --port: \"none\": expected 0 to 65535 (0 picks a free port) (from TOOLB_PORT)\n";
     assert_eq!(String::from_utf8_lossy(&output.stderr), text);
     let output = toolb()
+        .args(["run", "main:app", "-w", "2.5"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("2.5") && !text.contains("TOOLB"), "{text}");
+    let output = toolb()
         .args(["run", "main:app"])
         .env("WEB_CONCURRENCY", "0")
         .output()

@@ -366,9 +366,10 @@ proptest! {
 
         let body = &out[len..];
         let said = parts.concat();
-        if head_request || matches!(status, 204 | 304) {
+        if head_request || matches!(status, 204 | 205 | 304) {
             prop_assert!(body.is_empty() && chunked.is_empty());
             prop_assert!(status != 204 || lengths.is_empty());
+            prop_assert!(status != 205 || lengths == [b"0"]);
         } else if let [length] = lengths[..] {
             let length: usize = std::str::from_utf8(length).unwrap().parse().unwrap();
             prop_assert_eq!(failed, said.len() > length);

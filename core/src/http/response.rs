@@ -105,7 +105,7 @@ enum State {
     Chunked,
     /// Until the connection closes.
     Close,
-    /// Whatever body is given stays here: HEAD, 204, 304.
+    /// Whatever body is given stays here: HEAD, 204, 205, 304.
     Suppressed,
     Ended,
 }
@@ -274,6 +274,11 @@ impl ResponseWriter {
         let state = match status {
             204 => {
                 length = None;
+                State::Suppressed
+            }
+            // Nothing, and that much is said (RFC 9110, section 15.3.6).
+            205 => {
+                length = Some(0);
                 State::Suppressed
             }
             // The length of the body that a 200 would have: only the application knows it.

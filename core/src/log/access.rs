@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::sys::{signal, stdout};
+use crate::sys::{clock, signal, stdout};
 
-use super::{Level, Throttle, limited, warning};
+use super::{Throttle, warning};
 
 use line::{Times, push_escaped};
 
@@ -308,14 +308,9 @@ impl Losses {
             None => "as they came faster than standard output took them".to_owned(),
         };
         let text = format_args!("{what}, {why}");
-        let told = match last {
-            true => {
-                warning(text);
-                true
-            }
-            false => limited(&TOLD, Level::Warning, text),
-        };
-        if told {
+        // Those left out are counted already.
+        if last || TOLD.admit(clock::now()).is_some() {
+            warning(text);
             self.told = dropped;
             self.why = None;
         }
@@ -324,8 +319,6 @@ impl Losses {
 
 #[cfg(test)]
 mod tests {
-    use crate::sys::clock;
-
     use super::*;
 
     /// Where there is only so much room, and what was written.

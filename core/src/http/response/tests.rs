@@ -93,6 +93,22 @@ fn framing_matrix() {
         (Http11, false, 204, false, Known(5), "\r\n"),
         (Http11, false, 204, true, Unknown, "\r\n"),
         (Http11, false, 204, false, Unknown, "\r\n"),
+        (
+            Http11,
+            false,
+            205,
+            false,
+            Known(5),
+            "content-length: 0\r\n\r\n",
+        ),
+        (
+            Http11,
+            false,
+            205,
+            true,
+            Unknown,
+            "content-length: 0\r\n\r\n",
+        ),
         (Http11, false, 304, false, Known(0), "\r\n"),
         (
             Http11,
