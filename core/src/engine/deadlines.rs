@@ -76,17 +76,13 @@ impl Loop {
                     } if exchange.writer.is_none() && self.now >= exchange.deadline => {
                         self.abandon(key);
                         self.note_overdue(lane, slot, generation);
-                        self.stats().timed_out.add(1);
-                        self.warn_of_lateness(key);
-                        self.answer_simply(key, 504, "the application took too long\n", &[]);
+                        self.answer_lateness(key);
                     }
                     Place::Queued(..) | Place::Token(_) | Place::File(_)
                         if exchange.writer.is_none() && self.now >= exchange.deadline =>
                     {
                         self.abandon(key);
-                        self.stats().timed_out.add(1);
-                        self.warn_of_lateness(key);
-                        self.answer_simply(key, 504, "the application took too long\n", &[]);
+                        self.answer_lateness(key);
                     }
                     _ if exchange.writer.is_some() => self.reset(key),
                     _ => self.time_out_request(key),
@@ -101,6 +97,12 @@ impl Loop {
             reason: "the request took too long to arrive",
         };
         self.refuse(key, reject);
+    }
+
+    fn answer_lateness(&mut self, key: u64) {
+        self.stats().timed_out.add(1);
+        self.warn_of_lateness(key);
+        self.answer_simply(key, 504, "the application took too long\n", &[]);
     }
 
     fn time_out_in_queue(&mut self, key: u64) {
@@ -124,12 +126,7 @@ impl Loop {
         self.shared.pool.leave();
         self.stats().queue_timeouts.add(1);
         self.warn_of_wait(key);
-        self.answer_simply(
-            key,
-            503,
-            "no worker was free in time, try again soon\n",
-            &[("retry-after", "1")],
-        );
+        self.answer_unserved(key, "no worker was free in time, try again soon\n");
     }
 }
 

@@ -59,8 +59,7 @@ impl Loop {
             }
             exchange.facts.keep_alive = false;
             self.abandon(key);
-            let fields = [("retry-after", "1")];
-            self.answer_simply(key, 503, "the server is about to end\n", &fields);
+            self.answer_unserved(key, "the server is about to end\n");
         }
     }
 

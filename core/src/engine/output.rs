@@ -44,6 +44,11 @@ impl Loop {
         self.finish(key, !facts.keep_alive);
     }
 
+    /// Answers a request that nobody can serve now, though somebody may soon.
+    pub(super) fn answer_unserved(&mut self, key: u64, text: &str) {
+        self.answer_simply(key, 503, text, &[("retry-after", "1")]);
+    }
+
     pub(super) fn mark_dirty(&mut self, key: u64) {
         let now = self.now;
         if let Some(conn) = self.conns.get_mut(key) {

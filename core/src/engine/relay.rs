@@ -34,12 +34,7 @@ impl Loop {
         self.stats().overloaded.add(1);
         self.warn_of_crowd(key, crowd);
         self.shared.note_desertion();
-        self.answer_simply(
-            key,
-            503,
-            "the server is busy, try again soon\n",
-            &[("retry-after", "1")],
-        );
+        self.answer_unserved(key, "the server is busy, try again soon\n");
     }
 
     /// Sends again what a consumer was sent and has not started. False: it was so too often.
