@@ -173,22 +173,24 @@ fn origin(flag: &str, args: &[OsString]) -> String {
     let Some(name) = flag.strip_prefix("--") else {
         return String::new();
     };
-    if is_given(flag, args)
-        || SHORT
-            .iter()
-            .any(|(long, short)| *long == flag && begins(short, args))
-    {
+    let by_letter = letter_of(name).is_some_and(|letter| {
+        let short = format!("-{letter}");
+        args.iter()
+            .any(|arg| arg.to_string_lossy().starts_with(&short))
+    });
+    if by_letter || is_given(flag, args) {
         return String::new();
     }
     format!(" (from TOOLB_{})", name.to_uppercase().replace('-', "_"))
 }
 
-/// Options that have a letter, too.
-const SHORT: [(&str, &str); 1] = [("--workers", "-w")];
-
-fn begins(short: &str, args: &[OsString]) -> bool {
-    args.iter()
-        .any(|arg| arg.to_string_lossy().starts_with(short))
+/// `w` of `workers`.
+fn letter_of(name: &str) -> Option<char> {
+    let program = Cli::command();
+    let mut all = program
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments);
+    all.find(|arg| arg.get_long() == Some(name))?.get_short()
 }
 
 fn is_given(flag: &str, args: &[OsString]) -> bool {
