@@ -293,3 +293,11 @@ def server(running: Server) -> Server:
     """The shared server, with nothing of other tests left in it."""
     assert running.ask("/forget").status == 200
     return running
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What an application can wait for: a file that is not there yet, named by `GO`."""
+    path = tmp_path / "go"
+    monkeypatch.setenv("GO", str(path))
+    return path

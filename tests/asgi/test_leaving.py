@@ -34,14 +34,6 @@ async def app(scope, receive, send):
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `/hold` waits for."""
-    path = tmp_path / "go"
-    monkeypatch.setenv("GO", str(path))
-    return path
-
-
-@pytest.fixture
 def run(start: Callable[..., Server], tmp_path: Path, go: Path) -> Callable[..., Server]:
     (tmp_path / "main.py").write_text(APP)
     return lambda *arguments: start("main:app", *arguments, app_dir=tmp_path).listening()

@@ -36,14 +36,6 @@ Starter = Callable[..., Server]
 
 
 @pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What `told_to_go` waits for, once it is there."""
-    path = tmp_path / "go"
-    monkeypatch.setenv("GO", str(path))
-    return path
-
-
-@pytest.fixture
 def run(start: Starter, tmp_path: Path) -> Starter:
     """Runs an application given as source."""
 
