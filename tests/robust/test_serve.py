@@ -130,6 +130,16 @@ class Stage:
         """Waits until the application has noted it."""
         wait_until(f"{text!r} was noted", lambda: self.events().count(text) >= times)
 
+    def kill_at_work(self, work: Program) -> int:
+        """Kills the only worker of `work` with a request that it has begun. Returns its pid."""
+        with self.connect() as begun:
+            begun.send(request("/sleep?ms=600000", headers={"X-Id": "begun"}))
+            self.awaits("BEGIN begun")
+            (victim,) = (p.pid for p in children(work.process.pid))
+            os.kill(victim, signal.SIGKILL)
+            assert begun.receive().status == 502
+        return victim
+
     def left(self) -> list[str]:
         """What there is of the bus in the file system."""
         return sorted(path.name for path in self.directory.glob("b*"))
@@ -175,12 +185,7 @@ def test_workers_come_go_and_are_replaced(stage: Stage) -> None:
 def test_a_dead_workers_requests_are_settled(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work()
-    with stage.connect() as begun:
-        begun.send(request("/sleep?ms=20000", headers={"X-Id": "begun"}))
-        stage.awaits("BEGIN begun")
-        (victim,) = (p.pid for p in children(work.process.pid))
-        os.kill(victim, signal.SIGKILL)
-        assert begun.receive().status == 502
+    victim = stage.kill_at_work(work)
     assert stage.pid() != victim
     work.stop()
     serve.stop()
@@ -316,12 +321,7 @@ def test_an_engine_that_nobody_serves_says_so(stage: Stage) -> None:
 def test_the_engine_tells_what_a_consumer_took_along(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work()
-    with stage.connect() as begun:
-        begun.send(request("/sleep?ms=600000", headers={"X-Id": "begun"}))
-        stage.awaits("BEGIN begun")
-        (victim,) = (p.pid for p in children(work.process.pid))
-        os.kill(victim, signal.SIGKILL)
-        assert begun.receive().status == 502
+    victim = stage.kill_at_work(work)
     line = serve.says(f"python-{victim} (pid {victim}) is gone")
     assert "1 request was answered 502; requests wait for another consumer" in line
     work.stop()
