@@ -13,8 +13,10 @@ expect "no number" "400" "$(status_of "$url/after/soon")"
 # A client that leaves, and one that a stop finds waiting.
 curl --silent --max-time 0.15 --output "$scratch/ticks" "$url/ticks/1000" && fail "a thousand ticks came at once"
 expect "the first of many" "tick 1" "$(head -n 1 "$scratch/ticks")"
-curl --silent --output /dev/null --write-out '%{http_code}' "$url/after/3600000" >"$scratch/status" &
+curl --silent --verbose --output /dev/null --write-out '%{http_code}' "$url/after/3600000" \
+    >"$scratch/status" 2>"$scratch/trace" &
 client=$!
+until grep -q '^> GET' "$scratch/trace"; do :; done # it has been sent
 expect "others meanwhile" "waited" "$(ask "$url/after/0")"
 stop
 wait "$client" || true
