@@ -211,9 +211,16 @@ fn explain_connect(path: &Path, error: &io::Error, f: &mut fmt::Formatter<'_>) -
             f,
             "the socket at {path} is no bus: give the path that `toolb serve` prints"
         ),
+        _ if error.raw_os_error() == Some(NO_SOCKET) => write!(
+            f,
+            "what is at {path} is no socket: give the path that `toolb serve` prints"
+        ),
         _ => write!(f, "cannot connect to the bus at {path}: {error}"),
     }
 }
+
+/// ENOTSOCK: a file, or a folder.
+const NO_SOCKET: i32 = 88;
 
 /// EPROTOTYPE: a socket of another kind.
 const WRONG_KIND: i32 = 91;

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
@@ -109,8 +109,19 @@ pub fn connect(path: &Path, patience: Duration) -> io::Result<Seqpacket> {
         match check(result) {
             Ok(()) => return Ok(Seqpacket::from(fd)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(refused(path, error));
+            }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// The kernel refuses what is no socket as it refuses a socket that nobody listens at.
+fn refused(path: &Path, error: io::Error) -> io::Error {
+    match fs::metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => io::Error::from_raw_os_error(libc::ENOTSOCK),
+        _ => error,
     }
 }
 

@@ -264,6 +264,13 @@ fn why_one_cannot_attach_is_said_with_a_remedy() {
     let other = error(path.to_str().unwrap());
     assert!(!other.may_pass());
     assert!(other.to_string().contains("is no bus"), "{other}");
+    let file = folder.0.join("file");
+    fs::write(&file, "").unwrap();
+    for what in [&file, &folder.0] {
+        let error = error(what.to_str().unwrap());
+        assert!(!error.may_pass());
+        assert!(error.to_string().contains("is no socket"), "{error}");
+    }
     for nonsense in ["", "bus", "fd:x", "fd:-1", "tcp:1"] {
         assert!(matches!(error(nonsense), AttachError::Address(_)));
     }
