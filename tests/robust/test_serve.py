@@ -415,6 +415,18 @@ def test_what_an_engine_cuts_off_is_answered(stage: Stage) -> None:
     work.kill()
 
 
+def test_a_connection_that_is_merely_kept_is_not_cut_off(stage: Stage) -> None:
+    """Even if the end comes before the last call is over."""
+    serve = stage.serve("--timeout-graceful-shutdown", "1")
+    work = stage.work()
+    with stage.connect() as connection:
+        assert connection.ask("/pid").status == 200
+        serve.process.terminate()
+        assert serve.ends() == 0, serve.said()
+    assert "cut off" not in serve.said(), serve.said()
+    work.kill()
+
+
 def test_workers_of_an_engine_elsewhere_cancel_and_shut_down_in_time(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work("--timeout-graceful-shutdown", "4")

@@ -101,8 +101,11 @@ impl Host {
         if ending.cut_at > now {
             return None;
         }
-        // Who gives no time has not asked for an end without loss.
-        let limit = Some(ending.limit).filter(|limit| !limit.is_zero());
+        // Who gives no time has not asked for an end without loss, and a connection on which nothing
+        // is asked loses nothing.
+        let stats = self.engine.stats();
+        let is_lossless = stats.open() + stats.open_streams() == 0 && self.gate.guests() == 0;
+        let limit = Some(ending.limit).filter(|limit| !limit.is_zero() && !is_lossless);
         match limit {
             Some(_) => {
                 self.cut(limit, tell);

@@ -55,6 +55,12 @@ impl Snapshot {
         self.requests.saturating_sub(over)
     }
 
+    /// Raw connections of services whose end has not come.
+    pub fn open_streams(&self) -> u64 {
+        let all = self.streams_accepted.wrapping_add(self.streams_connected);
+        all.saturating_sub(self.streams_closed)
+    }
+
     /// Of the requests that were open then, those that were not answered since, or with a failure.
     /// Those that nobody misses do not count.
     pub fn cut_since(&self, then: &Self) -> u64 {
