@@ -181,7 +181,10 @@ def test_nobody_looks_without_a_time(servers: Servers) -> None:
 
 
 def test_a_stopped_process_is_killed_though_it_cannot_say_anything(servers: Servers) -> None:
-    server = servers.start(flags=["--timeout-worker-healthcheck", "500ms"])
+    # It is not given the 5 s in which others say where they hang.
+    server = servers.start(
+        flags=["--timeout-worker-healthcheck", "500ms", "--timeout-response", "4s"]
+    )
     (victim,) = server.worker_pids()
     os.kill(victim, signal.SIGSTOP)
     with server.connect() as connection:

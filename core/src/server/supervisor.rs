@@ -389,12 +389,8 @@ impl<'a> Supervisor<'a> {
             Action::Ask(index) => self.send(index, &Control::Ask),
             Action::TellError(index, why) => self.send(index, &Control::Error(why)),
             Action::Terminate(index) => self.signal(index, signal::SIGTERM),
-            Action::Abort(index) => self.signal(index, signal::SIGABRT),
-            Action::Kill(index) => {
-                if let Some(process) = &self.links[index].process {
-                    process.kill();
-                }
-            }
+            Action::Abort(index) => self.abort(index),
+            Action::Kill(index) => self.kill(index),
             Action::CutEngine => {
                 if let Home::Here(here) = &self.home {
                     here.engine.cut_off();
@@ -493,6 +489,21 @@ impl<'a> Supervisor<'a> {
     fn signal(&self, index: usize, signal: i32) {
         if let Some(process) = &self.links[index].process {
             process.signal(signal);
+        }
+    }
+
+    /// Makes it say where it hangs. One that was stopped would say nothing before it goes on.
+    fn abort(&self, index: usize) {
+        match &self.links[index].process {
+            Some(process) if process::is_stopped(process.pid()) => process.kill(),
+            Some(process) => process.signal(signal::SIGABRT),
+            None => {}
+        }
+    }
+
+    fn kill(&self, index: usize) {
+        if let Some(process) = &self.links[index].process {
+            process.kill();
         }
     }
 
