@@ -385,3 +385,18 @@ def test_a_worker_that_cannot_be_replaced_at_once_is_waited_for(servers: Servers
         answer = connection.ask("/pid")
         assert answer.status == 200
         assert int(answer.body) != victim
+
+
+def test_a_stop_waits_for_the_replacement_of_the_only_worker(servers: Servers) -> None:
+    """What was accepted is not lost because the server was told to stop at a bad moment."""
+    server = servers.start(workers=1)
+    (victim,) = server.worker_pids()
+    os.kill(victim, signal.SIGKILL)
+    wait_until("it is known", lambda: "was ended by SIGKILL" in server.said())
+    with server.connect() as connection:
+        connection.send(request("/pid"))
+        server.process.terminate()
+        answer = connection.receive()
+    assert answer.status == 200, server.said()
+    assert int(answer.body) != victim
+    assert server.process.wait(20) == 0, server.said()

@@ -218,7 +218,7 @@ impl Fleet {
             self.out.push(Action::Hurry(limit));
         }
         if tell {
-            self.tell_workers();
+            self.tell_workers(now);
         }
         if kill {
             self.cut(false);

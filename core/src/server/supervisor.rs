@@ -190,7 +190,7 @@ impl<'a> Supervisor<'a> {
         here.engine.control_events().drain();
         while let Some(event) = here.engine.next_control_event() {
             match event {
-                ControlEvent::Idle => self.fleet.engine_idle(),
+                ControlEvent::Idle => self.fleet.engine_idle(Instant::now()),
                 ControlEvent::Poisoned { lane_id, reason } => {
                     if let Some(index) = here.worker_of(lane_id) {
                         self.fleet.poisoned(index, reason);
@@ -397,10 +397,10 @@ impl<'a> Supervisor<'a> {
                 }
             }
             Action::DrainEngine => match &self.home {
-                Home::Elsewhere(_) => self.fleet.ask_to_finish(),
+                Home::Elsewhere(_) => self.fleet.ask_to_finish(Instant::now()),
                 Home::Here(here) => {
                     if !here.drain() {
-                        self.fleet.engine_idle();
+                        self.fleet.engine_idle(Instant::now());
                     }
                 }
             },

@@ -48,7 +48,8 @@ impl Fleet {
 
     /// The engine is elsewhere and goes on: the workers take leave of it by themselves. They are
     /// told a second time, to hurry, when little of the time is left.
-    pub(in crate::server) fn ask_to_finish(&mut self) {
+    pub(in crate::server) fn ask_to_finish(&mut self, now: Instant) {
+        self.forgo_unready(now);
         for (index, worker) in self.workers.iter_mut().enumerate() {
             if worker.phase == Phase::Serving {
                 worker.phase = Phase::Leaving(None);
@@ -58,8 +59,8 @@ impl Fleet {
     }
 
     /// The engine has no connection left.
-    pub(in crate::server) fn engine_idle(&mut self) {
-        self.tell_workers();
+    pub(in crate::server) fn engine_idle(&mut self, now: Instant) {
+        self.tell_workers(now);
     }
 
     /// The server cannot start.
@@ -74,6 +75,9 @@ impl Fleet {
 
     fn begin_stop(&mut self, outcome: Outcome, limit: Duration, now: Instant) {
         let kill_at = now + limit;
+        let serves = |worker: &Worker| worker.phase == Phase::Serving;
+        // If all have died, requests that wait are for those who take their places.
+        let is_manned = !matches!(self.stage, Stage::Running) || self.workers.iter().any(serves);
         self.stage = Stage::Stopping(Stopping {
             outcome,
             since: now,
@@ -85,6 +89,13 @@ impl Fleet {
             killed: false,
         });
         self.out.push(Action::DrainEngine);
+        if is_manned {
+            self.forgo_unready(now);
+        }
+    }
+
+    /// Does without workers that are not ready.
+    fn forgo_unready(&mut self, now: Instant) {
         for index in 0..self.workers.len() {
             match self.workers[index].phase {
                 Phase::Waiting(_) => self.workers[index].phase = Phase::Gone,
@@ -99,7 +110,7 @@ impl Fleet {
     }
 
     /// Tells the workers that nothing more comes.
-    pub(super) fn tell_workers(&mut self) {
+    pub(super) fn tell_workers(&mut self, now: Instant) {
         match &mut self.stage {
             Stage::Stopping(stop) if !stop.told => stop.told = true,
             _ => return,
@@ -116,6 +127,7 @@ impl Fleet {
                 _ => {}
             }
         }
+        self.forgo_unready(now);
     }
 
     /// Kills whoever is left.

@@ -146,7 +146,7 @@ fn an_application_that_does_not_start_ends_the_server() {
     assert_eq!(told(&actions), ["cannot start: no module named \"nope\""]);
     assert_eq!(done(&actions), [Action::DrainEngine]);
     // The one that did start is asked to finish, then everything ends, without another word.
-    scene.fleet.engine_idle();
+    scene.fleet.engine_idle(scene.now);
     let actions = scene.fleet.take_actions();
     assert_eq!(actions, [Action::LaneDraining(1), Action::TellDrain(1)]);
     let actions = scene.exit(0, Exit::Code(3));

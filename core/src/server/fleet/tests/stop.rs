@@ -6,7 +6,7 @@ use super::*;
 fn a_stop_drains_the_engine_first_and_the_workers_then() {
     let mut scene = Scene::serving(2);
     assert_eq!(done(&scene.stop()), [Action::DrainEngine]);
-    scene.fleet.engine_idle();
+    scene.fleet.engine_idle(scene.now);
     assert_eq!(
         scene.fleet.take_actions(),
         [
@@ -143,10 +143,59 @@ fn a_worker_that_waits_for_its_turn_is_not_started_after_a_stop() {
     let mut scene = Scene::serving(1);
     scene.exit(0, Exit::Code(1));
     let actions = scene.stop();
+    assert_eq!(done(&actions), [Action::DrainEngine]);
+    scene.fleet.engine_idle(scene.now);
+    let actions = scene.fleet.take_actions();
+    assert_eq!(actions, [Action::Finish(Outcome::Stopped)]);
+}
+
+#[test]
+fn a_stop_leaves_requests_that_wait_to_those_who_replace_the_dead() {
+    let mut scene = Scene::serving(2);
+    scene.exit(0, Exit::Code(1));
+    scene.exit(1, Exit::Code(1));
+    assert_eq!(done(&scene.stop()), [Action::DrainEngine]);
+    // The engine is not idle: somebody waits.
+    let (_, actions) = scene.pass_to_deadline();
+    assert_eq!(actions, [Action::Spawn(0), Action::Spawn(1)]);
+    assert_eq!(done(&scene.boot(0)), [Action::LaneUp(0)]);
+    scene.fleet.engine_idle(scene.now);
     assert_eq!(
-        done(&actions),
-        [Action::DrainEngine, Action::Finish(Outcome::Stopped)]
+        scene.fleet.take_actions(),
+        [
+            Action::LaneDraining(0),
+            Action::TellDrain(0),
+            Action::Terminate(1)
+        ]
     );
+    scene.exit(0, Exit::Code(0));
+    let actions = scene.exit(1, Exit::Signal(SIGTERM));
+    assert_eq!(done(&actions)[1], Action::Finish(Outcome::Stopped));
+}
+
+#[test]
+fn a_stop_with_somebody_who_serves_waits_for_nobody_else() {
+    let mut scene = Scene::serving(2);
+    scene.exit(0, Exit::Code(1));
+    scene.stop();
+    let (time, actions) = scene.pass_to_deadline();
+    assert_eq!(time, 25 * SECOND);
+    assert!(!actions.contains(&Action::Spawn(0)));
+}
+
+#[test]
+fn a_replacement_that_takes_too_long_is_not_waited_for() {
+    let mut scene = Scene::serving(1);
+    scene.exit(0, Exit::Code(1));
+    scene.stop();
+    let (_, actions) = scene.pass_to_deadline();
+    assert_eq!(actions, [Action::Spawn(0)]);
+    scene.fleet.spawned(0, 7);
+    scene.fleet.take_actions();
+    let (_, actions) = scene.pass_to_deadline();
+    assert_eq!(actions, [Action::Hurry(30 * SECOND), Action::Terminate(0)]);
+    let actions = scene.exit(0, Exit::Signal(SIGTERM));
+    assert_eq!(done(&actions)[1], Action::Finish(Outcome::Stopped));
 }
 
 #[test]
@@ -162,7 +211,7 @@ fn a_worker_lost_while_stopping_is_told_of_and_not_replaced() {
 fn workers_of_an_engine_elsewhere_are_asked_and_then_told_to_hurry() {
     let mut scene = Scene::serving(2);
     scene.stop();
-    scene.fleet.ask_to_finish();
+    scene.fleet.ask_to_finish(scene.now);
     let actions = scene.fleet.take_actions();
     assert_eq!(actions, [Action::TellDrain(0), Action::TellDrain(1)]);
     // One has finished: that is as it should be.

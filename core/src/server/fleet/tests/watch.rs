@@ -149,7 +149,7 @@ fn a_crowded_worker_is_told_to_leave_with_the_others() {
     scene.fleet.crowded(0, 256, 1024, scene.now);
     scene.fleet.take_actions();
     scene.stop();
-    scene.fleet.engine_idle();
+    scene.fleet.engine_idle(scene.now);
     let told: Vec<_> = done(&scene.fleet.take_actions());
     assert!(told.contains(&Action::TellDrain(0)) && told.contains(&Action::TellDrain(1)));
     scene.exit(0, Exit::Code(0));
