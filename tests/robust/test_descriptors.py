@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 import time
 from pathlib import Path
@@ -88,6 +89,28 @@ def test_accepting_rests_without_descriptors_and_goes_on(servers: Servers) -> No
     most = 1 + (time.monotonic() - began) // WARNING_PAUSE
     assert 1 <= len(lines) <= most, server.said()
     assert "ulimit -n" in lines[0]
+
+
+def test_a_worker_is_replaced_though_clients_hold_all_descriptors(servers: Servers) -> None:
+    """Some are kept from clients, none of whom has to leave."""
+    server = servers.start(
+        workers=1,
+        flags=["--timeout-keep-alive", "100", "--timeout-request-header", "100"],
+        wrapper=["bash", "-c", 'ulimit -n 200 && "$@"; exit $?', "bash"],
+    )
+    clients = [server.connect(60) for _ in range(250)]
+    clients[0].send(request("/pid"))
+    victim = int(clients[0].receive().body)
+    wait_until("it says so", lambda: WARNING in server.said())
+    held = len(descriptors(server.pid))
+    os.kill(victim, signal.SIGKILL)
+    clients[0].send(request("/pid"))
+    answer = clients[0].receive()
+    assert answer.status == 200, server.said()
+    assert int(answer.body) != victim
+    assert len(descriptors(server.pid)) >= held, "clients were sent away for it"
+    for client in clients:
+        client.socket.close()
 
 
 def test_who_waits_while_accepting_rests_is_answered_before_the_end(servers: Servers) -> None:

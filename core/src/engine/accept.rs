@@ -1,9 +1,13 @@
 //! Accepting connections, and resting from it while the process is out of descriptors.
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
 
 use crate::log::{self, Level, Throttle};
 use crate::sys::epoll;
+use crate::sys::shortage;
 use crate::sys::socket::Socket;
 
 use super::conn::Conn;
@@ -24,11 +28,12 @@ impl Loop {
                     return false;
                 }
                 // Out of descriptors or memory: the listener stays readable, so look away a while.
-                Err(_) => {
-                    self.pause_accepting();
+                Err(error) => {
+                    self.pause_accepting(Some(&error));
                     return false;
                 }
             };
+            let is_last = self.shared.reserve.holds(socket.as_raw_fd());
             let goes_on = match self.purposes[address] {
                 Purpose::Service(service) => self.stream_accepted(service, socket, peer),
                 Purpose::Http | Purpose::Streams(_) => self.conn_accepted(address, socket, peer),
@@ -36,43 +41,67 @@ impl Loop {
             if !goes_on {
                 return false;
             }
+            // In a drain those who have connected are the last.
+            if is_last && !self.shared.draining.load(Ordering::Relaxed) {
+                self.pause_accepting(None);
+                return false;
+            }
         }
         true
     }
 
-    /// Looks away from all listeners for a while.
-    pub(super) fn pause_accepting(&mut self) {
+    /// Looks away from all listeners for a while, since a call has failed, or because the
+    /// descriptors that are left are not for clients.
+    pub(super) fn pause_accepting(&mut self, error: Option<&io::Error>) {
         if !std::mem::replace(&mut self.accepting, false) {
             return;
         }
         static TOLD: Throttle = Throttle::of(1);
         let open = self.conns.len() + self.calls.streams.len();
-        let text = format_args!(
-            "out of open files ({open} connections): accepting rests; raise the limit (ulimit -n)"
-        );
-        if self.rests_since.is_none() && log::limited(&TOLD, Level::Warning, text) {
-            self.rests_since = Some(self.now);
+        if self.rests_since.is_none() {
+            let what = match error.filter(|error| !shortage::is_of_open_files(error)) {
+                None => format!(
+                    "out of open files ({open} connections): accepting rests; \
+                     raise the limit (ulimit -n)"
+                ),
+                Some(error) => format!(
+                    "cannot take another client ({open} connections), accepting rests: {}",
+                    shortage::explain(error)
+                ),
+            };
+            if log::limited(&TOLD, Level::Warning, format_args!("{what}")) {
+                self.rests_since = Some(self.now);
+            }
         }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
         }
-        self.deadlines
-            .insert(self.now + ACCEPT_PAUSE, Timer::Accept);
+        self.look_again();
     }
 
     pub(super) fn resume_accepting(&mut self) {
-        if std::mem::replace(&mut self.accepting, true) {
+        if self.accepting {
             return;
         }
+        let any = self.listeners.first();
+        if any.is_some_and(|any| self.shared.reserve.is_all_there_is(any.as_fd())) {
+            return self.look_again();
+        }
+        self.accepting = true;
         let mut listeners = self.listeners.iter().enumerate();
         let watched = listeners.try_for_each(|(address, listener)| {
             let token = TAG_LISTENER | address as u64;
             self.epoll.add(listener, token, epoll::IN)
         });
-        if watched.is_err() {
+        if let Err(error) = watched {
             // Without memory for that either, it would be deaf from now on.
-            self.pause_accepting();
+            self.pause_accepting(Some(&error));
         }
+    }
+
+    fn look_again(&mut self) {
+        self.deadlines
+            .insert(self.now + ACCEPT_PAUSE, Timer::Accept);
     }
 
     /// Nobody waits to be accepted: if it was told that accepting rests, that is over.
@@ -80,7 +109,7 @@ impl Loop {
         if let Some(since) = self.rests_since.take() {
             let seconds = self.now.saturating_sub(since) as f64 / 1e9;
             log::warning(format_args!(
-                "accepting goes on: no client waits any more, after {seconds:.1} s with too few open files"
+                "accepting goes on: no client waits any more, after {seconds:.1} s"
             ));
         }
     }
@@ -96,9 +125,9 @@ impl Loop {
         let Some(conn) = self.conns.get_mut(key) else {
             return false;
         };
-        if self.epoll.add(&conn.socket, key, flags).is_err() {
+        if let Err(error) = self.epoll.add(&conn.socket, key, flags) {
             self.conns.remove(key);
-            self.pause_accepting();
+            self.pause_accepting(Some(&error));
             return false;
         }
         self.stats().accepted.add(1);
@@ -139,7 +168,7 @@ mod tests {
         };
         let shared = engine.shared.clone();
         let mut one = Loop::new(0, shared, listeners, services, epoll, |_, drop| drop());
-        one.pause_accepting();
+        one.pause_accepting(None);
         // In place of a machine without memory: what is watched already cannot be added.
         one.epoll.add(&one.listeners[0], 0, epoll::IN).unwrap();
         one.deadlines = Deadlines::new();

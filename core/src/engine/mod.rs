@@ -27,6 +27,7 @@ mod mailbox;
 mod output;
 mod relay;
 mod reply;
+mod reserve;
 mod routes;
 mod serve_inline;
 mod serve_token;
@@ -83,6 +84,7 @@ use event_loop::{Loop, Purpose, Services};
 use file_desk::FileDesks;
 use listen::Bound;
 use mailbox::{Letter, Mailbox};
+use reserve::Reserve;
 use shared::Shared;
 use stream::LoopService;
 
@@ -136,6 +138,7 @@ impl Engine {
             seeks_deserters: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
             files: FileDesks::default(),
+            reserve: Reserve::new(),
             busy_loops: AtomicUsize::new(loops),
             events: Mutex::new(VecDeque::new()),
             event_bell: EventFd::new().map_err(cannot)?,

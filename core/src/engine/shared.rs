@@ -13,6 +13,7 @@ use crate::sys::eventfd::EventFd;
 
 use super::file_desk::FileDesks;
 use super::mailbox::{Letter, Mailbox};
+use super::reserve::Reserve;
 use super::routes::Routes;
 
 /// What the engine tells its supervisor.
@@ -87,6 +88,7 @@ pub(super) struct Shared {
     /// Raw connections that consumers hold or wait for.
     pub(super) open_streams: AtomicUsize,
     pub(super) files: FileDesks,
+    pub(super) reserve: Reserve,
     /// Loops that have connections, counted once draining.
     pub(super) busy_loops: AtomicUsize,
     pub(super) events: Mutex<VecDeque<ControlEvent>>,

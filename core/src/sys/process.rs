@@ -206,6 +206,11 @@ pub fn raise_open_files() -> io::Result<u64> {
     Ok(before)
 }
 
+/// The soft limit of open descriptors.
+pub fn open_files_limit() -> io::Result<u64> {
+    open_files().map(|limit| limit.rlim_cur)
+}
+
 /// The soft limit of the size of files, shared memory among them.
 pub(super) fn largest_file() -> io::Result<u64> {
     soft_and_hard(libc::RLIMIT_FSIZE).map(|limit| limit.rlim_cur)

@@ -16,9 +16,14 @@ pub fn remedy(error: &io::Error) -> Option<&'static str> {
         libc::EAGAIN => Some("raise the limit on processes (ulimit -u, or the container's)"),
         libc::EMFILE => Some("raise the limit on open files (ulimit -n)"),
         libc::ENFILE => Some("raise this machine's limit on open files (sysctl fs.file-max)"),
-        libc::ENOMEM => Some("this machine needs more memory, or fewer workers"),
+        libc::ENOBUFS | libc::ENOMEM => Some("this machine needs more memory, or fewer workers"),
         _ => None,
     }
+}
+
+/// Whether this process has too many files open.
+pub fn is_of_open_files(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMFILE)
 }
 
 #[cfg(test)]

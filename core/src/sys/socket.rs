@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -140,6 +140,12 @@ impl Listener {
         let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
         // SAFETY: no pointers.
         check(unsafe { libc::listen(self.fd.as_raw_fd(), backlog) })
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

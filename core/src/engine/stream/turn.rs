@@ -63,9 +63,9 @@ impl Loop {
             // More streams than ids: the connection is dropped with the stream.
             return false;
         };
-        if self.watch_stream(key).is_err() {
+        if let Err(error) = self.watch_stream(key) {
             self.calls.streams.table.remove(key);
-            self.pause_accepting();
+            self.pause_accepting(Some(&error));
             return false;
         }
         self.stats().streams_accepted.add(1);
