@@ -7,72 +7,73 @@ use pyo3::{
     prelude::*,
     types::{PyBytes, PyDict, PyInt, PyIterator, PyList, PyMemoryView, PyString, PyTuple},
 };
+use toolb_core::consumer::EncodedHead;
 
 use crate::errors::wrong_type;
 
-/// Names, values and their table must fit one record of the bus.
+/// The fields must fit one record of the bus.
 const MAX_BYTES: usize = 60 * 1024;
-/// What a field costs in the table.
-const ENTRY: usize = 16;
+/// Heads with more fields are not remembered.
+const MAX_KEPT: usize = 16;
 
-/// Status and header fields, checked and copied: what the application does with its list afterwards
+/// Status and header fields, checked and encoded: what the application does with its list afterwards
 /// changes nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Head {
-    status: u16,
     content_length: i64,
-    bytes: Vec<u8>,
-    lengths: Vec<(u32, u32)>,
+    encoded: EncodedHead,
+    /// The fields that `encoded` was made of, if all of them are tuples of `bytes`, which never change:
+    /// an application that gives the same ones again has them checked already.
+    kept: Vec<Py<PyTuple>>,
 }
 
 impl Head {
     /// Takes a `http.response.start` message.
     pub(crate) fn fill(&mut self, message: &Bound<'_, PyDict>) -> PyResult<()> {
         let py = message.py();
-        self.bytes.clear();
-        self.lengths.clear();
-        self.content_length = -1;
         let status = message.get_item(intern!(py, "status"))?.ok_or_else(|| {
             error("'http.response.start' without 'status': give it an int from 200 to 599")
         })?;
-        self.status = status
+        let status = status
             .extract()
             .ok()
             .filter(|status| (200..600).contains(status))
             .ok_or_else(|| wrong_status(&status))?;
         let Some(headers) = message.get_item(intern!(py, "headers"))? else {
+            self.begin(status, 0);
             return Ok(());
         };
-        if let Ok(headers) = headers.cast_exact::<PyList>() {
-            for field in headers {
-                self.push_field(&field)?;
+        let listed;
+        let headers = match headers.cast_exact::<PyList>() {
+            Ok(headers) => headers,
+            Err(_) => {
+                listed = PyList::empty(py);
+                for field in fields_of(&headers)? {
+                    listed.append(field?)?;
+                }
+                &listed
             }
-        } else {
-            for field in fields_of(&headers)? {
-                self.push_field(&field?)?;
-            }
+        };
+        if self.has_kept(headers) {
+            self.encoded.set_status(status);
+            return Ok(());
         }
-        if self.bytes.len() + self.lengths.len() * ENTRY > MAX_BYTES {
-            return Err(error("the response's header fields exceed 60 KiB"));
+        self.begin(status, headers.len());
+        let outcome = self.push_all(headers);
+        if outcome.is_err() {
+            self.kept.clear();
         }
-        Ok(())
+        outcome
     }
 
     /// A head of the server's own.
     pub(crate) fn plain(&mut self, status: u16) {
-        self.bytes.clear();
-        self.lengths.clear();
-        self.content_length = -1;
-        self.status = status;
-        self.push(b"content-type", b"text/plain; charset=utf-8");
+        self.begin(status, 2);
+        self.encoded
+            .push(b"content-type", b"text/plain; charset=utf-8");
         if status == 503 {
-            self.push(b"retry-after", b"1");
+            self.encoded.push(b"retry-after", b"1");
         }
-    }
-
-    /// The status.
-    pub(crate) fn status(&self) -> u16 {
-        self.status
     }
 
     /// What the application says the body's length is; -1 if it does not.
@@ -80,15 +81,44 @@ impl Head {
         self.content_length
     }
 
-    /// The header fields.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-        let mut rest = self.bytes.as_slice();
-        self.lengths.iter().map(move |&(name_len, value_len)| {
-            let (name, after) = rest.split_at(name_len as usize);
-            let (value, after) = after.split_at(value_len as usize);
-            rest = after;
-            (name, value)
-        })
+    /// What the engine gets.
+    pub(crate) fn encoded(&mut self) -> &mut EncodedHead {
+        &mut self.encoded
+    }
+
+    fn begin(&mut self, status: u16, fields: usize) {
+        self.kept.clear();
+        self.content_length = -1;
+        self.encoded.begin(status, fields);
+    }
+
+    /// Whether these are the fields that are encoded.
+    #[inline]
+    fn has_kept(&self, headers: &Bound<'_, PyList>) -> bool {
+        !self.kept.is_empty()
+            && self.kept.len() == headers.len()
+            && headers
+                .iter()
+                .zip(&self.kept)
+                .all(|(one, kept)| one.is(kept))
+    }
+
+    fn push_all(&mut self, headers: &Bound<'_, PyList>) -> PyResult<()> {
+        let mut all_stay = headers.len() <= MAX_KEPT;
+        for field in headers {
+            self.push_field(&field)?;
+            match field.cast_into_exact::<PyTuple>() {
+                Ok(pair) if all_stay && stays(&pair) => self.kept.push(pair.unbind()),
+                _ => all_stay = false,
+            }
+        }
+        if !all_stay {
+            self.kept.clear();
+        }
+        if self.encoded.len() > MAX_BYTES {
+            return Err(error("the response's header fields exceed 60 KiB"));
+        }
+        Ok(())
     }
 
     #[inline]
@@ -146,17 +176,21 @@ impl Head {
             }
             self.content_length = length;
         }
-        self.push(name, value);
-        Ok(())
+        match self.encoded.push(name, value) {
+            true => Ok(()),
+            // By a field whose parts are made while it is looked at.
+            false => Err(error(format!(
+                "{HEADERS} became longer while they were read"
+            ))),
+        }
     }
+}
 
-    #[inline]
-    fn push(&mut self, name: &[u8], value: &[u8]) {
-        self.bytes.extend_from_slice(name);
-        self.bytes.extend_from_slice(value);
-        // A record holds 64 KiB: what does not fit here is refused above.
-        self.lengths.push((name.len() as u32, value.len() as u32));
-    }
+/// Whether a field is the same for ever.
+#[inline]
+fn stays(pair: &Bound<'_, PyTuple>) -> bool {
+    let is_bytes = |item: Borrowed<'_, '_, PyAny>| item.is_exact_instance_of::<PyBytes>();
+    pair.iter_borrowed().all(is_bytes)
 }
 
 /// Goes through header fields that are not in a list.
@@ -219,16 +253,17 @@ fn error(text: impl Into<String>) -> PyErr {
 
 fn parse_length(value: &[u8]) -> PyResult<i64> {
     let digits = value.trim_ascii();
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| {
-            error(format!(
-                "invalid content-length {:?} in {HEADERS}: it is a number",
-                String::from_utf8_lossy(value)
-            ))
-        })
+    let append = |number: i64, digit: &u8| match digit {
+        b'0'..=b'9' => number.checked_mul(10)?.checked_add((digit - b'0').into()),
+        _ => None,
+    };
+    let number = digits.iter().try_fold(0, append);
+    number.filter(|_| !digits.is_empty()).ok_or_else(|| {
+        error(format!(
+            "invalid content-length {:?} in {HEADERS}: it is a number",
+            String::from_utf8_lossy(value)
+        ))
+    })
 }
 
 const STATUS: &str = "'status' of 'http.response.start'";

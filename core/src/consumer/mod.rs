@@ -47,7 +47,7 @@ pub use self::leash::Leash;
 pub use self::retry::Retry;
 pub use self::streams::{StreamEvent, WantError};
 pub use self::watch::{Watch, Woken};
-pub use crate::message::{Request, Wait};
+pub use crate::message::{EncodedHead, Request, Wait};
 
 /// An exchange: a slot of the lane, and which use of it.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -207,8 +207,10 @@ pub struct Consumer {
     /// It said that it takes raw connections.
     streams: bool,
     pace: kick::Pace,
-    /// Encoded response heads, one at a time.
+    /// Records that are looked at, one at a time.
     scratch: Vec<u8>,
+    /// Heads of callers that have not encoded them.
+    head: EncodedHead,
     /// Slots that a pass over the blocked ones works on.
     pass: Vec<u16>,
     /// Emptied buffers for records to come.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     bus::{Kind, flags},
-    message::{announce_body, encode_response_head_alone},
+    message::EncodedHead,
     sys::crash,
 };
 
@@ -107,21 +107,39 @@ impl Consumer {
         end: bool,
         done: bool,
     ) -> Result<Sent, RespondError> {
+        let mut head = std::mem::take(&mut self.head);
+        head.begin(status, fields.clone().count());
+        for (name, value) in fields {
+            head.push(name, value);
+        }
+        let outcome = self.respond_encoded(id, &mut head, content_length, body, end, done);
+        self.head = head;
+        outcome
+    }
+
+    /// The same with a head that the caller has encoded, and may use again.
+    #[inline]
+    pub fn respond_encoded(
+        &mut self,
+        id: ExchangeId,
+        head: &mut EncodedHead,
+        content_length: i64,
+        body: &[u8],
+        end: bool,
+        done: bool,
+    ) -> Result<Sent, RespondError> {
         let slot = self.started(id).ok_or(RespondError::Unknown)?;
         let exchange = &mut self.exchanges[slot];
         if exchange.has(bit::GONE | bit::END | bit::HEAD | bit::DONE) {
             return Err(self.refuse(slot, done, RespondError::HeadAlreadySent));
         }
         // A body that is here as a whole has a length, even if it travels in parts.
-        let content_length = match content_length {
+        head.set_content_length(match content_length {
             -1 if end => body.len() as i64,
             known => known,
-        };
-        self.scratch.clear();
-        encode_response_head_alone(&mut self.scratch, status, content_length, fields)
-            .map_err(|_| RespondError::HeadTooLong)?;
+        });
         let most = self.lane.ring(exchange.owner).responses.max_payload();
-        let Some(room) = most.checked_sub(self.scratch.len()) else {
+        let Some(room) = most.checked_sub(head.len()) else {
             return Err(RespondError::HeadTooLong);
         };
         exchange.bits |= bit::HEAD | closing_bits(end, done);
@@ -131,12 +149,12 @@ impl Consumer {
         } else {
             0
         };
-        announce_body(&mut self.scratch, inline);
+        head.announce_body(inline);
         let header = exchange.header(slot, Kind::ResponseHead, closing);
         let ring = &mut self.lane.ring(exchange.owner).responses;
-        if !ring.push(header, &[&self.scratch, &body[..inline]]) {
-            announce_body(&mut self.scratch, 0);
-            let backlog = Backlog::of_head(self.scratch.clone());
+        if !ring.push(header, &[head.bytes(), &body[..inline]]) {
+            head.announce_body(0);
+            let backlog = Backlog::of_head(head.bytes().to_vec());
             exchange.backlog = Some(Box::new(backlog));
             return Ok(self.keep(slot, body, Stop::Ring));
         }

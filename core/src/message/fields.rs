@@ -121,6 +121,12 @@ impl<'o> Encoder<'o> {
         Self { out, base }
     }
 
+    /// Goes on with a payload that stands alone.
+    #[inline]
+    pub(super) fn of(out: &'o mut Vec<u8>) -> Self {
+        Self { out, base: 0 }
+    }
+
     #[inline]
     pub(super) fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         let at = self.base + at;

@@ -19,8 +19,7 @@ pub use control::{
 pub use fields::Fields;
 pub use file::{FileHead, encode_file_head};
 pub use request::{Request, RequestHeadParts, encode_request_head};
-pub use response::{ResponseHead, encode_response_head};
-pub(crate) use response::{announce_body, encode_response_head_alone};
+pub use response::{EncodedHead, ResponseHead, encode_response_head};
 pub use stream::{TimeUp, Wait, Want};
 
 /// The largest payload of one record: 64 KiB without the record's own header, so that every

@@ -27,25 +27,77 @@ pub fn encode_response_head<'a>(
     encoder.finish()
 }
 
-/// Appends the payload of a RESP_HEAD record without its inline body, which the caller sends right
-/// behind it: see [`announce_body`].
-#[inline]
-pub(crate) fn encode_response_head_alone<'a>(
-    out: &mut Vec<u8>,
-    status: u16,
-    content_length: i64,
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
-) -> Result<(), TooLong> {
-    encode(out, status, content_length, fields).finish()
+/// A response head as it travels, without the body. Whoever sends the same fields again need not
+/// encode them again.
+#[derive(Debug, Default)]
+pub struct EncodedHead {
+    /// The payload of a RESP_HEAD record, up to its inline body.
+    bytes: Vec<u8>,
+    /// How many fields it has, and how many there is room for.
+    count: usize,
+    most: usize,
 }
 
-/// Says in `head`, which [`encode_response_head_alone`] made, that `len` bytes of body follow it.
-/// Both together fit a record.
-#[inline]
-pub(crate) fn announce_body(head: &mut [u8], len: usize) {
-    let at = head.len() as u16;
-    head[BODY..BODY + 2].copy_from_slice(&at.to_le_bytes());
-    head[BODY + 2..BODY + 4].copy_from_slice(&(len as u16).to_le_bytes());
+impl EncodedHead {
+    /// Begins anew, with room for so many fields.
+    #[inline]
+    pub fn begin(&mut self, status: u16, most: usize) {
+        self.bytes.clear();
+        self.bytes.resize(FIXED + most * ENTRY, 0);
+        (self.count, self.most) = (0, most);
+        self.put(TABLE, (FIXED as u16).to_le_bytes());
+        self.set_status(status);
+    }
+
+    /// Appends a field, whose name keeps its case. False: there is no room for it.
+    #[inline]
+    pub fn push(&mut self, name: &[u8], value: &[u8]) -> bool {
+        if self.count == self.most {
+            return false;
+        }
+        let at = FIXED + self.count * ENTRY;
+        Encoder::of(&mut self.bytes).field(at, name, value, false);
+        self.count += 1;
+        self.put(COUNT, (self.count as u16).to_le_bytes());
+        true
+    }
+
+    /// Changes the status.
+    #[inline]
+    pub fn set_status(&mut self, status: u16) {
+        self.put(STATUS, status.to_le_bytes());
+    }
+
+    /// How many bytes of a record it takes. With more than 65,520 it cannot be sent.
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Says how long the whole body is, -1 if it is not known.
+    #[inline]
+    pub(crate) fn set_content_length(&mut self, length: i64) {
+        self.put(CONTENT_LENGTH, length.to_le_bytes());
+    }
+
+    /// Says that `len` bytes of body follow. Both together fit a record.
+    #[inline]
+    pub(crate) fn announce_body(&mut self, len: usize) {
+        let at = self.bytes.len() as u16;
+        self.put(BODY, at.to_le_bytes());
+        self.put(BODY + 2, (len as u16).to_le_bytes());
+    }
+
+    #[inline]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    #[inline]
+    fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        self.bytes[at..at + N].copy_from_slice(&bytes);
+    }
 }
 
 #[inline]
@@ -148,6 +200,30 @@ mod tests {
         assert_eq!((head.status(), head.content_length()), (404, -1));
         assert_eq!(head.fields().collect::<Vec<_>>(), fields);
         assert_eq!(head.body(), b"gone");
+    }
+
+    #[test]
+    fn an_encoded_head_can_be_sent_again() {
+        let mut encoded = EncodedHead::default();
+        encoded.begin(200, 3);
+        assert!(encoded.push(b"Content-Type", b"text/plain") && encoded.push(b"x", b""));
+        for (status, body) in [(200, &b"hello"[..]), (404, b"")] {
+            encoded.set_status(status);
+            encoded.set_content_length(7);
+            encoded.announce_body(body.len());
+            let bytes = [encoded.bytes(), body].concat();
+            let head = ResponseHead::decode(&bytes).unwrap();
+            assert_eq!((head.status(), head.content_length()), (status, 7));
+            assert_eq!(head.body(), body);
+            let fields: [(&[u8], &[u8]); 2] = [(b"Content-Type", b"text/plain"), (b"x", b"")];
+            assert_eq!(head.fields().collect::<Vec<_>>(), fields);
+        }
+        assert!(encoded.push(b"y", b"") && !encoded.push(b"z", b""));
+        encoded.begin(204, 0);
+        assert!(!encoded.push(b"x", b""));
+        encoded.announce_body(0);
+        let head = ResponseHead::decode(encoded.bytes()).unwrap();
+        assert_eq!((head.status(), head.fields().len()), (204, 0));
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Exchange {
         };
         head.plain(status);
         let mut consumer = self.worker.consumer();
-        let sent = consumer.respond_head(self.id, status, -1, head.fields(), body, true, true);
+        let sent = consumer.respond_encoded(self.id, head.encoded(), -1, body, true, true);
         if sent.is_err() {
             consumer.done(self.id);
         }
@@ -208,18 +208,18 @@ impl Exchange {
             self.set(bit::END_SENT);
         }
         let _ = py;
-        let Some(head) = self.head.take() else {
+        let Some(mut head) = self.head.take() else {
             return self
                 .worker
                 .consumer()
                 .respond_body(self.id, body, end, done);
         };
         self.set(bit::HEAD_SENT);
-        let sent = self.worker.consumer().respond_head(
+        let length = head.content_length();
+        let sent = self.worker.consumer().respond_encoded(
             self.id,
-            head.status(),
-            head.content_length(),
-            head.fields(),
+            head.encoded(),
+            length,
             body,
             end,
             done,
