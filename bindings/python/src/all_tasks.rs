@@ -1,10 +1,14 @@
 //! asyncio's set of all tasks, before Python 3.12. It is a `WeakSet`, which is written in Python: to
 //! enter a task there and to take it out again costs as much as the rest of a task. The set gets
-//! methods of its own that do the same natively, on the same data: whoever looks at it
+//! methods of its own that do the same natively, on the same data, and a task that ends in its first
+//! step is entered only if somebody looks for it before. Whoever looks at the set
 //! (`asyncio.all_tasks`) sees no difference. From 3.12 on asyncio has a cheaper way itself.
 #![forbid(unsafe_code)]
 
-use std::ffi::CStr;
+use std::{
+    cell::{Cell, RefCell},
+    ffi::CStr,
+};
 
 use pyo3::{
     exceptions::PyTypeError,
@@ -12,35 +16,32 @@ use pyo3::{
     types::{PyDict, PyList, PySet, PyWeakrefReference},
 };
 
-use crate::raw::{Args, Instance, Native, Visitor, type_cell};
+use crate::raw::{Args, Instance, Kept, Native, Visitor, type_cell};
 
 /// Makes tasks cheaper to enter, where asyncio is as it is known to be; else everything stays.
-pub(crate) fn quicken(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn quicken(py: Python<'_>) -> PyResult<Option<Kept<Enter>>> {
     if py.version_info() >= (3, 12) {
-        return Ok(());
+        return Ok(None);
     }
     let tasks = py.import("asyncio.tasks")?.getattr("_all_tasks")?;
     let weak_set = py.import("weakref")?.getattr("WeakSet")?;
     if !tasks.get_type().is(&weak_set) {
-        return Ok(());
+        return Ok(None);
     }
     let own = tasks.getattr("__dict__")?.cast_into::<PyDict>()?;
-    if own.contains("add")? {
-        return Ok(());
-    }
     let (Ok(Some(data)), Ok(Some(pending)), Ok(Some(iterating))) = (
         own.get_item("data"),
         own.get_item("_pending_removals"),
         own.get_item("_iterating"),
     ) else {
-        return Ok(());
+        return Ok(None);
     };
     let (Ok(data), Ok(pending), Ok(iterating)) = (
         data.cast_into::<PySet>(),
         pending.cast_into::<PyList>(),
         iterating.cast_into::<PySet>(),
     ) else {
-        return Ok(());
+        return Ok(None);
     };
     let leave = Leave {
         data: data.clone().unbind(),
@@ -52,8 +53,18 @@ pub(crate) fn quicken(py: Python<'_>) -> PyResult<()> {
         data: data.unbind(),
         pending: pending.unbind(),
         leave: Instance::new(py, leave)?.into_object().unbind(),
+        awaited: Cell::new(false),
+        newborn: RefCell::new(None),
     };
-    own.set_item("add", Instance::new(py, enter)?.into_object())
+    let enter = Instance::new(py, enter)?;
+    let complete = Complete {
+        enter: enter.clone().unbind(),
+    };
+    own.set_item("add", enter.object())?;
+    own.set_item("complete", Instance::new(py, complete)?.into_object())?;
+    let class = py.import("toolb._tasks")?.getattr("AllTasks")?;
+    tasks.setattr("__class__", class)?;
+    Ok(Some(enter.unbind()))
 }
 
 /// `add(task)`.
@@ -63,6 +74,41 @@ pub(crate) struct Enter {
     data: Py<PySet>,
     pending: Py<PyList>,
     leave: Py<PyAny>,
+    /// The next task that comes is one whose first step is run at once.
+    awaited: Cell<bool>,
+    /// That task, which is not in the set.
+    newborn: RefCell<Option<Py<PyAny>>>,
+}
+
+impl Enter {
+    /// A task is about to be made whose first step is run at once.
+    pub(crate) fn await_birth(&self) {
+        self.awaited.set(true);
+    }
+
+    /// That step is over. `ended`: the task that was run, if it is over, too.
+    pub(crate) fn end_birth(
+        &self,
+        py: Python<'_>,
+        ended: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        self.awaited.set(false);
+        match self.newborn.take() {
+            // The garbage collector may have made another task meanwhile.
+            Some(task) if !ended.is_some_and(|ended| ended.is(&task)) => self.enter(task.bind(py)),
+            _ => Ok(()),
+        }
+    }
+
+    fn enter(&self, task: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = task.py();
+        if !self.pending.bind(py).is_empty() {
+            self.slow.bind(py).call1((task,))?;
+            return Ok(());
+        }
+        let entry = PyWeakrefReference::new_with(task, self.leave.bind(py))?;
+        self.data.bind(py).add(entry)
+    }
 }
 
 impl Native for Enter {
@@ -78,17 +124,51 @@ impl Native for Enter {
         let Some(task) = args.at(0).filter(|_| args.len() == 1 && args.named() == 0) else {
             return Err(PyTypeError::new_err("add() takes a task"));
         };
-        if !this.pending.bind(py).is_empty() {
-            return this.slow.bind(py).call1((task,));
+        if this.awaited.take() {
+            this.newborn.replace(Some(task.to_owned().unbind()));
+        } else {
+            this.enter(&task)?;
         }
-        let entry = PyWeakrefReference::new_with(&task, this.leave.bind(py))?;
-        this.data.bind(py).add(entry)?;
         Ok(py.None().into_bound(py))
     }
 
     fn traverse(&self, visit: &mut Visitor<'_>) {
         visit.see(Some(&self.slow));
         visit.see(Some(&self.leave));
+        if let Ok(newborn) = self.newborn.try_borrow() {
+            visit.see(newborn.as_ref());
+        }
+    }
+
+    fn clear(&self) {
+        drop(self.newborn.take());
+    }
+}
+
+/// `complete()`: somebody looks at the set.
+pub(crate) struct Complete {
+    enter: Kept<Enter>,
+}
+
+impl Native for Complete {
+    const NAME: &'static CStr = c"toolb._toolb.Complete";
+    const DOC: &'static CStr = c"Enters the task whose first step is being run.";
+    const CALLABLE: bool = true;
+
+    type_cell!();
+
+    fn call<'py>(this: &Instance<'py, Self>, _: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
+        let py = this.py();
+        let enter = this.enter.bind(py);
+        let newborn = enter.newborn.take();
+        if let Some(task) = newborn {
+            enter.enter(task.bind(py))?;
+        }
+        Ok(py.None().into_bound(py))
+    }
+
+    fn traverse(&self, visit: &mut Visitor<'_>) {
+        visit.see(Some(self.enter.object()));
     }
 }
 

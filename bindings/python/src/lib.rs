@@ -30,6 +30,7 @@ fn _toolb(module: &Bound<'_, PyModule>) -> PyResult<()> {
     raw::register::<spawn::Capture>(py)?;
     raw::register::<all_tasks::Enter>(py)?;
     raw::register::<all_tasks::Leave>(py)?;
+    raw::register::<all_tasks::Complete>(py)?;
     module.add(
         "ClientDisconnected",
         py.get_type::<errors::ClientDisconnected>(),

@@ -15,7 +15,7 @@ use pyo3::{
 };
 
 use crate::{
-    all_tasks,
+    all_tasks::{self, Enter},
     raw::{Args, Instance, Kept, Native, Visitor, run_in_context, type_cell},
 };
 
@@ -36,6 +36,7 @@ enum How {
     Captured {
         attributes: Py<PyDict>,
         capture: Kept<Capture>,
+        tasks: Option<Kept<Enter>>,
     },
     /// The application has set a task factory: tasks are its business.
     Factory { create_task: Py<PyAny> },
@@ -58,7 +59,7 @@ impl Spawner {
             task_options.set_item("eager_start", true)?;
             How::Eager
         } else {
-            all_tasks::quicken(py)?;
+            let tasks = all_tasks::quicken(py)?;
             let capture = Capture {
                 call_soon: event_loop.getattr("call_soon")?.unbind(),
                 step: RefCell::new(None),
@@ -70,6 +71,7 @@ impl Spawner {
                     .cast_into::<PyDict>()?
                     .unbind(),
                 capture: Instance::new(py, capture)?.unbind(),
+                tasks,
             }
         };
         Ok(Self {
@@ -89,27 +91,52 @@ impl Spawner {
         })
     }
 
-    /// Makes a task that runs `coroutine`, and runs it up to where it first waits.
+    /// Makes a task that runs `coroutine`, and runs it up to where it first waits. `is_over` tells
+    /// whether that was its end.
     #[inline]
-    pub(crate) fn spawn<'py>(&self, coroutine: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    pub(crate) fn spawn<'py>(
+        &self,
+        coroutine: &Bound<'py, PyAny>,
+        is_over: impl Fn() -> bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let py = coroutine.py();
         match &self.how {
             How::Eager => self.make(coroutine),
             How::Captured {
                 attributes,
                 capture,
+                tasks,
             } => {
-                let attributes = attributes.bind(py);
-                let capture = capture.bind(py);
-                attributes.set_item(intern!(py, "call_soon"), capture.object())?;
-                let task = self.make(coroutine);
-                attributes.del_item(intern!(py, "call_soon"))?;
-                let task = task?;
-                capture.run(py, &task)?;
-                Ok(task)
+                let tasks = tasks.as_ref().map(|tasks| tasks.bind(py));
+                if let Some(tasks) = &tasks {
+                    tasks.await_birth();
+                }
+                let outcome = self.capture(coroutine, attributes.bind(py), &capture.bind(py));
+                if let Some(tasks) = &tasks {
+                    let task = outcome.as_ref().ok();
+                    tasks.end_birth(py, task.filter(|_| is_over()))?;
+                }
+                outcome
             }
             How::Factory { create_task } => create_task.bind(py).call1((coroutine,)),
         }
+    }
+
+    /// The same by means of `call_soon`, which stands among the loop's `attributes` meanwhile.
+    #[inline]
+    fn capture<'py>(
+        &self,
+        coroutine: &Bound<'py, PyAny>,
+        attributes: &Bound<'py, PyDict>,
+        capture: &Instance<'py, Capture>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = coroutine.py();
+        attributes.set_item(intern!(py, "call_soon"), capture.object())?;
+        let task = self.make(coroutine);
+        attributes.del_item(intern!(py, "call_soon"))?;
+        let task = task?;
+        capture.run(py, &task)?;
+        Ok(task)
     }
 
     /// What `await` steps when it is given `awaitable`.

@@ -86,8 +86,9 @@ impl Exchange {
             }
             _ => return Err(this.unexpected(kind)),
         }
-        let more = more_body(message)?;
         let body = message.get_item(intern!(py, "body"))?;
+        // Most have a type and a body, and nothing else.
+        let more = (body.is_none() || message.len() > 2) && more_body(message)?;
         if !this.send_body(py, body, more)? {
             return Answer::create(py, Awaits::FAREWELL);
         }

@@ -113,7 +113,9 @@ impl Worker {
         let kept = exchange.clone().unbind();
         let former = self.live.borrow_mut()[usize::from(id.slot)].replace(kept);
         drop(former);
-        let task = self.spawner()?.spawn(exchange.object())?;
+        let task = self
+            .spawner()?
+            .spawn(exchange.object(), || exchange.is_over())?;
         if !exchange.is_over() {
             exchange.keep_task(task.unbind());
         }
