@@ -81,7 +81,3 @@ async def state(scope: Scope, receive: Receive, send: Send) -> None:
     scope["headers"].append((b"added", b"by the application"))
     found["headers"] = len(scope["headers"])
     await answer(send, found)
-
-
-async def needs_four(scope: Scope, receive: Receive, send: Send, extra: object) -> None:
-    """No application."""
