@@ -14,7 +14,7 @@ SUPPORTED=(3.10 3.11 3.12 3.13 3.14)
 TESTS=(tests/asgi tests/example bindings/python/tests)
 # What is built, how, and what it is tested with.
 PARTS=(Cargo.toml Cargo.lock core/Cargo.toml core/src cli bindings/python requirements pytest.ini
-    scripts/venv.sh scripts/pythons.sh "${TESTS[@]}" examples/python examples/fastapi)
+    scripts/venv.sh scripts/pythons.sh "${TESTS[@]}" tests/program.py examples/python examples/fastapi)
 
 tested=$1
 shift

@@ -4,10 +4,11 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::sync::mpsc::{Sender, channel};
 
-use support::{Echo, Server, read_response};
+use support::{Echo, Handle, Server, read_response};
 use toolb_core::config::EngineConfig;
-use toolb_core::consumer::ConsumerOptions;
+use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, Request, Sent};
 
 fn config(loops: usize) -> EngineConfig {
     EngineConfig {
@@ -129,5 +130,59 @@ fn bodies_of_requests_that_waited_in_the_queue_arrive() {
             });
         }
     });
+    worker.kill(&server.engine);
+}
+
+/// Says ten bytes and sends a million.
+struct Liar {
+    told: Sender<&'static str>,
+    left: usize,
+}
+
+impl Liar {
+    fn go_on(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        while self.left > 0 {
+            self.left -= 1;
+            match consumer.respond_body(id, &[b'z'; 20_000], false, false) {
+                Ok(Sent::Below) => {}
+                Ok(Sent::Above) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Handle for Liar {
+    fn request(&mut self, consumer: &mut Consumer, id: ExchangeId, _: Request, _: bool) {
+        let fields = [(&b"content-length"[..], &b"10"[..])];
+        consumer
+            .respond_head(id, 200, -1, fields.into_iter(), b"", false, false)
+            .unwrap();
+        self.left = 50;
+        self.go_on(consumer, id);
+    }
+
+    fn writable(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        self.go_on(consumer, id);
+    }
+
+    fn disconnected(&mut self, consumer: &mut Consumer, id: ExchangeId) {
+        self.told.send("disconnected").unwrap();
+        consumer.done(id);
+    }
+}
+
+#[test]
+fn an_application_that_sends_too_much_is_told_to_stop() {
+    let server = Server::start(EngineConfig::default());
+    let (told, hears) = channel();
+    let mut worker = server.attach(ConsumerOptions::default(), Liar { told, left: 0 });
+    let mut stream = server.connect();
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\nzzzzzzzzzz"), "{answer}");
+    assert_eq!(hears.recv(), Ok("disconnected"));
     worker.kill(&server.engine);
 }

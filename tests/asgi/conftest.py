@@ -6,80 +6,35 @@ import importlib
 import os
 import re
 import select
-import signal
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import Queue
 
 import pytest
+from program import PATIENCE, Program
 
 HERE = Path(__file__).parent
-BANNER = re.compile(r"\bon (?:http://(?P<host>[\d.]+):(?P<port>\d+)|unix:(?P<path>\S+))")
+BANNER = r"\bon (?:http://(?P<host>[\d.]+):(?P<port>\d+)|unix:(?P<path>\S+))"
 LOOPS = ("asyncio", "uvloop")
-PATIENCE = 60
-"""Seconds after which something hangs; nothing waits this long when all is well."""
 
 
-class Server:
+class Server(Program):
     """`toolb run` with one worker, on a port of its own choosing."""
 
     def __init__(self, app: str, *arguments: str, app_dir: Path = HERE) -> None:
-        toolb = Path(sys.executable).with_name("toolb")
-        command = [toolb, "run", app, "--app-dir", app_dir, "--port", "0", *arguments]
-        if "--uds" in arguments:
-            command = [word for word in command if word not in ("--port", "0")]
-        self.process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._lines: list[str] = []
-        self._news = threading.Condition()
-        self._ended = False
-        self._banner: Queue[re.Match[str] | None] = Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._news:
-                self._lines.append(line)
-                self._news.notify_all()
-            if found := BANNER.search(line):
-                self._banner.put(found)
-        self.process.stdout.close()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
-        self._banner.put(None)
+        port = () if "--uds" in arguments else ("--port", "0")
+        super().__init__("run", app, "--app-dir", app_dir, *port, *arguments)
+        self.address: tuple[str, int] | str = ""
 
     def listening(self) -> Server:
         """This server, once it listens."""
-        banner = self._banner.get(timeout=PATIENCE)
-        if banner is None:
-            pytest.fail(f"the server ended before it listened:\n{self.said}")
-        if path := banner["path"]:
-            self.address: tuple[str, int] | str = path
-        else:
-            self.address = (banner["host"], int(banner["port"]))
+        banner = self.until(BANNER)
+        self.address = banner["path"] or (banner["host"], int(banner["port"]))
         return self
-
-    @property
-    def said(self) -> str:
-        """All it has printed so far."""
-        return "".join(self._lines)
 
     def until_said(self, text: str, times: int = 1) -> str:
         """Waits until it has printed `text` so many times."""
-        with self._news:
-            self._news.wait_for(lambda: self.said.count(text) >= times or self._ended, PATIENCE)
-        assert self.said.count(text) >= times, f"it never said {text!r}:\n{self.said}"
+        self.until(re.escape(text), times)
         return self.said
 
     def connect(self) -> Connection:
@@ -91,26 +46,6 @@ class Server:
         with self.connect() as connection:
             connection.request(target, *fields, method=method, body=body)
             return connection.response(method)
-
-    def signal(self, number: int = signal.SIGTERM) -> None:
-        """Sends it a signal."""
-        self.process.send_signal(number)
-
-    def wait(self) -> int:
-        """Waits until it has ended and tells its exit code."""
-        try:
-            code = self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            pytest.fail(f"the server did not end:\n{self.said}")
-        self._reader.join(PATIENCE)
-        return code
-
-    def stop(self) -> int:
-        """Asks it to end and tells its exit code."""
-        if self.process.poll() is None:
-            self.signal()
-        return self.wait()
 
 
 class Response:

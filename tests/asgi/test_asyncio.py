@@ -13,7 +13,7 @@ def test_a_request_runs_in_a_task(server: Server) -> None:
     assert said["first"] == [True, True, True]
     assert said["same"]
     assert said["name"] == "app"
-    assert "scenarios.py" in said["repr"]
+    assert "scenarios/__init__.py" in said["repr"]
     assert said["stack"] >= 1
 
 

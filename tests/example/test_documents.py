@@ -24,10 +24,11 @@ def programs(page: str) -> dict[str, str]:
 
 @contextmanager
 def served(folder: Path, app: str = "main:app") -> Iterator[httpx.Client]:
-    with running("run", app, "--app-dir", folder, "--port", "0") as server:
-        url = server.until(r"\bon (http://127\.0\.0\.1:\d+)")[1]
-        with httpx.Client(base_url=url, timeout=PATIENCE) as client:
-            yield client
+    with (
+        running("run", app, "--app-dir", folder, "--port", "0") as server,
+        httpx.Client(base_url=server.url(), timeout=PATIENCE) as client,
+    ):
+        yield client
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/getting-started.md"])

@@ -6,97 +6,34 @@ import hashlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import Queue
 
 import httpx
 import pytest
+from program import PATIENCE, Program, running
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "fastapi"
-BANNER = re.compile(r"\bon (http://127\.0\.0\.1:\d+)")
-PATIENCE = 60
-
-
-class Server:
-    """`toolb run` with the example, on a port of its own choosing."""
-
-    def __init__(self, workers: int) -> None:
-        toolb = Path(sys.executable).with_name("toolb")
-        self.process = subprocess.Popen(
-            [
-                toolb,
-                "run",
-                "main:app",
-                "--app-dir",
-                EXAMPLE,
-                "--port",
-                "0",
-                "--workers",
-                str(workers),
-                # One test leaves while its handler sleeps for a minute; nobody needs to wait for it.
-                "--timeout-graceful-shutdown",
-                "10s",
-            ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._said: list[str] = []
-        self._banner: Queue[str | None] = Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        url = self._banner.get(timeout=PATIENCE)
-        if url is None:
-            pytest.fail(f"the server ended before it listened:\n{self.said()}")
-        self.url = url
-
-    def _read(self) -> None:
-        # Read to the end, so that the server never waits for room in the pipe.
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._said.append(line)
-            if found := BANNER.search(line):
-                self._banner.put(found[1])
-        self._banner.put(None)
-
-    def said(self) -> str:
-        """All that the server has printed so far."""
-        return "".join(self._said)
-
-    def stop(self) -> int:
-        """Asks it to end, and tells its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        try:
-            code = self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-            pytest.fail(f"the server did not stop when asked to:\n{self.said()}")
-        self._reader.join(PATIENCE)
-        return code
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server(workers=2)
-    yield running
-    code = running.stop()
-    assert code == 0, running.said()
-    assert "Traceback" not in running.said()
+def server() -> Iterator[Program]:
+    # One test leaves while its handler sleeps for a minute; nobody needs to wait for it.
+    quickly = ("--timeout-graceful-shutdown", "10s")
+    with running(
+        "run", "main:app", "--app-dir", EXAMPLE, "--port", "0", "--workers", "2", *quickly
+    ) as program:
+        yield program
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=PATIENCE) as opened:
+def client(server: Program) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url(), timeout=PATIENCE) as opened:
         yield opened
 
 
@@ -120,7 +57,7 @@ def test_json_body(client: httpx.Client, size: int) -> None:
     assert client.post("/api/data", json=body).json() == {"received": body}
 
 
-def test_status_names_workers_of_this_server(client: httpx.Client, server: Server) -> None:
+def test_status_names_workers_of_this_server(client: httpx.Client, server: Program) -> None:
     answer = client.get("/api/status").json()
     assert answer["worker"] not in (0, server.process.pid)
     assert answer["requests"] >= 1
@@ -168,9 +105,9 @@ def test_first_event_arrives_before_the_last_is_sent(client: httpx.Client) -> No
         assert [next(lines) for _ in range(3)] == ["id: 0", "event: tick", "data: tick 0"]
 
 
-def test_many_at_once(server: Server) -> None:
+def test_many_at_once(server: Program) -> None:
     with (
-        httpx.Client(base_url=server.url, timeout=PATIENCE) as shared,
+        httpx.Client(base_url=server.url(), timeout=PATIENCE) as shared,
         ThreadPoolExecutor(32) as threads,
     ):
         answers = list(threads.map(lambda n: shared.get(f"/api/users?id={n}"), range(500)))
@@ -206,12 +143,12 @@ def test_make_run_says_nothing_of_serving_when_the_port_is_taken() -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_the_lines_of_the_readme(server: Server) -> None:
+def test_the_lines_of_the_readme(server: Program) -> None:
     readme = (EXAMPLE / "README.md").read_text()
     block = re.search(r"Then, in another terminal:\n\n```sh\n(.*?)```", readme, re.DOTALL)
     assert block is not None
     # not-bound: the port that the README shows gives way to the server's
-    shown = block[1].replace("http://localhost:8080", server.url)
+    shown = block[1].replace("http://localhost:8080", server.url())
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", shown.replace("curl ", "curl -sS ")],
         cwd=EXAMPLE,

@@ -27,13 +27,13 @@ def run(name: str, _: Path, stack: ExitStack) -> str:
     server = stack.enter_context(
         running("run", "main:app", "--app-dir", EXAMPLES / name, "--port", "0", *QUICKLY)
     )
-    return server.until(r"\bon (http://127\.0\.0\.1:\d+)")[1]
+    return server.url()
 
 
 def serve_and_work(name: str, directory: Path, stack: ExitStack) -> str:
     bus = directory / "bus"
     engine = stack.enter_context(running("serve", "--port", "0", "--bus", bus))
-    url = engine.until(r"\bon (http://127\.0\.0\.1:\d+)")[1]
+    url = engine.url()
     worker = stack.enter_context(
         running("work", "main:app", "--app-dir", EXAMPLES / name, "--bus", bus, *QUICKLY)
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from .harness import Server, Servers
+from .stage import Stage
 
 
 @pytest.fixture
@@ -32,3 +33,10 @@ def one(shared_servers: Servers) -> Server:
 @pytest.fixture(scope="module")
 def two(shared_servers: Servers) -> Server:
     return shared_servers.start(workers=2)
+
+
+@pytest.fixture
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    stage = Stage(tmp_path_factory.mktemp("bus"))
+    yield stage
+    stage.close()

@@ -8,18 +8,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-
-import pytest
 
 from . import native
 from .harness import Servers, children, wait_until
 from .http1 import Parser, request
 from .payload import BLOCK, payload
+from .stage import Stage
 from .test_run import refused
-from .test_serve import Stage
 
 PEERS = 64  # each way
 SIZE = 20_000_000
@@ -28,13 +26,6 @@ STEP = 64 * 1024  # so much is sent or taken at once
 # The peers are slow, and so may the machine be; the length of the grace time is not tested here.
 GRACE = ("--timeout-graceful-shutdown", "150")
 PATIENCE = 120.0
-
-
-@pytest.fixture
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    stage = Stage(tmp_path_factory.mktemp("bus"))
-    yield stage
-    stage.close()
 
 
 class Peer:

@@ -4,8 +4,11 @@
 //! are never above the truth, so whatever exceeds a limit in them exceeded it in the pool.
 #![cfg(shuttle)]
 
+mod lanes;
+mod starts;
+mod waiting;
+
 use std::{
-    array,
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -14,7 +17,6 @@ use shuttle::{
     Config, Runner,
     rand::{Rng, thread_rng},
     scheduler::{PctScheduler, RandomScheduler},
-    sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 use toolb_core::dispatch::{Admission, LaneLimits, Pool, PoolLimits, Reservation, Ticket, Work};
@@ -319,68 +321,6 @@ fn narrow(slots: u16, concurrency: u16, window: u16) -> LaneLimits {
     }
 }
 
-/// The second looks of `admit` and `pump`, against room that appears at the same time.
-fn lone_waiter(pumps: bool) {
-    let world = Arc::new(World::new(1, narrow(1, 1, 1), 1, None));
-    assert!(world.admit(0).is_none());
-    let newcomer = thread::spawn({
-        let world = Arc::clone(&world);
-        move || match world.pool.admit(Work::Request, 0, 1) {
-            Admission::Queued(_) if pumps => world.pump(),
-            Admission::Queued(_) => {}
-            Admission::Granted(reservation) => world.hold(reservation, 1),
-            refused => panic!("{refused:?}"),
-        }
-    });
-    world.end();
-    newcomer.join().unwrap();
-    world.assert_nobody_stranded();
-}
-
-#[test]
-fn a_lone_waiter_is_not_stranded() {
-    check(|| lone_waiter(false));
-}
-
-#[test]
-fn a_lone_waiter_that_pumps_is_not_stranded() {
-    check(|| lone_waiter(true));
-}
-
-/// Room for two appears while two arrive, one of them leaves, and cancelled tickets fill the line.
-#[test]
-fn a_cancelled_ticket_strands_nobody() {
-    check(|| {
-        let world = Arc::new(World::new(2, narrow(1, 1, 1), 2, None));
-        assert!(world.admit(0).is_none() && world.admit(1).is_none());
-        for exchange in 2..5 {
-            let ticket = world.admit(exchange).unwrap();
-            world.cancel(&ticket);
-        }
-        let fickle = thread::spawn({
-            let world = Arc::clone(&world);
-            move || {
-                if let Some(ticket) = world.admit(10) {
-                    world.cancel(&ticket);
-                }
-            }
-        });
-        let patient = thread::spawn({
-            let world = Arc::clone(&world);
-            move || drop(world.admit(11))
-        });
-        let other = thread::spawn({
-            let world = Arc::clone(&world);
-            move || world.end()
-        });
-        world.end();
-        for thread in [fickle, patient, other] {
-            thread.join().unwrap();
-        }
-        world.wind_up(2);
-    });
-}
-
 #[test]
 fn nobody_strands_and_no_limit_is_exceeded() {
     check(|| run(World::new(2, narrow(2, 2, 1), 2, None), 2, 3, 6));
@@ -399,138 +339,4 @@ fn limit_concurrency_is_kept_and_returns() {
 #[test]
 fn without_a_queue_what_finds_no_room_is_refused() {
     check(|| run(World::new(1, narrow(1, 1, 1), 0, Some(2)), 1, 3, 5));
-}
-
-/// A lane closes, is removed with all it has, and comes back, while everybody else carries on.
-#[test]
-fn lanes_come_and_go() {
-    check(|| {
-        let mut world = World::new(2, narrow(2, 2, 1), 2, None);
-        world.lasting = false;
-        let world = Arc::new(world);
-        let workers: Vec<_> = (0..2)
-            .map(|thread| {
-                let world = Arc::clone(&world);
-                thread::spawn(move || (0..5).for_each(|step| world.step(thread * 100 + step)))
-            })
-            .collect();
-        let mut gone = false;
-        for _ in 0..2 {
-            world.pool.close_lane(0);
-            if thread_rng().gen_bool(0.8) {
-                world.pool.remove_lane(0);
-                gone = true;
-            }
-            if gone {
-                // Something that was just being reserved may keep the index from use for now.
-                let lane = world.pool.add_lane(world.lane).unwrap();
-                assert_ne!(lane, 1, "the index of a lane in use");
-                gone = lane != 0;
-                if gone {
-                    world.pool.remove_lane(lane);
-                    continue;
-                }
-            }
-            world.pool.open_lane(0);
-            world.pump();
-        }
-        for worker in workers {
-            worker.join().unwrap();
-        }
-        // What vanished with the lane is given back in vain.
-        world.end_all();
-        world.pool.remove_lane(0);
-        assert_eq!(
-            world.pool.add_lane(world.lane),
-            Some(0),
-            "a counter of a removed lane leaked"
-        );
-        world.pool.open_lane(0);
-        world.assert_all_room_is_back(2);
-    });
-}
-
-/// What is being reserved while a lane is removed is granted elsewhere, or vanishes with the rest.
-#[test]
-fn a_removed_lane_holds_nothing() {
-    check(|| {
-        let world = Arc::new(World::new(2, narrow(2, 2, 2), 2, None));
-        let workers: Vec<_> = (0..2)
-            .map(|exchange| {
-                let world = Arc::clone(&world);
-                thread::spawn(move || drop(world.admit(exchange)))
-            })
-            .collect();
-        world.pool.remove_lane(0);
-        for worker in workers {
-            worker.join().unwrap();
-        }
-        for held in world.books().held.values() {
-            assert_eq!(
-                world.pool.holds(held.reservation),
-                held.reservation.lane == 1,
-                "a reservation on a removed lane"
-            );
-        }
-        assert_eq!(world.pool.in_flight(0), 0);
-        world.assert_nobody_stranded();
-    });
-}
-
-/// Loops as far as they hear of starts.
-struct Ears {
-    pool: Pool,
-    /// A letter has come since the loop last looked: it will look again.
-    letters: [AtomicBool; 3],
-}
-
-impl Ears {
-    fn call_others(&self, own: usize) {
-        for (index, letter) in self.letters.iter().enumerate() {
-            if index != own {
-                letter.store(true, Ordering::SeqCst);
-            }
-        }
-    }
-
-    /// What a loop decides before it sleeps.
-    fn look(&self, own: usize) -> bool {
-        self.letters[own].store(false, Ordering::SeqCst);
-        self.pool.wants_starts(|| self.call_others(own))
-    }
-}
-
-/// While one loop queues, others find that nobody waits any more.
-#[test]
-fn a_start_is_heard_of_by_every_loop_while_somebody_waits() {
-    check(|| {
-        let ears = Arc::new(Ears {
-            pool: Pool::new(PoolLimits {
-                queue_size: 1,
-                limit_concurrency: None,
-            }),
-            letters: array::from_fn(|_| AtomicBool::new(false)),
-        });
-        // Somebody waited, and has left.
-        ears.pool.ask_for_starts(|| ());
-        let others: Vec<_> = (1..3)
-            .map(|own| {
-                let ears = Arc::clone(&ears);
-                thread::spawn(move || (own, ears.look(own)))
-            })
-            .collect();
-        assert!(matches!(
-            ears.pool.admit(Work::Request, 0, 0),
-            Admission::Queued(_)
-        ));
-        ears.pool.ask_for_starts(|| ears.call_others(0));
-        // Letters are on their way until all have looked.
-        let looked: Vec<_> = others.into_iter().map(|one| one.join().unwrap()).collect();
-        for (own, hears) in looked {
-            assert!(
-                hears || ears.letters[own].load(Ordering::SeqCst),
-                "stranded: a loop sleeps and does not hear of starts"
-            );
-        }
-    });
 }

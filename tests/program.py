@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 PATIENCE = 60
 """Seconds after which something hangs; nothing waits this long when all is well."""
@@ -29,45 +32,63 @@ class Program:
         self._reader.start()
 
     def _read(self) -> None:
+        # To the end, so that it never waits for room in the pipe.
         assert self.process.stdout is not None
         for line in self.process.stdout:
             with self._news:
                 self._said.append(line)
                 self._news.notify_all()
+        self.process.stdout.close()
         with self._news:
             self._ended = True
             self._news.notify_all()
 
     @property
     def said(self) -> str:
+        """All it has printed so far."""
         return "".join(self._said)
 
-    def until(self, pattern: str) -> re.Match[str]:
-        """Waits until it has said what matches `pattern`."""
+    def until(self, pattern: str, times: int = 1) -> re.Match[str]:
+        """Waits until it has said so many times what matches `pattern`; the last of these."""
 
-        def found() -> re.Match[str] | None:
-            return re.search(pattern, self.said)
+        def found() -> list[re.Match[str]]:
+            return list(re.finditer(pattern, self.said))
 
         with self._news:
-            self._news.wait_for(lambda: found() or self._ended, PATIENCE)
-        match = found()
-        assert match, f"it never said {pattern!r}:\n{self.said}"
-        return match
+            self._news.wait_for(lambda: len(found()) >= times or self._ended, PATIENCE)
+        matches = found()
+        assert len(matches) >= times, f"it never said {pattern!r}:\n{self.said}"
+        return matches[times - 1]
 
-    def stop(self) -> None:
-        """Asks it to end, which it must do well."""
-        self.process.terminate()
+    def url(self) -> str:
+        """Its address, once it listens."""
+        return self.until(r"\bon (http://127\.0\.0\.1:\d+)")[1]
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        """Sends it a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Waits until it has ended and tells its exit code."""
         try:
             code = self.process.wait(PATIENCE)
-        finally:
+        except subprocess.TimeoutExpired:
             self.process.kill()
+            self.process.wait()
+            pytest.fail(f"it did not end:\n{self.said}")
         self._reader.join(PATIENCE)
-        assert code == 0, self.said
-        assert "Traceback" not in self.said
+        return code
+
+    def stop(self) -> int:
+        """Asks it to end and tells its exit code."""
+        if self.process.poll() is None:
+            self.signal()
+        return self.wait()
 
 
 @contextmanager
 def running(*arguments: str | Path) -> Iterator[Program]:
+    """One that is asked to end afterwards, which it must do well."""
     program = Program(*arguments)
     try:
         yield program
@@ -75,4 +96,5 @@ def running(*arguments: str | Path) -> Iterator[Program]:
         program.process.kill()
         program.process.wait()
         raise
-    program.stop()
+    assert program.stop() == 0, program.said
+    assert "Traceback" not in program.said
