@@ -60,3 +60,12 @@ def test_what_is_scheduled_while_a_task_is_made_runs_too(server: Server) -> None
             assert connection.response().text == text
         connection.request("/await-event?disturbed")
         assert connection.response().status == 200
+
+
+def test_a_task_that_is_made_while_another_is_made_is_known(server: Server) -> None:
+    with server.connect() as connection:
+        for target in ("/disturb-by-a-task", "/hello"):
+            connection.request(target)
+            assert connection.response().status == 200
+        connection.request("/born-is-known")
+        assert json.loads(connection.response().text) == [1, True, True]

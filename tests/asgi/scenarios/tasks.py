@@ -112,6 +112,30 @@ async def disturb(scope: Scope, receive: Receive, send: Send) -> None:
     await answer(send, "disturbed")
 
 
+born: list[asyncio.Task[Any]] = []
+
+
+@scenario
+async def disturb_by_a_task(scope: Scope, receive: Receive, send: Send) -> None:
+    """Has another task made while that of the next request is made, as a finalizer might."""
+    loop = asyncio.get_running_loop()
+
+    def get_debug() -> bool:
+        del loop.get_debug  # type: ignore[attr-defined]
+        born.append(loop.create_task(events["never"].wait()))
+        return loop.get_debug()
+
+    loop.get_debug = get_debug  # type: ignore[method-assign]
+    await answer(send, "disturbed")
+
+
+@scenario
+async def born_is_known(scope: Scope, receive: Receive, send: Send) -> None:
+    known = asyncio.all_tasks()
+    await answer(send, [len(born), born[0] in known, asyncio.current_task() in known])
+    born.pop().cancel()
+
+
 @scenario
 async def anyio_task_group(scope: Scope, receive: Receive, send: Send) -> None:
     import anyio
