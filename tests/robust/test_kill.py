@@ -239,7 +239,7 @@ def test_workers_killed_at_random_under_load(servers: Servers, language: str) ->
     left = {n for n in held if is_new(Path(n), started_at) and not n.startswith(own)}
     assert not left
     new = (set(os.listdir("/dev/shm")) - shm) | (set(os.listdir("/tmp")) - tmp)
-    assert not [name for name in new if "toolb" in name.lower() or name.startswith("memfd")]
+    assert not [name for name in new if name.lower().startswith(("toolb", "memfd"))]
     assert not os.listdir(server.directory / "tmp"), "files are left behind in $TMPDIR"
 
 
