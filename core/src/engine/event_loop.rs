@@ -220,6 +220,8 @@ impl Loop {
             if unheard.is_multiple_of(MOST_UNHEARD) {
                 self.fire_deadlines();
             }
+            self.fire_timers();
+            self.recall_overdue();
             self.pump();
             self.flush_lanes();
             self.flush_conns();
@@ -351,10 +353,6 @@ impl Loop {
                 Timer::Stream(key) => self.stream_deadline(key, due),
             }
         }
-        if self.calls.timers.next().is_some_and(|due| due <= self.now) {
-            self.fire_timers();
-        }
-        self.recall_overdue();
     }
 
     /// Shares out room to exchanges that wait for it, whichever loop they belong to.
