@@ -309,6 +309,7 @@ fn what_kills_consumers_before_it_begins_is_given_up() {
         server.engine.lane_down(&lane);
     }
     assert_eq!(read_response(&mut stream).0, 502);
+    assert_eq!(server.engine.stats().worker_died, 1);
 }
 
 /// Waits until so many requests have come.
