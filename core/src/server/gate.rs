@@ -192,6 +192,11 @@ impl Gate {
         }
     }
 
+    /// Whether there is somebody of whose requests nothing is known yet.
+    pub(super) fn owes_word(&self) -> bool {
+        !self.fading.is_empty()
+    }
+
     /// Tells what there is to be told: nothing more will be known of it.
     pub(super) fn tell_rest(&mut self, tell: &mut dyn FnMut(Event)) {
         let events = std::mem::take(&mut self.fading);

@@ -87,7 +87,8 @@ impl Host {
             let left = ending.cut_at.saturating_duration_since(now);
             self.gate.drain(&self.engine, left);
         }
-        if ending.idle && self.gate.guests() == 0 {
+        let knows_all = !self.gate.owes_word() || ending.cut_at <= now;
+        if ending.idle && self.gate.guests() == 0 && knows_all {
             let then = ending.hurried.as_ref();
             let requests = then.map_or(0, |then| self.engine.stats().cut_since(then));
             self.gate.tell_rest(tell);
@@ -248,16 +249,16 @@ const DESERTED_PAUSE: Duration = Duration::from_secs(60);
 #[cfg(test)]
 mod tests {
     use crate::config::EngineConfig;
-    use crate::engine::Routes;
+    use crate::engine::{Routes, Toll};
     use crate::message::{Control, Hello};
     use crate::server::gate::GateOptions;
     use crate::sys::seqpacket::Seqpacket;
 
     use super::*;
 
-    #[test]
-    fn who_has_gone_is_told_of_even_if_all_is_cut_off_then() {
-        // Its loops, which are to say what has become of requests, are not started.
+    /// A host to which one consumer has come and from which it has gone. Its loops, which are to say
+    /// what has become of requests, are not started.
+    fn left_behind(now: Instant, tell: &mut dyn FnMut(Event)) -> Host {
         let engine = Engine::bind(EngineConfig::default(), Routes::default(), &[]).unwrap();
         let gate = Gate::open(&GateOptions::new(None), "").unwrap();
         let mut host = Host::new(Arc::new(engine), gate);
@@ -272,17 +273,44 @@ mod tests {
             ..Hello::default()
         };
         theirs.send(&Control::Hello(hello).encode(), &[]).unwrap();
+        host.gate().adopt(ours, now, tell);
+        host.turn(now, tell);
+        drop(theirs);
+        while host.gate.guests() > 0 {
+            host.turn(now, tell);
+        }
+        host
+    }
+
+    #[test]
+    fn who_has_gone_is_told_of_even_if_all_is_cut_off_then() {
         let now = Instant::now();
         let mut told = Vec::new();
         let mut tell = |event| told.push(event);
-        host.gate().adopt(ours, now, &mut tell);
-        host.turn(now, &mut tell);
-        drop(theirs);
-        while host.gate.guests() > 0 {
-            host.turn(now, &mut tell);
-        }
+        let mut host = left_behind(now, &mut tell);
         host.cut(None, &mut tell);
         let is_told = told.iter().any(|event| matches!(event, Event::Left { .. }));
         assert!(is_told, "{told:?}");
+    }
+
+    #[test]
+    fn the_end_waits_for_the_word_on_requests_of_who_has_gone() {
+        let now = Instant::now();
+        let mut told = Vec::new();
+        let mut tell = |event| told.push(event);
+        let mut host = left_behind(now, &mut tell);
+        host.end(Duration::from_secs(30), now);
+        // The last connection went with it, and one of several loops has yet to say so.
+        host.ending.as_mut().unwrap().idle = true;
+        assert_eq!(host.turn(now, &mut tell), None);
+        let toll = Toll {
+            cut: 1,
+            ..Toll::default()
+        };
+        host.gate.released(1, toll, &mut tell);
+        assert_eq!(host.turn(now, &mut tell), Some(End::Clean));
+        let is_told =
+            |event: &Event| matches!(event, Event::Left { toll: the, .. } if *the == toll);
+        assert!(told.iter().any(is_told), "{told:?}");
     }
 }
