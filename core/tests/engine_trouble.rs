@@ -362,6 +362,22 @@ fn without_a_consumer_requests_wait_for_a_while_and_a_few_only() {
 }
 
 #[test]
+fn whom_nobody_serves_within_the_time_for_a_response_may_ask_again() {
+    let server = Server::start(EngineConfig {
+        queue_timeout: Duration::from_secs(3600),
+        timeouts: Timeouts {
+            response: Duration::from_millis(50),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    // It is not the application that was late: it has never heard of it.
+    assert_eq!(read_response(&mut ask(&server, "/")).0, 503);
+    let stats = server.engine.stats();
+    assert_eq!((stats.timed_out, stats.queue_timeouts), (0, 1));
+}
+
+#[test]
 fn a_consumer_that_leaves_before_it_came_up_gets_no_requests() {
     let mut server = Server::bind(EngineConfig {
         queue_timeout: Duration::from_millis(50),

@@ -75,11 +75,11 @@ impl Loop {
         }
     }
 
-    /// Waits for room.
+    /// Waits for room, for no longer than the application would have for its answer.
     fn enqueue(&mut self, key: u64, ticket: Arc<Ticket>) {
         let until = self.now + self.shared.config.queue_timeout.as_nanos() as u64;
         if let Some(exchange) = self.conns.exchange(key) {
-            exchange.place = Place::Queued(ticket, until);
+            exchange.place = Place::Queued(ticket, until.min(exchange.deadline));
         }
         self.set_timer(key);
         self.shared.note_desertion();
