@@ -233,6 +233,12 @@ impl Gate {
         self.guests.values().filter(serves).count()
     }
 
+    /// Whether there is one that takes requests, or is about to.
+    pub(super) fn is_manned(&self) -> bool {
+        let stays = |guest: &Guest| guest.stage != Stage::Leaving;
+        self.guests.values().any(stays)
+    }
+
     fn let_in(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
         for _ in 0..ACCEPTS_A_TURN {
             let Some(door) = &self.door else {

@@ -192,7 +192,7 @@ impl Host {
                 let all = |stats: &Snapshot| stats.overloaded.wrapping_add(stats.queue_timeouts);
                 let refused = all(&stats).wrapping_sub(all(then));
                 let waiting = self.engine.waiting();
-                let is_deserted = self.gate.serving() == 0 && self.ending.is_none();
+                let is_deserted = !self.gate.is_manned() && self.ending.is_none();
                 if is_deserted && (waiting > 0 || refused > 0) {
                     tell(Event::Deserted {
                         waiting,
@@ -248,21 +248,18 @@ const DESERTED_PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
     use crate::config::EngineConfig;
-    use crate::engine::{Routes, Toll};
+    use crate::engine::{Listen, Routes, Toll};
     use crate::message::{Control, Hello};
     use crate::server::gate::GateOptions;
     use crate::sys::seqpacket::Seqpacket;
 
     use super::*;
 
-    /// A host to which one consumer has come and from which it has gone. Its loops, which are to say
-    /// what has become of requests, are not started.
-    fn left_behind(now: Instant, tell: &mut dyn FnMut(Event)) -> Host {
-        let engine = Engine::bind(EngineConfig::default(), Routes::default(), &[]).unwrap();
-        let gate = Gate::open(&GateOptions::new(None), "").unwrap();
-        let mut host = Host::new(Arc::new(engine), gate);
-        let (ours, theirs) = Seqpacket::pair().unwrap();
+    fn hello() -> Vec<u8> {
         let hello = Hello {
             abi_min: 1,
             abi_max: 1,
@@ -272,7 +269,17 @@ mod tests {
             window: 1,
             ..Hello::default()
         };
-        theirs.send(&Control::Hello(hello).encode(), &[]).unwrap();
+        Control::Hello(hello).encode()
+    }
+
+    /// A host to which one consumer has come and from which it has gone. Its loops, which are to say
+    /// what has become of requests, are not started.
+    fn left_behind(now: Instant, tell: &mut dyn FnMut(Event)) -> Host {
+        let engine = Engine::bind(EngineConfig::default(), Routes::default(), &[]).unwrap();
+        let gate = Gate::open(&GateOptions::new(None), "").unwrap();
+        let mut host = Host::new(Arc::new(engine), gate);
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        theirs.send(&hello(), &[]).unwrap();
         host.gate().adopt(ours, now, tell);
         host.turn(now, tell);
         drop(theirs);
@@ -291,6 +298,46 @@ mod tests {
         host.cut(None, &mut tell);
         let is_told = told.iter().any(|event| matches!(event, Event::Left { .. }));
         assert!(is_told, "{told:?}");
+    }
+
+    #[test]
+    fn nobody_is_deserted_while_a_consumer_starts() {
+        let routes = Routes {
+            pool: true,
+            ..Routes::default()
+        };
+        let listen = Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let mut engine = Engine::bind(EngineConfig::default(), routes, &[listen]).unwrap();
+        engine.start().unwrap();
+        let address = engine.addresses()[0].replace("http://", "");
+        let gate = Gate::open(&GateOptions::new(None), "").unwrap();
+        let mut host = Host::new(Arc::new(engine), gate);
+        let mut client = TcpStream::connect(address).unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        let now = Instant::now();
+        let later = now + DESERTED_FOR;
+        let mut told = Vec::new();
+        let mut tell = |event| told.push(event);
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        theirs.send(&hello(), &[]).unwrap();
+        host.gate().adopt(ours, now, &mut tell);
+        while host.gate.guests() == 0 || !matches!(host.desertion, Desertion::Seen(..)) {
+            host.turn(now, &mut tell);
+        }
+        host.turn(later, &mut tell);
+        assert!(!matches!(host.desertion, Desertion::Told(_)));
+        drop(theirs);
+        while host.gate.guests() > 0 || !matches!(host.desertion, Desertion::Seen(..)) {
+            host.turn(later, &mut tell);
+        }
+        host.turn(later + DESERTED_FOR, &mut tell);
+        let deserted = |event: &&Event| matches!(event, Event::Deserted { .. });
+        assert_eq!(told.iter().filter(deserted).count(), 1, "{told:?}");
     }
 
     #[test]
