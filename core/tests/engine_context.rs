@@ -27,12 +27,12 @@ fn start(handler: impl Handler + 'static) -> Engine {
     engine
 }
 
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
 /// Asks once and waits for the answer.
 fn ask(engine: &Engine) {
     let mut stream = TcpStream::connect(address_of(engine)).unwrap();
-    stream
-        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        .unwrap();
+    stream.write_all(REQUEST).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -77,6 +77,35 @@ fn timers_fire_on_their_loop_in_order() {
         [1, 0, 10, 20]
     );
     assert!(fired.iter().all(|(_, thread)| *thread == fired[0].1));
+}
+
+#[test]
+fn slow_handlers_do_not_hold_timers_up() {
+    let (begun, has_begun) = channel();
+    let (go_on, told) = channel();
+    let (fired, has_fired) = channel();
+    let first = Mutex::new(Some((fired, told)));
+    let engine = start(handler(move |context| {
+        begun.send(()).unwrap();
+        if let Some((fired, told)) = first.lock().unwrap().take() {
+            context.timer(Duration::ZERO, move |_| fired.send(()).unwrap());
+            told.recv().unwrap();
+        }
+        // not-sync: the handler is slow on purpose, slower than a turn should be
+        std::thread::sleep(Duration::from_millis(60));
+    }));
+    let [mut one, mut other] = [(); 2].map(|()| TcpStream::connect(address_of(&engine)).unwrap());
+    while engine.stats().accepted < 2 {
+        std::thread::yield_now();
+    }
+    one.write_all(REQUEST).unwrap();
+    has_begun.recv().unwrap();
+    // The next turn has something to do, too.
+    other.write_all(REQUEST).unwrap();
+    go_on.send(()).unwrap();
+    // In that turn the timer is due, before answers are sent.
+    assert_eq!(other.read(&mut [0]).unwrap(), 1);
+    has_fired.try_recv().unwrap();
 }
 
 #[test]

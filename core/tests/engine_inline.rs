@@ -111,6 +111,21 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
+fn who_has_asked_its_last_with_a_body_is_not_waited_for() {
+    let server = Server::start();
+    let mut stream = server.connect();
+    let request =
+        "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\nab";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("\r\n\r\nab"), "{answer}");
+    // Where nobody reads any more, this is refused, as soon as the kernel has said so.
+    let mut refused = (0..1000).map(|_| stream.write_all(b"?").is_err());
+    assert!(refused.any(|refused| refused));
+}
+
+#[test]
 fn what_browsers_send_is_one_request_and_the_next_is_another() {
     let server = Server::start();
     let filler = "x".repeat(340 - "GET /user/7 HTTP/1.1\r\nhost: x\r\ncookie: \r\n\r\n".len());

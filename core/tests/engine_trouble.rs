@@ -309,6 +309,7 @@ fn what_kills_consumers_before_it_begins_is_given_up() {
         server.engine.lane_down(&lane);
     }
     assert_eq!(read_response(&mut stream).0, 502);
+    assert_eq!(server.engine.stats().worker_died, 1);
 }
 
 /// Waits until so many requests have come.
@@ -358,6 +359,22 @@ fn without_a_consumer_requests_wait_for_a_while_and_a_few_only() {
     }
     let stats = server.engine.stats();
     assert_eq!((stats.overloaded, stats.queue_timeouts), (1, 2));
+}
+
+#[test]
+fn whom_nobody_serves_within_the_time_for_a_response_may_ask_again() {
+    let server = Server::start(EngineConfig {
+        queue_timeout: Duration::from_secs(3600),
+        timeouts: Timeouts {
+            response: Duration::from_millis(50),
+            ..Timeouts::default()
+        },
+        ..EngineConfig::default()
+    });
+    // It is not the application that was late: it has never heard of it.
+    assert_eq!(read_response(&mut ask(&server, "/")).0, 503);
+    let stats = server.engine.stats();
+    assert_eq!((stats.timed_out, stats.queue_timeouts), (0, 1));
 }
 
 #[test]

@@ -68,7 +68,7 @@ impl Loop {
                         slot,
                         generation,
                     } if conn.raw => self.time_out_stream(key, (lane, slot, generation)),
-                    Place::Queued(_, until) if self.now >= *until => self.time_out_in_queue(key),
+                    Place::Queued(..) => self.time_out_in_queue(key),
                     &Place::Lane {
                         lane,
                         slot,
@@ -78,7 +78,7 @@ impl Loop {
                         self.note_overdue(lane, slot, generation);
                         self.answer_lateness(key);
                     }
-                    Place::Queued(..) | Place::Token(_) | Place::File(_)
+                    Place::Token(_) | Place::File(_)
                         if exchange.writer.is_none() && self.now >= exchange.deadline =>
                     {
                         self.abandon(key);
@@ -162,7 +162,7 @@ impl Conn {
                     _ => u64::MAX,
                 };
                 match (&exchange.place, &self.wants) {
-                    (Place::Queued(_, until), _) => response.min(*until),
+                    (Place::Queued(_, until), _) => *until,
                     (Place::Lane { .. }, Some(wants)) => wants.deadline(),
                     _ => response.min(body),
                 }

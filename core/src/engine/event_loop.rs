@@ -210,7 +210,9 @@ impl Loop {
             }
             self.read_mail();
             self.drain_lanes();
-            self.go_on_with_ready();
+            if !self.stopped {
+                self.go_on_with_ready();
+            }
             self.go_on_with_streams();
             // Nobody is late who was not heard: after a pause there may be more news than this turn's.
             let has_heard_all = self.now - before < PAUSE && !events.is_full();
@@ -218,6 +220,8 @@ impl Loop {
             if unheard.is_multiple_of(MOST_UNHEARD) {
                 self.fire_deadlines();
             }
+            self.fire_timers();
+            self.recall_overdue();
             self.pump();
             self.flush_lanes();
             self.flush_conns();
@@ -318,7 +322,7 @@ impl Loop {
                 Letter::Cut => self.cut_off(),
                 Letter::Drain => self.drain(),
                 Letter::Stop => {
-                    // Goes out at the end of this turn, which is the last.
+                    // Goes out at the end of this turn, which is the last: nothing is begun in it.
                     self.cut_off();
                     self.stopped = true;
                 }
@@ -349,10 +353,6 @@ impl Loop {
                 Timer::Stream(key) => self.stream_deadline(key, due),
             }
         }
-        if self.calls.timers.next().is_some_and(|due| due <= self.now) {
-            self.fire_timers();
-        }
-        self.recall_overdue();
     }
 
     /// Shares out room to exchanges that wait for it, whichever loop they belong to.
@@ -419,5 +419,55 @@ pub(super) fn extras<'a>(date: &'a [u8; 29], shared: &'a Shared) -> Extras<'a> {
     Extras {
         date: shared.config.date_header.then_some(date),
         server: shared.config.server_header.as_deref(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::super::mailbox::Mailbox;
+    use super::super::{Engine, Listen, Request, Routes, Step};
+    use super::*;
+    use crate::config::EngineConfig;
+
+    #[test]
+    fn nothing_is_begun_that_the_end_would_leave_without_an_answer() {
+        static ASKED: AtomicUsize = AtomicUsize::new(0);
+        static HOME: OnceLock<Arc<Mailbox>> = OnceLock::new();
+        let ends_all = |_: &Request<'_>, response: &mut Response| {
+            ASKED.fetch_add(1, Ordering::Relaxed);
+            // Both letters are read in this turn: the connection can go on, and the loop ends.
+            response.later().answer(b"").unwrap();
+            HOME.get().unwrap().post(Letter::Stop);
+            Step::Later
+        };
+        let mut routes = Routes::default();
+        let inserted = routes.inline.insert("GET", "/", Arc::new(ends_all));
+        inserted.unwrap();
+        let listen = Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let mut engine = Engine::bind(EngineConfig::default(), routes, &[listen]).unwrap();
+        let listeners = engine.bound.remove(0).sockets;
+        HOME.get_or_init(|| engine.shared.mailboxes[0].clone());
+        let mut client = TcpStream::connect(listeners[0].local_tcp().unwrap()).unwrap();
+        let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+        client.write_all(request.repeat(2).as_bytes()).unwrap();
+        let epoll = Loop::watch(0, &engine.shared, &listeners).unwrap();
+        let services = Services {
+            purposes: vec![Purpose::Http],
+            ..Services::default()
+        };
+        let shared = engine.shared.clone();
+        Loop::new(0, shared, listeners, services, epoll, |_, drop| drop()).run();
+        let mut answers = String::new();
+        client.read_to_string(&mut answers).unwrap();
+        let answered = answers.matches("HTTP/1.1 200 ").count();
+        assert_eq!(ASKED.load(Ordering::Relaxed), answered);
     }
 }

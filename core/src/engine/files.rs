@@ -154,8 +154,7 @@ impl Loop {
                 .is_some()
             {
                 self.shared.pool.leave();
-                self.stats().worker_died.add(1);
-                self.answer_simply(key, 502, "the application's worker died\n", &[]);
+                self.answer_loss(key);
                 toll.failed += 1;
             }
         }

@@ -45,7 +45,7 @@ impl Loop {
         exchange.attempts += 1;
         if exchange.attempts >= ATTEMPTS {
             self.detach(key);
-            self.answer_simply(key, 502, "the application's worker died\n", &[]);
+            self.answer_loss(key);
             return false;
         }
         self.readmit(key);
@@ -75,11 +75,11 @@ impl Loop {
         }
     }
 
-    /// Waits for room.
+    /// Waits for room, for no longer than the application would have for its answer.
     fn enqueue(&mut self, key: u64, ticket: Arc<Ticket>) {
         let until = self.now + self.shared.config.queue_timeout.as_nanos() as u64;
         if let Some(exchange) = self.conns.exchange(key) {
-            exchange.place = Place::Queued(ticket, until);
+            exchange.place = Place::Queued(ticket, until.min(exchange.deadline));
         }
         self.set_timer(key);
         self.shared.note_desertion();
@@ -403,8 +403,7 @@ impl Loop {
                 toll.cut += 1;
             } else if begun {
                 self.detach(key);
-                self.stats().worker_died.add(1);
-                self.answer_simply(key, 502, "the application's worker died\n", &[]);
+                self.answer_loss(key);
                 toll.failed += 1;
             } else {
                 let is_taken = match held.sent && suspect == Some(slot as u16) {
@@ -419,6 +418,12 @@ impl Loop {
             }
         }
         lane.handle.add_toll(&toll);
+    }
+
+    /// Answers a request that was lost with the consumer that had it.
+    pub(super) fn answer_loss(&mut self, key: u64) {
+        self.stats().worker_died.add(1);
+        self.answer_simply(key, 502, "the application's worker died\n", &[]);
     }
 
     /// Forgets where an exchange was; its place in the pool is given back.

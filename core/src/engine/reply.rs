@@ -421,6 +421,7 @@ impl Loop {
         // Some answers stand for a request that never became one.
         if exchange.counted {
             self.stats().answered.add(1);
+            self.stats().failed.add(u64::from(exchange.status >= 500));
         }
         if let Some(access) = &self.shared.access {
             let peer = self.conns.get_mut(key).and_then(|conn| conn.peer.as_ref());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::http::{BodyFraming, BodyLength, ResponseWriter};
+use crate::http::{BodyFraming, BodyLength, BodyReader, ResponseWriter};
 use crate::route::Match;
 
 use super::conn::{Phase, Place};
@@ -45,7 +45,11 @@ impl Loop {
                 conn.input = input;
                 conn.consumed = start;
                 match taken {
-                    true => conn.consumed += head_len + len,
+                    true => {
+                        conn.consumed += head_len + len;
+                        // It was passed on without its reader.
+                        conn.body = BodyReader::default();
+                    }
                     false => conn.phase = Phase::Body,
                 }
             }

@@ -77,10 +77,16 @@ impl Loop {
     #[cold]
     pub(super) fn warn_of_wait(&mut self, key: u64) {
         static TOLD: Throttle = Throttle::of(1);
-        let limit = self.shared.config.queue_timeout;
+        let config = &self.shared.config;
+        let (queue, response) = (config.queue_timeout, config.timeouts.response);
         let what = self.refused(key);
+        // A stream has no response.
+        let (limit, setting) = match !what.0 && !response.is_zero() && response < queue {
+            true => (response, "timeout-response"),
+            false => (queue, "queue-timeout"),
+        };
         let text = format_args!(
-            "{what}, as no worker took it within {}; more workers take more, queue-timeout lets it wait longer",
+            "{what}, as no worker took it within {}; more workers take more, {setting} lets it wait longer",
             Seconds(limit)
         );
         log::limited(&TOLD, Level::Warning, text);

@@ -192,6 +192,11 @@ impl Gate {
         }
     }
 
+    /// Whether there is somebody of whose requests nothing is known yet.
+    pub(super) fn owes_word(&self) -> bool {
+        !self.fading.is_empty()
+    }
+
     /// Tells what there is to be told: nothing more will be known of it.
     pub(super) fn tell_rest(&mut self, tell: &mut dyn FnMut(Event)) {
         let events = std::mem::take(&mut self.fading);
@@ -226,6 +231,12 @@ impl Gate {
     pub(super) fn serving(&self) -> usize {
         let serves = |guest: &&Guest| guest.stage == Stage::Serving;
         self.guests.values().filter(serves).count()
+    }
+
+    /// Whether there is one that takes requests, or is about to.
+    pub(super) fn is_manned(&self) -> bool {
+        let stays = |guest: &Guest| guest.stage != Stage::Leaving;
+        self.guests.values().any(stays)
     }
 
     fn let_in(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {

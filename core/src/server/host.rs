@@ -87,7 +87,8 @@ impl Host {
             let left = ending.cut_at.saturating_duration_since(now);
             self.gate.drain(&self.engine, left);
         }
-        if ending.idle && self.gate.guests() == 0 {
+        let knows_all = !self.gate.owes_word() || ending.cut_at <= now;
+        if ending.idle && self.gate.guests() == 0 && knows_all {
             let then = ending.hurried.as_ref();
             let requests = then.map_or(0, |then| self.engine.stats().cut_since(then));
             self.gate.tell_rest(tell);
@@ -191,7 +192,7 @@ impl Host {
                 let all = |stats: &Snapshot| stats.overloaded.wrapping_add(stats.queue_timeouts);
                 let refused = all(&stats).wrapping_sub(all(then));
                 let waiting = self.engine.waiting();
-                let is_deserted = self.gate.serving() == 0 && self.ending.is_none();
+                let is_deserted = !self.gate.is_manned() && self.ending.is_none();
                 if is_deserted && (waiting > 0 || refused > 0) {
                     tell(Event::Deserted {
                         waiting,
@@ -247,21 +248,18 @@ const DESERTED_PAUSE: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+
     use crate::config::EngineConfig;
-    use crate::engine::Routes;
+    use crate::engine::{Listen, Routes, Toll};
     use crate::message::{Control, Hello};
     use crate::server::gate::GateOptions;
     use crate::sys::seqpacket::Seqpacket;
 
     use super::*;
 
-    #[test]
-    fn who_has_gone_is_told_of_even_if_all_is_cut_off_then() {
-        // Its loops, which are to say what has become of requests, are not started.
-        let engine = Engine::bind(EngineConfig::default(), Routes::default(), &[]).unwrap();
-        let gate = Gate::open(&GateOptions::new(None), "").unwrap();
-        let mut host = Host::new(Arc::new(engine), gate);
-        let (ours, theirs) = Seqpacket::pair().unwrap();
+    fn hello() -> Vec<u8> {
         let hello = Hello {
             abi_min: 1,
             abi_max: 1,
@@ -271,18 +269,95 @@ mod tests {
             window: 1,
             ..Hello::default()
         };
-        theirs.send(&Control::Hello(hello).encode(), &[]).unwrap();
+        Control::Hello(hello).encode()
+    }
+
+    /// A host to which one consumer has come and from which it has gone. Its loops, which are to say
+    /// what has become of requests, are not started.
+    fn left_behind(now: Instant, tell: &mut dyn FnMut(Event)) -> Host {
+        let engine = Engine::bind(EngineConfig::default(), Routes::default(), &[]).unwrap();
+        let gate = Gate::open(&GateOptions::new(None), "").unwrap();
+        let mut host = Host::new(Arc::new(engine), gate);
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        theirs.send(&hello(), &[]).unwrap();
+        host.gate().adopt(ours, now, tell);
+        host.turn(now, tell);
+        drop(theirs);
+        while host.gate.guests() > 0 {
+            host.turn(now, tell);
+        }
+        host
+    }
+
+    #[test]
+    fn who_has_gone_is_told_of_even_if_all_is_cut_off_then() {
         let now = Instant::now();
         let mut told = Vec::new();
         let mut tell = |event| told.push(event);
-        host.gate().adopt(ours, now, &mut tell);
-        host.turn(now, &mut tell);
-        drop(theirs);
-        while host.gate.guests() > 0 {
-            host.turn(now, &mut tell);
-        }
+        let mut host = left_behind(now, &mut tell);
         host.cut(None, &mut tell);
         let is_told = told.iter().any(|event| matches!(event, Event::Left { .. }));
         assert!(is_told, "{told:?}");
+    }
+
+    #[test]
+    fn nobody_is_deserted_while_a_consumer_starts() {
+        let routes = Routes {
+            pool: true,
+            ..Routes::default()
+        };
+        let listen = Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let mut engine = Engine::bind(EngineConfig::default(), routes, &[listen]).unwrap();
+        engine.start().unwrap();
+        let address = engine.addresses()[0].replace("http://", "");
+        let gate = Gate::open(&GateOptions::new(None), "").unwrap();
+        let mut host = Host::new(Arc::new(engine), gate);
+        let mut client = TcpStream::connect(address).unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        let now = Instant::now();
+        let later = now + DESERTED_FOR;
+        let mut told = Vec::new();
+        let mut tell = |event| told.push(event);
+        let (ours, theirs) = Seqpacket::pair().unwrap();
+        theirs.send(&hello(), &[]).unwrap();
+        host.gate().adopt(ours, now, &mut tell);
+        while host.gate.guests() == 0 || !matches!(host.desertion, Desertion::Seen(..)) {
+            host.turn(now, &mut tell);
+        }
+        host.turn(later, &mut tell);
+        assert!(!matches!(host.desertion, Desertion::Told(_)));
+        drop(theirs);
+        while host.gate.guests() > 0 || !matches!(host.desertion, Desertion::Seen(..)) {
+            host.turn(later, &mut tell);
+        }
+        host.turn(later + DESERTED_FOR, &mut tell);
+        let deserted = |event: &&Event| matches!(event, Event::Deserted { .. });
+        assert_eq!(told.iter().filter(deserted).count(), 1, "{told:?}");
+    }
+
+    #[test]
+    fn the_end_waits_for_the_word_on_requests_of_who_has_gone() {
+        let now = Instant::now();
+        let mut told = Vec::new();
+        let mut tell = |event| told.push(event);
+        let mut host = left_behind(now, &mut tell);
+        host.end(Duration::from_secs(30), now);
+        // The last connection went with it, and one of several loops has yet to say so.
+        host.ending.as_mut().unwrap().idle = true;
+        assert_eq!(host.turn(now, &mut tell), None);
+        let toll = Toll {
+            cut: 1,
+            ..Toll::default()
+        };
+        host.gate.released(1, toll, &mut tell);
+        assert_eq!(host.turn(now, &mut tell), Some(End::Clean));
+        let is_told =
+            |event: &Event| matches!(event, Event::Left { toll: the, .. } if *the == toll);
+        assert!(told.iter().any(is_told), "{told:?}");
     }
 }

@@ -65,7 +65,7 @@ impl Snapshot {
     /// Those that nobody misses do not count.
     pub fn cut_since(&self, then: &Self) -> u64 {
         let answered = self.answered.wrapping_sub(then.answered);
-        let failed = self.responses_5xx.wrapping_sub(then.responses_5xx);
+        let failed = self.failed.wrapping_sub(then.failed);
         let unmissed = self.unmissed.wrapping_sub(then.unmissed);
         let settled = answered.saturating_sub(failed) + unmissed;
         then.open().saturating_sub(settled)
@@ -81,6 +81,9 @@ counters! {
     requests,
     /// Requests that have been answered.
     answered,
+    /// Of these, those with a status of 500 to 599. Answers to what never became a request are among
+    /// the responses alone.
+    failed,
     /// Requests whose connection ended before their response did.
     broken,
     /// Of these, those that nobody misses: the client has left by itself, or the response had begun
@@ -158,14 +161,14 @@ mod tests {
             requests: 10,
             answered: 4,
             broken: 1,
-            responses_5xx: 2,
+            failed: 2,
             ..Snapshot::default()
         };
         assert_eq!(then.open(), 5);
         assert_eq!(then.cut_since(&then), 5);
         let now = Snapshot {
             answered: 7,
-            responses_5xx: 3,
+            failed: 3,
             broken: 2,
             unmissed: 1,
             ..then.clone()

@@ -104,6 +104,20 @@ fn a_drain_waits_for_tokens() {
 }
 
 #[test]
+fn what_was_no_request_is_not_one_that_was_cut_off() {
+    let server = Server::start(|_| ());
+    let (stream, waiting) = server.ask(&last("x"));
+    let then = server.engine.stats();
+    assert_eq!(then.open(), 1);
+    let mut other = server.connect();
+    other.write_all(b"CONNECT x:1 HTTP/1.1\r\n").unwrap();
+    assert!(rest(other).0.starts_with("HTTP/1.1 501 "));
+    waiting.token.answer(b"ended").unwrap();
+    assert!(rest(stream).0.ends_with("\r\n\r\nended"));
+    assert_eq!(server.engine.stats().cut_since(&then), 0);
+}
+
+#[test]
 fn an_abort_is_a_500_or_a_reset() {
     let server = Server::start(|_| ());
     let (stream, waiting) = server.ask(&last("x"));

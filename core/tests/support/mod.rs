@@ -146,6 +146,21 @@ impl Worker {
         (control, fds.pop().unwrap())
     }
 
+    /// Hands the files that have come to the engine, or loses them.
+    pub(crate) fn give_files(&self, engine: &Engine, deliver: bool) {
+        let socket = self.socket.as_ref().unwrap();
+        let (mut packet, mut fds) = (vec![0; 4096], Vec::new());
+        while socket.wait(Some(Duration::ZERO)).unwrap() {
+            let size = socket.recv(&mut packet, &mut fds).unwrap();
+            let Some(file) = fds.pop() else {
+                return;
+            };
+            if deliver {
+                self.give_file(engine, &Control::decode(&packet[..size]).unwrap(), file);
+            }
+        }
+    }
+
     /// Hands a file to the engine as the one that a packet speaks of, as a supervisor does.
     pub(crate) fn give_file(&self, engine: &Engine, packet: &Control, file: OwnedFd) {
         let &Control::File {
