@@ -38,11 +38,11 @@ for way in inline consumer; do
 
     # Parts that are larger than every window, for a reader that takes its time, and one that leaves.
     # The first reads nothing until the writer waits for it: more than all buffers on the way hold.
-    expect "$way: parts" "100000000" "$(ask "$url/parts/2000" | {
+    expect "$way: parts" "20000000" "$(ask "$url/parts/400" | {
         until [ "$(ask "$url/full")" = yes ]; do :; done
         wc -c
     })"
-    curl --silent --max-time 60 "$url/parts/10000" | head -c 100000 >/dev/null || true
+    curl --silent --max-time 200 "$url/parts/10000" | head -c 100000 >/dev/null || true
     expect "$way: it was told of room" "yes" "$(ask "$url/roomy")"
 
     expect "$way: an abort" "500" "$(status_of "$url/abort")"

@@ -18,7 +18,7 @@ expect "HEAD" "5" "$(ask --head "$url/thread/hello" | tr -d '\r' | sed -n 's/^co
 for way in stream called; do
     expect "$way" "5000000" "$(ask --limit-rate 40M "$url/$way/500" | wc -c)"
     # A reader that leaves in the middle.
-    curl --silent --max-time 60 "$url/$way/10000" | head -c 100000 >/dev/null || true
+    curl --silent --max-time 200 "$url/$way/10000" | head -c 100000 >/dev/null || true
 done
 
 # Many at once, in order on each connection.

@@ -21,6 +21,8 @@ PEERS = 64
 SIZE = 20_000_000
 MOST = 24 * 1024  # KiB that the engine may grow by
 SMALL_BUFFER = 64 * 1024
+# More than the patience of all steps of a test.
+pytestmark = pytest.mark.timeout(300)
 
 
 def connect(server: Server) -> socket.socket:
