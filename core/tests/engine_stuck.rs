@@ -5,7 +5,7 @@ mod support;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use support::{Fate, Handle, Server, Silent, Stuck, read_response};
@@ -32,6 +32,25 @@ fn ask(server: &Server, path: &str) -> TcpStream {
     let mut stream = server.connect();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
     stream
+}
+
+/// Asks until a request has begun: neither was it late before, nor has `other` got it.
+fn begin(
+    server: &Server,
+    begun: &Receiver<()>,
+    mut other: impl FnMut(&TcpStream) -> bool,
+) -> TcpStream {
+    loop {
+        let stream = ask(server, "/stuck");
+        stream.set_nonblocking(true).unwrap();
+        while stream.peek(&mut [0]).is_err() && !other(&stream) {
+            if begun.try_recv().is_ok() {
+                stream.set_nonblocking(false).unwrap();
+                return stream;
+            }
+            std::thread::yield_now();
+        }
+    }
 }
 
 /// Collects what the supervisor is told until this was told so many times.
@@ -63,12 +82,16 @@ fn who_stands_still_is_told_of_without_any_deadline_and_who_sleeps_is_not() {
     // It waits for something, with a request in its hands: most of what applications do.
     let (events, seen) = channel();
     let mut sleeps = server.attach(ConsumerOptions::default(), Silent { events });
-    let waiting = ask(&server, "/");
+    let mut waiting = vec![ask(&server, "/")];
     assert_eq!(seen.recv(), Ok("request"));
     let (handler, begun, fate) = Stuck::new();
     let mut stuck = server.attach(ConsumerOptions::default(), handler);
-    let mut held = ask(&server, "/stuck");
-    begun.recv().unwrap();
+    // Until the loop knows this one, the other gets them.
+    let mut held = begin(&server, &begun, |stream| {
+        let is_seen = seen.try_recv().is_ok();
+        waiting.extend(is_seen.then(|| stream.try_clone().unwrap()));
+        is_seen
+    });
     let lane_id = stuck.lane.lane_id();
     for event in told(&server, is_stuck, 3) {
         assert_eq!(event, ControlEvent::Stuck { lane_id });
@@ -92,8 +115,7 @@ fn who_may_take_its_time_is_stuck_only_with_an_overdue_request() {
     let short = Server::start(config(false, GRACE));
     let (handler, begun, fate) = Stuck::new();
     let mut stuck = short.attach(ConsumerOptions::default(), handler);
-    let mut overdue = ask(&short, "/stuck");
-    begun.recv().unwrap();
+    let mut overdue = begin(&short, &begun, |_| false);
     assert_eq!(read_response(&mut overdue).0, 504);
     assert!(told(&short, is_stuck, 3).iter().all(is_stuck));
     assert_eq!(patient.engine.next_control_event(), None);
@@ -111,8 +133,7 @@ fn nobody_looks_if_no_time_is_given() {
     let unwatched = Server::start(config);
     let (handler, begun, fate) = Stuck::new();
     let mut first = unwatched.attach(ConsumerOptions::default(), handler);
-    let mut held = ask(&unwatched, "/stuck");
-    begun.recv().unwrap();
+    let mut held = begin(&unwatched, &begun, |_| false);
     assert_eq!(read_response(&mut held).0, 504);
     let (clock, begun, may_go_on) = Stuck::new();
     let watched = Server::start(self::config(true, Duration::ZERO));

@@ -183,5 +183,5 @@ def test_a_child_that_comes_back_ends(parent: Server, target: str, code: int, wo
     worker = parent.ask("/pid").text
     assert parent.ask(target).text == str(code)
     assert parent.ask("/pid").text == worker
-    assert words in parent.said
+    parent.until_said(words)
     assert "Segmentation" not in parent.said

@@ -189,7 +189,7 @@ static void with_a_stream(const char *port)
     static char block[100000];
     toolb_status status;
     toolb_event event;
-    int mark, taken = 0, client = dial(port);
+    int mark, taken = 0, room = 0, client = dial(port);
     uint64_t x = next(TOOLB_EVENT_STREAM_OPEN).exchange;
 
     REQUIRE(x != 0);
@@ -235,7 +235,8 @@ static void with_a_stream(const char *port)
         taken++;
     REQUIRE(status == TOOLB_FULL && taken > 0 && taken < 100);
     EXPECT(toolb_consumer_flush(consumer), TOOLB_OK);
-    for (int left = taken * (int)sizeof block; left > 0;) {
+    /* The client may have the last byte before this program is told that it has gone out. */
+    for (int left = taken * (int)sizeof block; left > 0 || !room;) {
         ssize_t got = recv(client, block, sizeof block, MSG_DONTWAIT);
         toolb_event any = {.struct_size = sizeof any};
         left -= got > 0 ? (int)got : 0;
@@ -243,6 +244,7 @@ static void with_a_stream(const char *port)
         EXPECT(toolb_consumer_next(consumer, &any), TOOLB_OK);
         REQUIRE(any.kind == TOOLB_EVENT_NONE ||
                 (any.kind == TOOLB_EVENT_WRITABLE && any.exchange == x));
+        room |= any.kind == TOOLB_EVENT_WRITABLE;
     }
     EXPECT(toolb_exchange_write(consumer, x, "x", 1), TOOLB_OK);
     EXPECT(toolb_consumer_flush(consumer), TOOLB_OK);

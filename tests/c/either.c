@@ -30,7 +30,7 @@ static struct job *jobs;
 static int closed;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static atomic_int given, dropped, cancelled, writable, states;
+static atomic_int given, dropped, cancelled, full, writable, states;
 
 static void say(toolb_response *response, toolb_slice text)
 {
@@ -180,8 +180,10 @@ static void answer(struct job *job)
     static char part[PART];
     toolb_status status = TOOLB_OK;
     for (long i = 0; i < job->parts && status != TOOLB_GONE; i++) {
-        while ((status = toolb_token_write(job->token, part, PART)) == TOOLB_FULL)
+        while ((status = toolb_token_write(job->token, part, PART)) == TOOLB_FULL) {
+            atomic_fetch_add(&full, 1);
             (void)toolb_token_wait(job->token, -1);
+        }
     }
     if (job->breaks)
         (void)toolb_token_abort(job->token);
@@ -253,11 +255,11 @@ static int counted(void *data, const toolb_request *request, toolb_response *res
     return TOOLB_DONE;
 }
 
-static int roomy(void *data, const toolb_request *request, toolb_response *response)
+/* Whether it has happened at all. */
+static int happened(void *data, const toolb_request *request, toolb_response *response)
 {
-    (void)data;
     (void)request;
-    say_text(response, writable > 0 ? "yes" : "no");
+    say_text(response, atomic_load((atomic_int *)data) > 0 ? "yes" : "no");
     return TOOLB_DONE;
 }
 
@@ -298,7 +300,8 @@ static void add_routes(void)
     MUST(route("GET", "/confused/late", confused, NULL));
     MUST(route("GET", "/confused/token", confused, "token"));
     MUST(route("GET", "/counted", counted, NULL));
-    MUST(route("GET", "/roomy", roomy, NULL));
+    MUST(route("GET", "/full", happened, &full));
+    MUST(route("GET", "/roomy", happened, &writable));
 
     EXPECT(add("GET", "/x", NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(add("GET", "/x", &empty), TOOLB_NULL_ARGUMENT);

@@ -17,7 +17,7 @@
 static toolb_engine *engine;
 /* What was given away, and what of it was let go of. */
 static atomic_int given, dropped;
-static atomic_int states, cancelled;
+static atomic_int states, waits, cancelled;
 
 /* Something to be done for one request. */
 struct job {
@@ -255,15 +255,16 @@ static int waiting(void *data, const toolb_request *request, toolb_response *res
     (void)request;
     atomic_fetch_add(&given, 1);
     MUST(toolb_token_on_cancel(job->token, on_cancel, job, drop_job));
+    atomic_fetch_add(&waits, 1);
     return TOOLB_LATER;
 }
 
-static int count_cancelled(void *data, const toolb_request *request, toolb_response *response)
+/* GET /waits, GET /cancelled: how often that was so far. */
+static int tell_count(void *data, const toolb_request *request, toolb_response *response)
 {
     char text[32];
-    (void)data;
     (void)request;
-    snprintf(text, sizeof text, "%d", atomic_load(&cancelled));
+    snprintf(text, sizeof text, "%d", atomic_load((atomic_int *)data));
     MUST(toolb_response_write(response, text, strlen(text)));
     return TOOLB_DONE;
 }
@@ -365,7 +366,8 @@ int main(int argc, char **argv)
     MUST(toolb_engine_route(engine, "GET", "/timer/{ms}", timed, NULL));
     MUST(toolb_engine_route(engine, "GET", "/watch", watched, NULL));
     MUST(toolb_engine_route(engine, "GET", "/wait", waiting, NULL));
-    MUST(toolb_engine_route(engine, "GET", "/cancelled", count_cancelled, NULL));
+    MUST(toolb_engine_route(engine, "GET", "/waits", tell_count, &waits));
+    MUST(toolb_engine_route(engine, "GET", "/cancelled", tell_count, &cancelled));
     MUST(toolb_engine_route(engine, "GET", "/abort", aborted, NULL));
     MUST(toolb_engine_route(engine, "GET", "/stats", stats, NULL));
     counting.handler = count;

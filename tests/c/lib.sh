@@ -30,7 +30,7 @@ stop() {
 }
 
 ask() {  # [ARGUMENT OF CURL]... URL
-    curl --silent --show-error --max-time 60 "$@"
+    curl --silent --show-error --max-time 200 "$@"
 }
 
 status_of() {  # [ARGUMENT OF CURL]... URL

@@ -4,8 +4,11 @@
  *
  * Usage: pool BUS          listens on a free port, answers /inline itself and the rest by consumers
  *        pool BUS attach   is such a consumer in a process of its own
+ *
+ * A consumer answers /hold when whoever has opened the FIFO BUS.hold for writing has closed it.
  */
 #define _XOPEN_SOURCE 700
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>
@@ -15,12 +18,23 @@
 
 static toolb_engine *engine;
 static toolb_consumer *consumer;
+static char gate[256];
+
+static void wait_at_gate(void)
+{
+    char byte;
+    int fd = open(gate, O_RDONLY | O_CLOEXEC);
+    REQUIRE(fd >= 0 && read(fd, &byte, 1) == 0);
+    close(fd);
+}
 
 /* Says what it was given to say. */
 static int say(void *user_data, const toolb_request *request, toolb_response *response)
 {
     const char *text = user_data;
-    (void)request;
+    const toolb_slice path = toolb_request_path(request);
+    if (path.len == 5 && memcmp(path.data, "/hold", 5) == 0)
+        wait_at_gate();
     MUST(toolb_response_write(response, text, strlen(text)));
     return TOOLB_DONE;
 }
@@ -134,6 +148,7 @@ int main(int argc, char **argv)
     char url[256];
     if (argc < 2)
         return 2;
+    snprintf(gate, sizeof gate, "%s.hold", argv[1]);
     if (sigaction(SIGTERM, &action, NULL) != 0)
         return 1;
     if (argc > 2)

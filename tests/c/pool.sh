@@ -8,18 +8,21 @@ expect "the engine" "inline" "$(ask "$url/inline")"
 expect "the consumer in its process" "own" "$(ask "$url/")"
 expect "the mode of the bus" "600" "$(stat -c %a "$bus")"
 
-# Asks until one of the consumers of that name answers.
-until_hears() {  # NAME
-    local text=""
-    until [ "$text" = "$1" ]; do
-        text=$(ask --parallel --parallel-immediate "$url/a" "$url/b" "$url/c" "$url/d" -w '\n' 2>/dev/null | grep -x "$1" | head -n 1) || true
-    done
+# While one of the two consumers holds a request, the other one answers, be it that it has to come first.
+mkfifo "$bus.hold"
+hear_both() {
+    ask "$url/hold" >"$scratch/held" &
+    local holder=$! other
+    exec 3>"$bus.hold"
+    other=$(ask "$url/")
+    exec 3>&-
+    wait "$holder"
+    expect "both of them" "own visitor " "$(printf '%s\n' "$other" "$(cat "$scratch/held")" | sort | tr '\n' ' ')"
 }
 
 "$1" "$bus" attach &
 visitor=$!
-until_hears visitor
-until_hears own
+hear_both
 # A visitor that dies takes nobody along; one that is told to end ends well.
 kill -KILL "$visitor"
 wait "$visitor" 2>/dev/null || true
@@ -28,7 +31,7 @@ for _ in 1 2 3 4 5 6 7 8; do
 done
 "$1" "$bus" attach &
 visitor=$!
-until_hears visitor
+hear_both
 kill -TERM "$visitor"
 wait "$visitor" || fail "the visitor ended with $?"
 expect "who is left" "own" "$(ask "$url/")"
@@ -36,7 +39,7 @@ expect "who is left" "own" "$(ask "$url/")"
 # One that is there at the end is told to finish.
 "$1" "$bus" attach &
 visitor=$!
-until_hears visitor
+hear_both
 stop
 wait "$visitor" || fail "the visitor ended with $?"
 [ ! -e "$bus" ] && [ ! -e "$bus.lock" ] || fail "something is left of the bus"

@@ -6,7 +6,8 @@ serve "$1" 0
 expect "no number" "400" "$(status_of "$url/primes/1x")"
 expect "a result" "25" "$(ask "$url/primes/100" | tail -n 1)"
 expect "progress" "1229 below 10001" "$(ask "$url/primes/100000" | head -n 1)"
-expect "nobody computes" "0" "$(ask "$url/running")"
+# The answer goes out before the thread that computed it is done.
+until [ "$(ask "$url/running")" = 0 ]; do :; done
 
 # One that would take for ever holds up nobody, and gives up when its client leaves.
 curl --silent --output /dev/null "$url/primes/999999999999999" &

@@ -11,7 +11,11 @@ expect "no number" "400" "$(status_of "$url/ticks/0")"
 expect "no number" "400" "$(status_of "$url/after/soon")"
 
 # A client that leaves, and one that a stop finds waiting.
-curl --silent --max-time 0.15 --output "$scratch/ticks" "$url/ticks/1000" && fail "a thousand ticks came at once"
+curl --silent --no-buffer "$url/ticks/1000" >"$scratch/ticks" &
+client=$!
+until [ -s "$scratch/ticks" ]; do :; done
+kill "$client" || true
+wait "$client" && fail "a thousand ticks came at once"
 expect "the first of many" "tick 1" "$(head -n 1 "$scratch/ticks")"
 curl --silent --verbose --output /dev/null --write-out '%{http_code}' "$url/after/3600000" \
     >"$scratch/status" 2>"$scratch/trace" &

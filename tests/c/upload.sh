@@ -27,7 +27,7 @@ ask -T "$scratch/slow" "$url/" >"$scratch/answer" &
 slow=$!
 exec 3>"$scratch/slow"
 head -c 1000000 "$scratch/file" >&3
-curl --silent --max-time 60 -T - "$url/" < <(head -c 2000000 "$scratch/file"; kill $BASHPID) >/dev/null || true
+curl --silent --max-time 200 -T - "$url/" < <(head -c 2000000 "$scratch/file"; kill $BASHPID) >/dev/null || true
 for n in 1 2 3 4; do
     ask -T "$scratch/file" "$url/$n" >"$scratch/$n" &
     clients+=($!)

@@ -252,6 +252,15 @@ class Connection:
         with suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
 
+    def await_head(self) -> bytes:
+        """What has come once that is the whole head of an answer; `receive` goes on with it."""
+        while b"\r\n\r\n" not in self.rest:
+            data = self.socket.recv(1 << 18)
+            if not data:
+                raise CutError(False, self.rest)
+            self.rest += data
+        return self.rest
+
     def receive(self, method: str = "GET") -> Answer:
         parser = Parser(method)
         done = parser.feed(self.rest)

@@ -57,6 +57,7 @@ def test_nonsense_on_the_bus_ends_only_who_sends_it(stage: Stage) -> None:
     silent.settimeout(20)
     assert b"hello" in silent.recv(65536)
     assert stage.pid() == before
+    serve.says("was sent away", times=7)
     assert serve.said().count("was sent away") == 7
     work.stop()
     serve.stop()

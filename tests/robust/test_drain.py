@@ -26,6 +26,8 @@ STEP = 64 * 1024  # so much is sent or taken at once
 # The peers are slow, and so may the machine be; the length of the grace time is not tested here.
 GRACE = ("--timeout-graceful-shutdown", "150")
 PATIENCE = 120.0
+# Each test goes on for that long at most, twice, and begins and ends besides.
+pytestmark = pytest.mark.timeout(300)
 
 
 class Peer:

@@ -108,7 +108,7 @@ def test_without_a_thread_of_its_own_a_consumer_shares_one(server: Server) -> No
         for _ in range(3):
             assert connection.ask("/file").body == content
             assert connection.ask("/x").status == 200
-        assert "no thread for a consumer's files" in server.said()
+        wait_until("it was told", lambda: "no thread for a consumer's files" in server.said())
         assert threads(server.pid).count("toolb-files") == 1
         resource.prlimit(server.pid, resource.RLIMIT_AS, before)
         assert connection.ask("/file").body == content

@@ -120,6 +120,11 @@ class Load:
         if connection:
             connection.close()
 
+    def has_met(self, kills: int) -> bool:
+        """Whether so many deaths have cost something: on a busy machine many workers die idle."""
+        outcomes = Counter(one.outcome for one in self.asked)
+        return outcomes["502"] >= kills // 20 and outcomes["reset"] >= kills // 40
+
     def living(self) -> list[int]:
         """Workers that serve: they have answered, and they have not ended."""
         children_now = set(self.server.worker_pids())
@@ -127,10 +132,11 @@ class Load:
 
 
 async def killer(load: Load, kills: int, deadline: float) -> list[tuple[int, float]]:
-    """Kills so many workers, at random, and never the last but one that serves."""
+    """Kills so many workers, at random, and never the last but one that serves; more of them if
+    too few were at work."""
     killed: list[tuple[int, float]] = []
-    while len(killed) < kills:
-        assert time.monotonic() < deadline, f"only {len(killed)} workers were there to kill in time"
+    while len(killed) < kills or not load.has_met(kills):
+        assert time.monotonic() < deadline, f"in time {len(killed)} were killed, too few at work"
         serving = load.living()
         if len(serving) > 2:
             anyone = load.server.worker_pids() if load.random.random() < 0.2 else serving
@@ -202,12 +208,8 @@ def test_workers_killed_at_random_under_load(servers: Servers, language: str) ->
     killed = asyncio.run(run(KILLS, 300))
     took = time.monotonic() - began
     held = {name for p in (server.pid, *server.worker_pids()) for name in files_held(p)}
-    outcomes = judge(server, load, KILLS, whole=language == "cpp")
-    print(f"{KILLS} deaths in {took:.0f} s, {len(load.asked)} requests: {dict(outcomes)}")
-    assert len(killed) == KILLS
-    # The test has met what it is about.
-    assert outcomes["502"] >= KILLS // 20, outcomes
-    assert outcomes["reset"] >= KILLS // 40, outcomes
+    outcomes = judge(server, load, len(killed), whole=language == "cpp")
+    print(f"{len(killed)} deaths in {took:.0f} s, {len(load.asked)} requests: {dict(outcomes)}")
     assert outcomes["right"] > 5 * KILLS
 
     wait_until("all workers were back", lambda: len(server.worker_pids()) == WORKERS)
@@ -328,12 +330,9 @@ def test_a_stream_is_reset_and_not_ended(servers: Servers) -> None:
         with server.connect() as connection:
             path = f"/stream?size=100000&parts=10&gap=300&length={length}"
             connection.send(request(path, headers={"X-Id": own}))
-            got = b""
-            while b"\r\n\r\n" not in got:
-                got += connection.socket.recv(65536)
+            got = connection.await_head()
             pid = int(got.lower().split(b"x-pid: ")[1].split(b"\r\n")[0])
             os.kill(pid, signal.SIGKILL)
-            connection.rest = got
             with pytest.raises((CutError, ConnectionResetError)):
                 connection.receive()
     with server.connect() as connection:

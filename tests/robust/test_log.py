@@ -195,13 +195,11 @@ def test_responses_that_did_not_come_to_their_end_are_marked(servers: Servers) -
     with server.connect() as connection:
         assert connection.ask("/pid").status == 200
         connection.send(request(target, headers={"X-Id": "leaves"}))
-        while b"\r\n\r\n" not in connection.socket.recv(100):
-            pass
+        connection.await_head()
     wait_until("it was noticed", lambda: server.said().count(" - - [") >= 2)
     with server.connect() as connection:
         connection.send(request(target, headers={"X-Id": "is-cut"}))
-        while b"\r\n\r\n" not in connection.socket.recv(100):
-            pass
+        connection.await_head()
         os.kill(server.worker_pids()[0], signal.SIGKILL)
         connection.until_closed()
     ends = []

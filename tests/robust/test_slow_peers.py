@@ -21,6 +21,8 @@ PEERS = 64
 SIZE = 20_000_000
 MOST = 24 * 1024  # KiB that the engine may grow by
 SMALL_BUFFER = 64 * 1024
+# More than the patience of all steps of a test.
+pytestmark = pytest.mark.timeout(300)
 
 
 def connect(server: Server) -> socket.socket:
@@ -125,7 +127,7 @@ def test_uploads_that_nobody_reads(servers: Servers) -> None:
     uploads = Uploads(server, "read")
     until_still(uploads.push)
     # Applications have begun to read and wait now; the clients would send on, and cannot.
-    assert len(server.began("HOLD")) == PEERS
+    wait_until("all had begun", lambda: len(server.began("HOLD")) == PEERS)
     assert max(uploads.sent) < SIZE * 3 // 4, "the server took (nearly) whole bodies"
     check_growth(server, baseline, "all uploads stand still")
     server.open_gate("read")

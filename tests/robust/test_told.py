@@ -100,8 +100,7 @@ def test_the_end_of_a_worker_tells_what_it_took_along(servers: Servers) -> None:
     (victim,) = server.worker_pids()
     with ExitStack() as stack:
         streams = begin(server, stack, "/stream?size=100000&parts=10&gap=600000", "streams")
-        while b"\r\n\r\n" not in streams.rest:
-            streams.rest += streams.socket.recv(100)
+        streams.await_head()
         sleeps = begin(server, stack, "/sleep?ms=600000", "sleeps")
         blocks = begin(server, stack, "/block?ms=600000", "blocks")
         # They have not begun, and go to the next one.

@@ -67,16 +67,23 @@ fn a_line_end_after_a_body_begins_no_request() {
     });
     let mut worker = server.attach(ConsumerOptions::default(), Echo::default());
     let post = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nab\r\n";
-    for pieces in [[&post[..], b""], post.split_at(post.len() - 2).into()] {
+    // Nothing if the connection was idle between the two, as this thread stood still for so long.
+    let rest_after_two = |pieces: [&[u8]; 2]| {
         let mut stream = server.connect();
         for _ in 0..2 {
-            stream.write_all(pieces[0]).unwrap();
+            stream.write_all(pieces[0]).ok()?;
+            stream.peek(&mut [0]).ok().filter(|count| *count > 0)?;
             assert_eq!(read_response(&mut stream).1, b"POST /? ab");
-            stream.write_all(pieces[1]).unwrap();
+            stream.write_all(pieces[1]).ok()?;
         }
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).unwrap();
-        assert_eq!(String::from_utf8(rest).unwrap(), "");
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).ok().map(|_| rest)
+    };
+    for pieces in [[&post[..], b""], post.split_at(post.len() - 2).into()] {
+        let rest = std::iter::repeat_with(|| rest_after_two(pieces))
+            .flatten()
+            .next();
+        assert_eq!(rest.unwrap(), "");
     }
     worker.kill(&server.engine);
 }
