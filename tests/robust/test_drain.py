@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import pytest
+
 from . import native
 from .harness import Servers, children, wait_until
 from .http1 import Parser, request
