@@ -27,7 +27,14 @@ ask -T "$scratch/slow" "$url/" >"$scratch/answer" &
 slow=$!
 exec 3>"$scratch/slow"
 head -c 1000000 "$scratch/file" >&3
-curl --silent --max-time 200 -T - "$url/" < <(head -c 2000000 "$scratch/file"; kill $BASHPID) >/dev/null || true
+mkfifo "$scratch/cut"
+curl --silent -T "$scratch/cut" "$url/" >/dev/null &
+leaves=$!
+exec 4>"$scratch/cut"
+head -c 2000000 "$scratch/file" >&4
+kill "$leaves"
+wait "$leaves" 2>/dev/null || true
+exec 4>&-
 for n in 1 2 3 4; do
     ask -T "$scratch/file" "$url/$n" >"$scratch/$n" &
     clients+=($!)
