@@ -140,6 +140,11 @@ impl Fleet {
             return;
         }
         let limit = (!forced).then_some(stop.limit);
+        for worker in &mut self.workers {
+            if matches!(worker.phase, Phase::Waiting(_)) {
+                worker.phase = Phase::Gone;
+            }
+        }
         let alive = |worker: &Worker| !matches!(worker.phase, Phase::Killed | Phase::Gone);
         let left = self.workers.iter().filter(|worker| alive(worker)).count();
         if left > 0 {
@@ -158,6 +163,7 @@ impl Fleet {
         for index in 0..self.workers.len() {
             self.kill(index);
         }
+        self.finish_if_all_gone();
     }
 
     pub(super) fn finish_if_all_gone(&mut self) {

@@ -1,6 +1,7 @@
 //! The end.
 
 use super::*;
+use crate::server::ECHO;
 
 #[test]
 fn a_stop_drains_the_engine_first_and_the_workers_then() {
@@ -236,4 +237,18 @@ fn who_gives_no_time_has_not_asked_for_an_end_without_loss() {
         scene.exit(0, Exit::Signal(SIGKILL)),
         [Action::LaneDown(0), Action::Finish(Outcome::Stopped)]
     );
+}
+
+#[test]
+fn nobody_is_started_once_all_are_to_be_killed() {
+    let mut scene = Scene::serving(1);
+    scene.exit(0, Exit::Code(1));
+    scene.stop();
+    scene.now += ECHO;
+    let actions = scene.stop();
+    assert_eq!(
+        actions,
+        [Action::CutEngine, Action::Finish(Outcome::Forced(SIGTERM))]
+    );
+    assert_eq!(scene.fleet.next_deadline(), None);
 }
