@@ -197,6 +197,8 @@ impl Fleet {
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) {
+        // First: nobody is started at the end.
+        self.check_stop(now);
         for index in 0..self.workers.len() {
             match self.workers[index].phase {
                 Phase::Waiting(at) if at <= now => self.start(index, now),
@@ -208,20 +210,6 @@ impl Fleet {
                 Phase::Serving => self.ask(index, now),
                 _ => {}
             }
-        }
-        let Stage::Stopping(stop) = &self.stage else {
-            return;
-        };
-        let (tell, kill) = (stop.tell_at <= now, !stop.killed && stop.kill_at <= now);
-        if tell && !stop.told && !stop.limit.is_zero() && stop.outcome == Outcome::Stopped {
-            let limit = stop.limit;
-            self.out.push(Action::Hurry(limit));
-        }
-        if tell {
-            self.tell_workers(now);
-        }
-        if kill {
-            self.cut(false);
         }
     }
 

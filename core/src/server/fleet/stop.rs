@@ -73,11 +73,28 @@ impl Fleet {
         self.begin_stop(Outcome::StartFailed, limit, now);
     }
 
+    /// Does what is due in a stop.
+    pub(super) fn check_stop(&mut self, now: Instant) {
+        let Stage::Stopping(stop) = &self.stage else {
+            return;
+        };
+        let (tell, kill) = (stop.tell_at <= now, !stop.killed && stop.kill_at <= now);
+        if tell && !stop.told && !stop.limit.is_zero() && stop.outcome == Outcome::Stopped {
+            self.out.push(Action::Hurry(stop.limit));
+        }
+        if tell {
+            self.tell_workers(now);
+        }
+        if kill {
+            self.cut(false);
+        }
+    }
+
     fn begin_stop(&mut self, outcome: Outcome, limit: Duration, now: Instant) {
         let kill_at = now + limit;
         let serves = |worker: &Worker| worker.phase == Phase::Serving;
         // If all have died, requests that wait are for those who take their places.
-        let is_manned = !matches!(self.stage, Stage::Running) || self.workers.iter().any(serves);
+        let is_unmanned = matches!(self.stage, Stage::Running) && !self.workers.iter().any(serves);
         self.stage = Stage::Stopping(Stopping {
             outcome,
             since: now,
@@ -89,7 +106,7 @@ impl Fleet {
             killed: false,
         });
         self.out.push(Action::DrainEngine);
-        if is_manned {
+        if !is_unmanned {
             self.forgo_unready(now);
         }
     }

@@ -252,3 +252,15 @@ fn nobody_is_started_once_all_are_to_be_killed() {
     );
     assert_eq!(scene.fleet.next_deadline(), None);
 }
+
+#[test]
+fn nobody_is_started_when_the_time_is_over() {
+    let mut scene = Scene::serving(1);
+    scene.exit(0, Exit::Code(1));
+    scene.stop();
+    // The process was stopped meanwhile: the replacement and the end are due at once.
+    let actions = scene.pass(30 * SECOND);
+    let is_start = |action: &Action| matches!(action, Action::Spawn(_));
+    assert!(!actions.iter().any(is_start), "{actions:?}");
+    assert!(actions.contains(&Action::Finish(Outcome::Stopped)));
+}
