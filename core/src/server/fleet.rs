@@ -261,6 +261,9 @@ impl Fleet {
             self.stage = Stage::Running;
             self.out.push(Action::Serving);
         }
+        if let Stage::Stopping(stop) = &mut self.stage {
+            stop.is_unmanned = false;
+        }
     }
 
     /// Its application will not start.
@@ -407,7 +410,7 @@ impl Fleet {
             })
         };
         match &self.stage {
-            Stage::Stopping(stop) => {
+            Stage::Stopping(stop) if stop.told || !stop.is_unmanned => {
                 let expected = asked || stop.killed || stop.outcome == Outcome::StartFailed;
                 let started = worker.has_been_ready;
                 worker.phase = Phase::Gone;
@@ -438,7 +441,7 @@ impl Fleet {
                 };
                 self.fail(text, now);
             }
-            Stage::Booting | Stage::Running => {
+            Stage::Booting | Stage::Running | Stage::Stopping(_) => {
                 let lived = now.saturating_duration_since(worker.spawned);
                 let delay = worker.backoff.after(lived);
                 worker.phase = Phase::Waiting(now + delay);

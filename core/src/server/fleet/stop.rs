@@ -13,6 +13,8 @@ pub(super) struct Stopping {
     pub(super) outcome: Outcome,
     pub(super) since: Instant,
     pub(super) limit: Duration,
+    /// Nobody serves yet who could take the requests that wait: whoever ends is replaced.
+    pub(super) is_unmanned: bool,
     /// When workers are told to finish even though connections are left.
     pub(super) tell_at: Instant,
     pub(super) told: bool,
@@ -49,6 +51,9 @@ impl Fleet {
     /// The engine is elsewhere and goes on: the workers take leave of it by themselves. They are
     /// told a second time, to hurry, when little of the time is left.
     pub(in crate::server) fn ask_to_finish(&mut self, now: Instant) {
+        if let Stage::Stopping(stop) = &mut self.stage {
+            stop.is_unmanned = false;
+        }
         self.forgo_unready(now);
         for (index, worker) in self.workers.iter_mut().enumerate() {
             if worker.phase == Phase::Serving {
@@ -99,6 +104,7 @@ impl Fleet {
             outcome,
             since: now,
             limit,
+            is_unmanned,
             // Applications shut down within the limit even if a client never leaves.
             tell_at: kill_at - last_part(limit),
             told: false,

@@ -264,3 +264,25 @@ fn nobody_is_started_when_the_time_is_over() {
     assert!(!actions.iter().any(is_start), "{actions:?}");
     assert!(actions.contains(&Action::Finish(Outcome::Stopped)));
 }
+
+#[test]
+fn whoever_is_to_take_requests_that_wait_is_replaced_too() {
+    let mut scene = Scene::serving(1);
+    scene.fleet.takes_leave(0, scene.now);
+    scene.fleet.take_actions();
+    scene.stop();
+    // It has finished what it had, and was not to get more.
+    let actions = scene.exit(0, Exit::Code(0));
+    assert_eq!(done(&actions), [Action::LaneDown(0)]);
+    let (_, actions) = scene.pass_to_deadline();
+    assert_eq!(actions, [Action::Spawn(0)]);
+    scene.fleet.spawned(0, 7);
+    let actions = scene.exit(0, Exit::Code(1));
+    assert_eq!(done(&actions), [Action::LaneDown(0)]);
+    let (_, actions) = scene.pass_to_deadline();
+    assert_eq!(actions, [Action::Spawn(0)]);
+    // Once one serves, it is as with any that did from the start.
+    scene.boot(0);
+    let actions = scene.exit(0, Exit::Code(1));
+    assert_eq!(done(&actions)[1], Action::Finish(Outcome::Stopped));
+}
