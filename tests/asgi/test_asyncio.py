@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 
+import pytest
 from conftest import Server
 
 
@@ -19,6 +21,12 @@ def test_a_request_runs_in_a_task(server: Server) -> None:
 
 def test_all_tasks_are_known(server: Server) -> None:
     assert json.loads(server.ask("/all-tasks").text) == [51, 51, 1, 0]
+
+
+@pytest.mark.parametrize("how", ["copy", "difference", "discard", "equal", "repr", "subset"])
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio keeps its sets itself")
+def test_the_set_of_all_tasks_is_one_like_others(server: Server, how: str) -> None:
+    assert json.loads(server.ask(f"/set-of-all-tasks?{how}").text) is True
 
 
 def test_timeouts_and_groups(server: Server) -> None:
