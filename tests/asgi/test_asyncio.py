@@ -29,6 +29,20 @@ def test_the_set_of_all_tasks_is_one_like_others(server: Server, how: str) -> No
     assert json.loads(server.ask(f"/set-of-all-tasks?{how}").text) is True
 
 
+def test_a_task_is_known_though_another_is_made_within_its_first_step(
+    server: Server, loop: str
+) -> None:
+    if loop == "uvloop":
+        pytest.skip("uvloop cannot be run within itself")
+    with server.connect() as waiting, server.connect() as outer:
+        waiting.request("/await-event?nested-begun")
+        assert server.ask("/hello").status == 200
+        outer.request("/nested")
+        assert waiting.response().status == 200
+        assert server.ask("/release?nested-done").status == 200
+        assert json.loads(outer.response().text) is True
+
+
 def test_timeouts_and_groups(server: Server) -> None:
     expected = ["wait_for", "wait_for", "timeout", "group"]
     assert json.loads(server.ask("/timeouts").text) == expected

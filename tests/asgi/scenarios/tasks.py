@@ -99,6 +99,19 @@ async def set_of_all_tasks(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @scenario
+async def nested(scope: Scope, receive: Receive, send: Send) -> None:
+    """Runs the loop within the first step of a task, as some make it do, until another has begun."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    events["nested-begun"].set()
+    asyncio._leave_task(loop, task)
+    while not events["nested-done"].is_set():
+        loop._run_once()  # type: ignore[attr-defined]
+    asyncio._enter_task(loop, task)
+    await answer(send, task in asyncio.all_tasks())
+
+
+@scenario
 async def timeouts(scope: Scope, receive: Receive, send: Send) -> None:
     seen = []
     for wait in (0.0, 0.001):
