@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 
+import pytest
 from conftest import Server
 
 
@@ -19,6 +21,26 @@ def test_a_request_runs_in_a_task(server: Server) -> None:
 
 def test_all_tasks_are_known(server: Server) -> None:
     assert json.loads(server.ask("/all-tasks").text) == [51, 51, 1, 0]
+
+
+@pytest.mark.parametrize("how", ["copy", "difference", "discard", "equal", "repr", "subset"])
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="asyncio keeps its sets itself")
+def test_the_set_of_all_tasks_is_one_like_others(server: Server, how: str) -> None:
+    assert json.loads(server.ask(f"/set-of-all-tasks?{how}").text) is True
+
+
+def test_a_task_is_known_though_another_is_made_within_its_first_step(
+    server: Server, loop: str
+) -> None:
+    if loop == "uvloop":
+        pytest.skip("uvloop cannot be run within itself")
+    with server.connect() as waiting, server.connect() as outer:
+        waiting.request("/await-event?nested-begun")
+        assert server.ask("/hello").status == 200
+        outer.request("/nested")
+        assert waiting.response().status == 200
+        assert server.ask("/release?nested-done").status == 200
+        assert json.loads(outer.response().text) is True
 
 
 def test_timeouts_and_groups(server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket
 import time
@@ -109,6 +110,34 @@ def test_a_worker_is_replaced_though_clients_hold_all_descriptors(servers: Serve
     assert answer.status == 200, server.said()
     assert int(answer.body) != victim
     assert len(descriptors(server.pid)) >= held, "clients were sent away for it"
+    for client in clients:
+        client.socket.close()
+
+
+def test_what_is_kept_from_clients_is_not_used_up_by_and_by(servers: Servers) -> None:
+    """However often one leaves, and lets in another."""
+    server = servers.start(
+        workers=1,
+        flags=["--timeout-keep-alive", "100"],
+        wrapper=["bash", "-c", 'ulimit -n 200 && "$@"; exit $?', "bash"],
+    )
+    alone = len(descriptors(server.pid))
+    clients = [server.connect(60) for _ in range(250)]
+    for client in clients:
+        client.send(request("/id"))
+    wait_until("it says so", lambda: WARNING in server.said())
+    most = len(descriptors(server.pid)) - alone
+
+    def answered() -> int:
+        return len(select.select([client.socket for client in clients], [], [], 0)[0])
+
+    wait_until("all that are in are answered", lambda: answered() >= most)
+    for _ in range(15):
+        clients.pop(0).socket.close()
+        wait_until("another is in", lambda: answered() >= most)
+    assert answered() <= most + 1
+    numbers = [int(entry.name) for entry in Path(f"/proc/{server.pid}/fd").iterdir()]
+    assert sum(number >= 175 for number in numbers) <= 2
     for client in clients:
         client.socket.close()
 

@@ -125,7 +125,10 @@ impl Native for Enter {
             return Err(PyTypeError::new_err("add() takes a task"));
         };
         if this.awaited.take() {
-            this.newborn.replace(Some(task.to_owned().unbind()));
+            // Another one is here if its first step has the loop turn.
+            if let Some(former) = this.newborn.replace(Some(task.to_owned().unbind())) {
+                this.enter(former.bind(py))?;
+            }
         } else {
             this.enter(&task)?;
         }
@@ -160,8 +163,7 @@ impl Native for Complete {
     fn call<'py>(this: &Instance<'py, Self>, _: Args<'_, 'py>) -> PyResult<Bound<'py, PyAny>> {
         let py = this.py();
         let enter = this.enter.bind(py);
-        let newborn = enter.newborn.take();
-        if let Some(task) = newborn {
+        if let Some(task) = enter.newborn.take() {
             enter.enter(task.bind(py))?;
         }
         Ok(py.None().into_bound(py))

@@ -22,8 +22,8 @@ use super::{
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
     message::{
-        Control, DecodeError, EncodedHead, FEATURE_FILES, FEATURE_STREAM_TIME, FEATURE_STREAMS,
-        Hello, MAX_CONTROL_PACKET, Welcome,
+        Control, DecodeError, FEATURE_FILES, FEATURE_STREAM_TIME, FEATURE_STREAMS, Hello,
+        MAX_CONTROL_PACKET, Welcome,
     },
     sys::{inherited, process::effective_user, rendezvous, seqpacket::Seqpacket},
 };
@@ -357,7 +357,7 @@ impl Consumer {
             streams: false,
             pace: Pace::new(kick_at_once),
             scratch: Vec::with_capacity(4096),
-            head: EncodedHead::default(),
+            head: None,
             pass: Vec::new(),
             spare: Vec::new(),
             turn: 0,

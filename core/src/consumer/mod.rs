@@ -210,7 +210,7 @@ pub struct Consumer {
     /// Records that are looked at, one at a time.
     scratch: Vec<u8>,
     /// Heads of callers that have not encoded them.
-    head: EncodedHead,
+    head: Option<EncodedHead>,
     /// Slots that a pass over the blocked ones works on.
     pass: Vec<u16>,
     /// Emptied buffers for records to come.

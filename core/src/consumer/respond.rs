@@ -107,13 +107,13 @@ impl Consumer {
         end: bool,
         done: bool,
     ) -> Result<Sent, RespondError> {
-        let mut head = std::mem::take(&mut self.head);
+        let mut head = self.head.take().unwrap_or_default();
         head.begin(status, fields.clone().count());
         for (name, value) in fields {
             head.push(name, value);
         }
         let outcome = self.respond_encoded(id, &mut head, content_length, body, end, done);
-        self.head = head;
+        self.head = Some(head);
         outcome
     }
 

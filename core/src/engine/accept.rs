@@ -20,8 +20,15 @@ impl Loop {
         if address >= self.listeners.len() {
             return false;
         }
+        // In a drain those who have connected are the last.
+        let is_open = !self.shared.draining.load(Ordering::Relaxed);
         for _ in 0..ACCEPT_BATCH {
-            let (socket, peer) = match self.listeners[address].accept() {
+            let listener = &self.listeners[address];
+            if is_open && self.shared.reserve.is_next(listener.as_fd()) {
+                self.pause_accepting(None);
+                return false;
+            }
+            let (socket, peer) = match listener.accept() {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => {
                     self.note_acceptance();
@@ -41,8 +48,7 @@ impl Loop {
             if !goes_on {
                 return false;
             }
-            // In a drain those who have connected are the last.
-            if is_last && !self.shared.draining.load(Ordering::Relaxed) {
+            if is_open && is_last {
                 self.pause_accepting(None);
                 return false;
             }

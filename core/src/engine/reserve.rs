@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::sys::process;
 
@@ -14,12 +14,15 @@ use crate::sys::process;
 pub(super) struct Reserve {
     /// The number of the first of them, by the limit as it was when last looked at.
     first: AtomicU64,
+    /// One of them was handed out.
+    was_reached: AtomicBool,
 }
 
 impl Reserve {
     pub(super) fn new() -> Self {
         let reserve = Self {
             first: AtomicU64::new(0),
+            was_reached: AtomicBool::new(false),
         };
         reserve.measure();
         reserve
@@ -30,7 +33,19 @@ impl Reserve {
     pub(super) fn holds(&self, fd: RawFd) -> bool {
         let is_held = |first| u64::try_from(fd).is_ok_and(|fd| fd >= first);
         // The limit may have been raised since.
-        is_held(self.first.load(Ordering::Relaxed)) && is_held(self.measure())
+        let holds = is_held(self.first.load(Ordering::Relaxed)) && is_held(self.measure());
+        if holds {
+            self.was_reached.store(true, Ordering::Relaxed);
+        }
+        holds
+    }
+
+    /// Whether the next client would get one of them; `any` is some descriptor. The first who got one
+    /// has told of it by that. If each did, they would all be gone one day: he stays, while others
+    /// leave and let new ones in.
+    #[inline]
+    pub(super) fn is_next(&self, any: BorrowedFd<'_>) -> bool {
+        self.was_reached.load(Ordering::Relaxed) && self.is_all_there_is(any)
     }
 
     /// Whether only these are free; `any` is some descriptor.

@@ -29,7 +29,7 @@ pub fn encode_response_head<'a>(
 
 /// A response head as it travels, without the body. Whoever sends the same fields again need not
 /// encode them again.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct EncodedHead {
     /// The payload of a RESP_HEAD record, up to its inline body.
     bytes: Vec<u8>,
@@ -97,6 +97,19 @@ impl EncodedHead {
     #[inline]
     fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
         self.bytes[at..at + N].copy_from_slice(&bytes);
+    }
+}
+
+/// Status 200 and no fields.
+impl Default for EncodedHead {
+    fn default() -> Self {
+        let mut head = Self {
+            bytes: Vec::new(),
+            count: 0,
+            most: 0,
+        };
+        head.begin(200, 0);
+        head
     }
 }
 
@@ -224,6 +237,18 @@ mod tests {
         encoded.announce_body(0);
         let head = ResponseHead::decode(encoded.bytes()).unwrap();
         assert_eq!((head.status(), head.fields().len()), (204, 0));
+    }
+
+    #[test]
+    fn a_head_can_be_sent_before_anything_is_said_of_it() {
+        let mut encoded = EncodedHead::default();
+        encoded.set_content_length(0);
+        encoded.announce_body(0);
+        let head = ResponseHead::decode(encoded.bytes()).unwrap();
+        assert_eq!((head.status(), head.fields().len()), (200, 0));
+        encoded.set_status(404);
+        let head = ResponseHead::decode(encoded.bytes()).unwrap();
+        assert_eq!(head.status(), 404);
     }
 
     #[test]

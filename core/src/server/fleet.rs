@@ -197,6 +197,8 @@ impl Fleet {
 
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) {
+        // First: nobody is started at the end.
+        self.check_stop(now);
         for index in 0..self.workers.len() {
             match self.workers[index].phase {
                 Phase::Waiting(at) if at <= now => self.start(index, now),
@@ -208,20 +210,6 @@ impl Fleet {
                 Phase::Serving => self.ask(index, now),
                 _ => {}
             }
-        }
-        let Stage::Stopping(stop) = &self.stage else {
-            return;
-        };
-        let (tell, kill) = (stop.tell_at <= now, !stop.killed && stop.kill_at <= now);
-        if tell && !stop.told && !stop.limit.is_zero() && stop.outcome == Outcome::Stopped {
-            let limit = stop.limit;
-            self.out.push(Action::Hurry(limit));
-        }
-        if tell {
-            self.tell_workers(now);
-        }
-        if kill {
-            self.cut(false);
         }
     }
 
@@ -272,6 +260,9 @@ impl Fleet {
         if matches!(self.stage, Stage::Booting) && all {
             self.stage = Stage::Running;
             self.out.push(Action::Serving);
+        }
+        if let Stage::Stopping(stop) = &mut self.stage {
+            stop.is_unmanned = false;
         }
     }
 
@@ -419,7 +410,7 @@ impl Fleet {
             })
         };
         match &self.stage {
-            Stage::Stopping(stop) => {
+            Stage::Stopping(stop) if stop.told || !stop.is_unmanned => {
                 let expected = asked || stop.killed || stop.outcome == Outcome::StartFailed;
                 let started = worker.has_been_ready;
                 worker.phase = Phase::Gone;
@@ -450,7 +441,7 @@ impl Fleet {
                 };
                 self.fail(text, now);
             }
-            Stage::Booting | Stage::Running => {
+            Stage::Booting | Stage::Running | Stage::Stopping(_) => {
                 let lived = now.saturating_duration_since(worker.spawned);
                 let delay = worker.backoff.after(lived);
                 worker.phase = Phase::Waiting(now + delay);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import weakref
 from collections.abc import Collection
 from typing import Any
 
@@ -71,6 +72,43 @@ async def all_tasks(scope: Scope, receive: Receive, send: Send) -> None:
     del slow
     counts.append(len(known()) - before)
     await answer(send, counts)
+
+
+@scenario
+async def set_of_all_tasks(scope: Scope, receive: Receive, send: Send) -> None:
+    """What can be done with the set itself, in the first step of a task."""
+    tasks = asyncio.tasks._all_tasks
+    task = asyncio.current_task()
+    assert task is not None
+    match scope["query_string"].decode():
+        case "copy":
+            found = task in tasks.copy()
+        case "difference":
+            found = task in tasks - weakref.WeakSet() and task not in tasks - {task}
+        case "discard":
+            asyncio._unregister_task(task)
+            found = task not in asyncio.all_tasks()
+            asyncio._register_task(task)
+        case "repr":
+            found = hex(id(task)) in repr(tasks)
+        case "subset":
+            found = weakref.WeakSet([task]).issubset(tasks) and tasks.issuperset([task])
+        case _:
+            found = tasks | {task} == tasks
+    await answer(send, found)
+
+
+@scenario
+async def nested(scope: Scope, receive: Receive, send: Send) -> None:
+    """Runs the loop within the first step of a task, as some make it do, until another has begun."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    events["nested-begun"].set()
+    asyncio._leave_task(loop, task)
+    while not events["nested-done"].is_set():
+        loop._run_once()  # type: ignore[attr-defined]
+    asyncio._enter_task(loop, task)
+    await answer(send, task in asyncio.all_tasks())
 
 
 @scenario

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 
 class AllTasks(WeakSet["asyncio.Task[Any]"]):
@@ -15,16 +14,15 @@ class AllTasks(WeakSet["asyncio.Task[Any]"]):
     happens before.
     """
 
-    complete: Callable[[], None]
+    def complete(self) -> None:
+        """Enters who is missing. The set of asyncio has its own; what is made of it misses nobody."""
 
-    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+    @property
+    def data(self) -> set[ref[asyncio.Task[Any]]]:
+        """What all methods of a `WeakSet` look at."""
         self.complete()
-        return super().__iter__()
+        return vars(self)["data"]  # type: ignore[no-any-return]
 
-    def __len__(self) -> int:
-        self.complete()
-        return super().__len__()
-
-    def __contains__(self, task: object) -> bool:
-        self.complete()
-        return super().__contains__(task)
+    @data.setter
+    def data(self, data: set[ref[asyncio.Task[Any]]]) -> None:
+        vars(self)["data"] = data

@@ -13,6 +13,8 @@ pub(super) struct Stopping {
     pub(super) outcome: Outcome,
     pub(super) since: Instant,
     pub(super) limit: Duration,
+    /// Nobody serves yet who could take the requests that wait: whoever ends is replaced.
+    pub(super) is_unmanned: bool,
     /// When workers are told to finish even though connections are left.
     pub(super) tell_at: Instant,
     pub(super) told: bool,
@@ -49,6 +51,9 @@ impl Fleet {
     /// The engine is elsewhere and goes on: the workers take leave of it by themselves. They are
     /// told a second time, to hurry, when little of the time is left.
     pub(in crate::server) fn ask_to_finish(&mut self, now: Instant) {
+        if let Stage::Stopping(stop) = &mut self.stage {
+            stop.is_unmanned = false;
+        }
         self.forgo_unready(now);
         for (index, worker) in self.workers.iter_mut().enumerate() {
             if worker.phase == Phase::Serving {
@@ -73,15 +78,33 @@ impl Fleet {
         self.begin_stop(Outcome::StartFailed, limit, now);
     }
 
+    /// Does what is due in a stop.
+    pub(super) fn check_stop(&mut self, now: Instant) {
+        let Stage::Stopping(stop) = &self.stage else {
+            return;
+        };
+        let (tell, kill) = (stop.tell_at <= now, !stop.killed && stop.kill_at <= now);
+        if tell && !stop.told && !stop.limit.is_zero() && stop.outcome == Outcome::Stopped {
+            self.out.push(Action::Hurry(stop.limit));
+        }
+        if tell {
+            self.tell_workers(now);
+        }
+        if kill {
+            self.cut(false);
+        }
+    }
+
     fn begin_stop(&mut self, outcome: Outcome, limit: Duration, now: Instant) {
         let kill_at = now + limit;
         let serves = |worker: &Worker| worker.phase == Phase::Serving;
         // If all have died, requests that wait are for those who take their places.
-        let is_manned = !matches!(self.stage, Stage::Running) || self.workers.iter().any(serves);
+        let is_unmanned = matches!(self.stage, Stage::Running) && !self.workers.iter().any(serves);
         self.stage = Stage::Stopping(Stopping {
             outcome,
             since: now,
             limit,
+            is_unmanned,
             // Applications shut down within the limit even if a client never leaves.
             tell_at: kill_at - last_part(limit),
             told: false,
@@ -89,7 +112,7 @@ impl Fleet {
             killed: false,
         });
         self.out.push(Action::DrainEngine);
-        if is_manned {
+        if !is_unmanned {
             self.forgo_unready(now);
         }
     }
@@ -140,6 +163,11 @@ impl Fleet {
             return;
         }
         let limit = (!forced).then_some(stop.limit);
+        for worker in &mut self.workers {
+            if matches!(worker.phase, Phase::Waiting(_)) {
+                worker.phase = Phase::Gone;
+            }
+        }
         let alive = |worker: &Worker| !matches!(worker.phase, Phase::Killed | Phase::Gone);
         let left = self.workers.iter().filter(|worker| alive(worker)).count();
         if left > 0 {
@@ -158,6 +186,7 @@ impl Fleet {
         for index in 0..self.workers.len() {
             self.kill(index);
         }
+        self.finish_if_all_gone();
     }
 
     pub(super) fn finish_if_all_gone(&mut self) {

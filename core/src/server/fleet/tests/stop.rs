@@ -1,6 +1,7 @@
 //! The end.
 
 use super::*;
+use crate::server::ECHO;
 
 #[test]
 fn a_stop_drains_the_engine_first_and_the_workers_then() {
@@ -236,4 +237,52 @@ fn who_gives_no_time_has_not_asked_for_an_end_without_loss() {
         scene.exit(0, Exit::Signal(SIGKILL)),
         [Action::LaneDown(0), Action::Finish(Outcome::Stopped)]
     );
+}
+
+#[test]
+fn nobody_is_started_once_all_are_to_be_killed() {
+    let mut scene = Scene::serving(1);
+    scene.exit(0, Exit::Code(1));
+    scene.stop();
+    scene.now += ECHO;
+    let actions = scene.stop();
+    assert_eq!(
+        actions,
+        [Action::CutEngine, Action::Finish(Outcome::Forced(SIGTERM))]
+    );
+    assert_eq!(scene.fleet.next_deadline(), None);
+}
+
+#[test]
+fn nobody_is_started_when_the_time_is_over() {
+    let mut scene = Scene::serving(1);
+    scene.exit(0, Exit::Code(1));
+    scene.stop();
+    // The process was stopped meanwhile: the replacement and the end are due at once.
+    let actions = scene.pass(30 * SECOND);
+    let is_start = |action: &Action| matches!(action, Action::Spawn(_));
+    assert!(!actions.iter().any(is_start), "{actions:?}");
+    assert!(actions.contains(&Action::Finish(Outcome::Stopped)));
+}
+
+#[test]
+fn whoever_is_to_take_requests_that_wait_is_replaced_too() {
+    let mut scene = Scene::serving(1);
+    scene.fleet.takes_leave(0, scene.now);
+    scene.fleet.take_actions();
+    scene.stop();
+    // It has finished what it had, and was not to get more.
+    let actions = scene.exit(0, Exit::Code(0));
+    assert_eq!(done(&actions), [Action::LaneDown(0)]);
+    let (_, actions) = scene.pass_to_deadline();
+    assert_eq!(actions, [Action::Spawn(0)]);
+    scene.fleet.spawned(0, 7);
+    let actions = scene.exit(0, Exit::Code(1));
+    assert_eq!(done(&actions), [Action::LaneDown(0)]);
+    let (_, actions) = scene.pass_to_deadline();
+    assert_eq!(actions, [Action::Spawn(0)]);
+    // Once one serves, it is as with any that did from the start.
+    scene.boot(0);
+    let actions = scene.exit(0, Exit::Code(1));
+    assert_eq!(done(&actions)[1], Action::Finish(Outcome::Stopped));
 }
