@@ -201,6 +201,7 @@ impl Loop {
             self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
             self.waste_deadline(conn.timer);
         }
+        let has_taken_all = conn.unsent() == 0;
         if let Some(exchange) = conn.exchange.as_deref_mut() {
             let record = std::mem::take(&mut exchange.record);
             if exchange.counted {
@@ -212,8 +213,11 @@ impl Loop {
             if let Some(access) = self.shared.access.as_ref().filter(|_| !conn.raw) {
                 // The client has left before the end, or was cut off: 499 is what nginx calls it if
                 // there was no answer yet.
-                let (status, end) = match exchange.writer {
+                let (status, end) = match &exchange.writer {
                     Some(_) if conn.cut => (exchange.status, End::Cut),
+                    Some(writer) if writer.has_all() && has_taken_all => {
+                        (exchange.status, End::Whole)
+                    }
                     Some(_) => (exchange.status, End::Left),
                     None => (499, End::Whole),
                 };

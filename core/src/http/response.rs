@@ -200,6 +200,16 @@ impl ResponseWriter {
         }
     }
 
+    /// Whether the client has been given all that belongs to the response, even if that is not known
+    /// to be its end.
+    pub fn has_all(&self) -> bool {
+        match self.state {
+            State::Length(left) => left == 0,
+            State::Suppressed | State::Ended => true,
+            State::Start | State::Chunked | State::Close => false,
+        }
+    }
+
     /// So many bytes of body, no more than are [`left`](Self::left), were appended to the output by
     /// somebody else.
     pub fn appended(&mut self, bytes: u64) {
