@@ -85,6 +85,22 @@ async def app(scope, receive, send):
 """
 
 
+def test_auto_tells_of_a_start_up_that_fails(run: Starter) -> None:
+    """Who takes the message and raises then is not without lifespan."""
+    source = """
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        raise ValueError("no database")
+    await answer(send, "hello")
+"""
+    server = run(source).listening()
+    assert server.ask("/").text == "hello"
+    assert server.stop() == 0
+    assert "the application's start-up failed, and it is served without" in server.said
+    assert "ValueError: no database" in server.said
+
+
 def test_auto_goes_on_without_support(run: Starter) -> None:
     server = run(UNSUPPORTED).listening()
     assert server.ask("/").text == "None"

@@ -65,6 +65,14 @@ class Lifespan:
     def _check_unsupported(self) -> None:
         error = self._error
         if self._mode == "auto":
+            if error is not None and self._inbox.empty():
+                # It has taken the message, so it is not that it knows no lifespan.
+                logger.warning(
+                    "the application's start-up failed, and it is served without; "
+                    "--lifespan on makes that an error",
+                    exc_info=error,
+                )
+                return
             logger.debug("the application does not support lifespan", exc_info=error)
             return
         if error is not None:
