@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Toll;
 use crate::sys::process::Exit;
+use crate::sys::signal::SIGTERM;
 
 use super::backoff::Backoff;
 use super::event::{Event, Outcome};
@@ -396,7 +397,12 @@ impl Fleet {
     fn ended(&mut self, index: usize, exit: Option<Exit>, now: Instant) {
         let worker = &mut self.workers[index];
         let pid = worker.pid.take();
-        let asked = worker.phase == Phase::Leaving(None) && exit == Some(Exit::Code(0));
+        let asked = match worker.phase {
+            Phase::Leaving(None) => exit == Some(Exit::Code(0)),
+            // Before it was ready.
+            Phase::Leaving(Some(_)) => exit == Some(Exit::Signal(SIGTERM)),
+            _ => false,
+        };
         let verdict = worker.verdict.take();
         let told = verdict.is_some();
         let why = verdict.unwrap_or_else(|| exit.map_or_else(String::new, |exit| exit.to_string()));

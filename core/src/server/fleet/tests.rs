@@ -2,7 +2,7 @@ mod stop;
 mod watch;
 
 use super::*;
-use crate::sys::signal::{SIGINT, SIGKILL, SIGTERM};
+use crate::sys::signal::{SIGINT, SIGKILL};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -197,6 +197,7 @@ fn a_replacement_that_takes_too_long_is_not_waited_for() {
     assert_eq!(actions, [Action::Hurry(30 * SECOND), Action::Terminate(0)]);
     let actions = scene.exit(0, Exit::Signal(SIGTERM));
     assert_eq!(done(&actions)[1], Action::Finish(Outcome::Stopped));
+    assert_eq!(told(&actions), Vec::<String>::new());
 }
 
 #[test]
