@@ -32,6 +32,7 @@ fn options(args: &Run, matches: &ArgMatches, worker: &WorkerCommand) -> Result<R
     let mut engine = engine_config(&args.engine, loops, io::stdout().is_terminal());
     engine.timeouts.stuck_grace = args.health.timeout_worker_healthcheck;
     engine.stuck_if_busy = true;
+    engine.consumers = count;
     engine.validate().map_err(|error| format!("--{error}"))?;
     let listeners = vec![listener(&args.engine, matches)?];
     let command = command(&args.app, &args.engine.log, worker);

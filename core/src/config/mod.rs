@@ -29,6 +29,9 @@ const FIELD_ENTRY: usize = 16;
 pub struct EngineConfig {
     /// Loops, that is I/O threads; `None` leaves it to [`EngineConfig::default_loops`].
     pub loops: Option<usize>,
+    /// Consumers that there will be: clients do not get the descriptors that are needed to replace all
+    /// of them at once.
+    pub consumers: usize,
     /// What clients may send.
     pub limits: Limits,
     /// How long things may take.
@@ -105,6 +108,7 @@ impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             loops: None,
+            consumers: 8,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             queue_size: 1024,

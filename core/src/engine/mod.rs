@@ -84,7 +84,7 @@ use event_loop::{Loop, Purpose, Services};
 use file_desk::FileDesks;
 use listen::Bound;
 use mailbox::{Letter, Mailbox};
-use reserve::Reserve;
+use reserve::{OF_A_CONSUMER, Reserve};
 use shared::Shared;
 use stream::LoopService;
 
@@ -138,7 +138,7 @@ impl Engine {
             seeks_deserters: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
             files: FileDesks::default(),
-            reserve: Reserve::new(),
+            reserve: Reserve::new(config.consumers, OF_A_CONSUMER + loops).map_err(cannot)?,
             busy_loops: AtomicUsize::new(loops),
             events: Mutex::new(VecDeque::new()),
             event_bell: EventFd::new().map_err(cannot)?,

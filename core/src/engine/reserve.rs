@@ -5,13 +5,19 @@
 //! tells that all before are taken: nothing needs to be counted.
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::sys::eventfd::EventFd;
 use crate::sys::process;
 
 /// The last descriptors of this process.
 pub(super) struct Reserve {
+    /// How many there are to be.
+    kept: u64,
+    /// What is taken in any case: by whatever was open at first, and by the consumers.
+    used: u64,
     /// The number of the first of them, by the limit as it was when last looked at.
     first: AtomicU64,
     /// One of them was handed out.
@@ -19,13 +25,18 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    pub(super) fn new() -> Self {
+    /// For so many consumers, each with so many descriptors.
+    pub(super) fn new(consumers: usize, each: usize) -> io::Result<Self> {
+        let lowest = EventFd::new()?.as_raw_fd();
+        let own = (consumers * each) as u64;
         let reserve = Self {
+            kept: MARGIN + own,
+            used: u64::try_from(lowest).unwrap_or(0) + own,
             first: AtomicU64::new(0),
             was_reached: AtomicBool::new(false),
         };
         reserve.measure();
-        reserve
+        Ok(reserve)
     }
 
     /// Whether this is one of them.
@@ -58,17 +69,18 @@ impl Reserve {
 
     fn measure(&self) -> u64 {
         let limit = process::open_files_limit().unwrap_or(u64::MAX);
-        let first = limit - KEPT.min(limit / SHARE);
+        // Where few files may be open, clients have as many.
+        let first = limit - self.kept.min(limit.saturating_sub(self.used) / 2);
         self.first.store(first, Ordering::Relaxed);
         first
     }
 }
 
-/// How many there are: enough for eight workers at once, of which each takes six and one for every
-/// loop.
-const KEPT: u64 = 64;
-/// Where few files may be open, only one of so many is kept.
-const SHARE: u64 = 8;
+/// What a consumer and its lane have, besides one for each loop: its process and its socket, two
+/// memories, a doorbell, and one while it is made.
+pub(super) const OF_A_CONSUMER: usize = 6;
+/// What starting one needs for the moment, and the files that are passed on.
+const MARGIN: u64 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -79,17 +91,26 @@ mod tests {
 
     #[test]
     fn the_last_numbers_are_kept() {
-        let limit = process::open_files_limit().unwrap();
-        let first = limit - KEPT.min(limit / SHARE);
-        let reserve = Reserve::new();
-        assert!(reserve.holds(first as RawFd) && reserve.holds(limit as RawFd - 1));
-        assert!(!reserve.holds(first as RawFd - 1) && !reserve.holds(0) && !reserve.holds(-1));
+        let limit = process::open_files_limit().unwrap() as RawFd;
+        let reserve = Reserve::new(2, 7).unwrap();
+        assert_eq!(reserve.kept, 30);
+        let first = reserve.first.load(Ordering::Relaxed) as RawFd;
+        assert!(first >= limit - 30);
+        assert!(reserve.holds(first) && reserve.holds(limit - 1));
+        assert!(!reserve.holds(first - 1) && !reserve.holds(0) && !reserve.holds(-1));
         assert!(!reserve.is_all_there_is(io::stdin().as_fd()));
     }
 
     #[test]
+    fn nothing_is_kept_where_there_is_nothing() {
+        let reserve = Reserve::new(1_000_000_000, 7).unwrap();
+        let limit = process::open_files_limit().unwrap();
+        assert_eq!(reserve.first.load(Ordering::Relaxed), limit);
+    }
+
+    #[test]
     fn a_limit_that_was_raised_since_counts() {
-        let reserve = Reserve::new();
+        let reserve = Reserve::new(2, 7).unwrap();
         reserve.first.store(3, Ordering::Relaxed);
         assert!(!reserve.holds(3));
         assert_ne!(reserve.first.load(Ordering::Relaxed), 3);
