@@ -108,10 +108,7 @@ impl Consumer {
         done: bool,
     ) -> Result<Sent, RespondError> {
         let mut head = self.head.take().unwrap_or_default();
-        head.begin(status, fields.clone().count());
-        for (name, value) in fields {
-            head.push(name, value);
-        }
+        head.fill(status, fields);
         let outcome = self.respond_encoded(id, &mut head, content_length, body, end, done);
         self.head = Some(head);
         outcome

@@ -22,9 +22,16 @@ pub fn encode_response_head<'a>(
     fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     body: &[u8],
 ) -> Result<(), TooLong> {
-    let mut encoder = encode(out, status, content_length, fields);
-    encoder.append(BODY, body);
-    encoder.finish()
+    let mut head = EncodedHead::default();
+    head.fill(status, fields);
+    head.set_content_length(content_length);
+    head.announce_body(body.len());
+    if head.len() + body.len() > MAX_PAYLOAD {
+        return Err(TooLong);
+    }
+    out.extend_from_slice(head.bytes());
+    out.extend_from_slice(body);
+    Ok(())
 }
 
 /// A response head as it travels, without the body. Whoever sends the same fields again need not
@@ -47,6 +54,19 @@ impl EncodedHead {
         (self.count, self.most) = (0, most);
         self.put(TABLE, (FIXED as u16).to_le_bytes());
         self.set_status(status);
+    }
+
+    /// Begins anew, with these fields.
+    #[inline]
+    pub fn fill<'a>(
+        &mut self,
+        status: u16,
+        fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    ) {
+        self.begin(status, fields.clone().count());
+        for (name, value) in fields {
+            self.push(name, value);
+        }
     }
 
     /// Appends a field, whose name keeps its case. False: there is no room for it.
@@ -111,25 +131,6 @@ impl Default for EncodedHead {
         head.begin(200, 0);
         head
     }
-}
-
-#[inline]
-fn encode<'o, 'a>(
-    out: &'o mut Vec<u8>,
-    status: u16,
-    content_length: i64,
-    fields: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
-) -> Encoder<'o> {
-    let count = fields.clone().count();
-    let mut encoder = Encoder::new(out, FIXED, count);
-    encoder.put(CONTENT_LENGTH, content_length.to_le_bytes());
-    encoder.put(STATUS, status.to_le_bytes());
-    encoder.put(COUNT, (count as u16).to_le_bytes());
-    encoder.put(TABLE, (FIXED as u16).to_le_bytes());
-    for (index, (name, value)) in fields.enumerate().take(count) {
-        encoder.field(FIXED + index * ENTRY, name, value, false);
-    }
-    encoder
 }
 
 /// A response head, decoded from a private copy of its record. That its status, names and values
