@@ -152,28 +152,14 @@ const ACCEPT_PAUSE: u64 = 100_000_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::event_loop::Services;
-    use super::super::{Engine, Listen, Routes};
+    use super::super::Routes;
+    use super::super::event_loop::tests::unstarted;
     use super::*;
-    use crate::config::EngineConfig;
     use crate::time::Deadlines;
 
     #[test]
     fn accepting_rests_on_until_it_can_be_woken_for() {
-        let listen = Listen::Tcp {
-            host: "127.0.0.1".into(),
-            port: 0,
-        };
-        let mut engine =
-            Engine::bind(EngineConfig::default(), Routes::default(), &[listen]).unwrap();
-        let listeners = engine.bound.remove(0).sockets;
-        let epoll = Loop::watch(0, &engine.shared, &listeners).unwrap();
-        let services = Services {
-            purposes: vec![Purpose::Http],
-            ..Services::default()
-        };
-        let shared = engine.shared.clone();
-        let mut one = Loop::new(0, shared, listeners, services, epoll, |_, drop| drop());
+        let (_engine, mut one) = unstarted(Routes::default());
         one.pause_accepting(None);
         // In place of a machine without memory: what is watched already cannot be added.
         one.epoll.add(&one.listeners[0], 0, epoll::IN).unwrap();

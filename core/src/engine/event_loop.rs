@@ -423,7 +423,7 @@ pub(super) fn extras<'a>(date: &'a [u8; 29], shared: &'a Shared) -> Extras<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::sync::OnceLock;
@@ -433,6 +433,25 @@ mod tests {
     use super::super::{Engine, Listen, Request, Routes, Step};
     use super::*;
     use crate::config::EngineConfig;
+
+    /// The only loop of an engine, which serves at an address of its own once it is run, for as long
+    /// as the engine is there.
+    pub(in crate::engine) fn unstarted(routes: Routes) -> (Engine, Loop) {
+        let listen = Listen::Tcp {
+            host: "127.0.0.1".into(),
+            port: 0,
+        };
+        let mut engine = Engine::bind(EngineConfig::default(), routes, &[listen]).unwrap();
+        let listeners = engine.bound.remove(0).sockets;
+        let epoll = Loop::watch(0, &engine.shared, &listeners).unwrap();
+        let services = Services {
+            purposes: vec![Purpose::Http],
+            ..Services::default()
+        };
+        let shared = engine.shared.clone();
+        let one = Loop::new(0, shared, listeners, services, epoll, |_, drop| drop());
+        (engine, one)
+    }
 
     #[test]
     fn nothing_is_begun_that_the_end_would_leave_without_an_answer() {
@@ -448,23 +467,12 @@ mod tests {
         let mut routes = Routes::default();
         let inserted = routes.inline.insert("GET", "/", Arc::new(ends_all));
         inserted.unwrap();
-        let listen = Listen::Tcp {
-            host: "127.0.0.1".into(),
-            port: 0,
-        };
-        let mut engine = Engine::bind(EngineConfig::default(), routes, &[listen]).unwrap();
-        let listeners = engine.bound.remove(0).sockets;
-        HOME.get_or_init(|| engine.shared.mailboxes[0].clone());
-        let mut client = TcpStream::connect(listeners[0].local_tcp().unwrap()).unwrap();
+        let (_engine, one) = unstarted(routes);
+        HOME.get_or_init(|| one.shared.mailboxes[0].clone());
+        let mut client = TcpStream::connect(one.listeners[0].local_tcp().unwrap()).unwrap();
         let request = "GET / HTTP/1.1\r\nhost: x\r\n\r\n";
         client.write_all(request.repeat(2).as_bytes()).unwrap();
-        let epoll = Loop::watch(0, &engine.shared, &listeners).unwrap();
-        let services = Services {
-            purposes: vec![Purpose::Http],
-            ..Services::default()
-        };
-        let shared = engine.shared.clone();
-        Loop::new(0, shared, listeners, services, epoll, |_, drop| drop()).run();
+        one.run();
         let mut answers = String::new();
         client.read_to_string(&mut answers).unwrap();
         let answered = answers.matches("HTTP/1.1 200 ").count();
