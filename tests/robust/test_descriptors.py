@@ -17,6 +17,7 @@ from .http1 import Connection, Parser, request
 
 WARNING = "out of open files"
 WARNING_PAUSE = 1.0
+FEW_FILES = ["bash", "-c", 'ulimit -n 200 && "$@"; exit $?', "bash"]
 
 
 def standard(pid: int) -> list[str]:
@@ -100,7 +101,7 @@ def test_workers_are_replaced_though_clients_hold_all_descriptors(
     server = servers.start(
         workers=workers,
         flags=["--timeout-keep-alive", "100", "--timeout-request-header", "100"],
-        wrapper=["bash", "-c", 'ulimit -n 200 && "$@"; exit $?', "bash"],
+        wrapper=FEW_FILES,
     )
     clients = [server.connect(60) for _ in range(250)]
     clients[0].send(request("/pid"))
@@ -134,7 +135,7 @@ def test_what_is_kept_from_clients_is_not_used_up_by_and_by(servers: Servers) ->
     server = servers.start(
         workers=1,
         flags=["--timeout-keep-alive", "100"],
-        wrapper=["bash", "-c", 'ulimit -n 200 && "$@"; exit $?', "bash"],
+        wrapper=FEW_FILES,
     )
     alone = len(descriptors(server.pid))
     clients = [server.connect(60) for _ in range(250)]
