@@ -132,7 +132,7 @@ impl Attacked {
 
     fn record(&self, position: u64, header: RecordHeader, len: u32) {
         let at = DATA + position as usize % 4096 / 16 * 16;
-        let (first, second) = header.to_words(0);
+        let [first, second] = header.to_words(0);
         let first = first & !u64::from(u32::MAX) | u64::from(len);
         self.write(at, first);
         self.write(at + 8, second);

@@ -112,14 +112,14 @@ pub struct RecordHeader {
 impl RecordHeader {
     /// The two words of the header, for `len` bytes of payload.
     #[inline]
-    pub(super) fn to_words(self, len: usize) -> (u64, u64) {
+    pub(super) fn to_words(self, len: usize) -> [u64; 2] {
         let first = (len + HEADER) as u64 & u64::from(u32::MAX)
             | u64::from(self.kind) << 32
             | u64::from(self.flags) << 40
             | u64::from(self.aux) << 48;
         let second =
             u64::from(self.owner) | u64::from(self.slot) << 16 | u64::from(self.generation) << 32;
-        (first, second)
+        [first, second]
     }
 
     /// What two words say; `len` is wrong if the record is shorter than a header.
@@ -158,7 +158,7 @@ mod tests {
             generation: 0x0506_0708,
             len: 5,
         };
-        let (first, second) = header.to_words(5);
+        let [first, second] = header.to_words(5);
         assert_eq!(first.to_le_bytes(), [21, 0, 0, 0, 3, 3, 0x22, 0x11]);
         assert_eq!(second.to_le_bytes(), [2, 1, 4, 3, 8, 7, 6, 5]);
         assert_eq!(RecordHeader::from_words(first, second), header);

@@ -85,14 +85,7 @@ impl Producer {
         let Some(at) = self.claim(len) else {
             return false;
         };
-        let (first, second) = header.to_words(len);
-        self.data.store(at, first);
-        self.data.store(at + 8, second);
-        let mut to = at + HEADER as u64;
-        for part in parts {
-            self.data.write(to, part);
-            to += part.len() as u64;
-        }
+        self.data.put(at, header.to_words(len), parts);
         self.tail = at + record_size(len) as u64;
         self.got_space();
         true
@@ -196,9 +189,8 @@ impl Producer {
                 kind: Kind::Pad as u8,
                 ..RecordHeader::default()
             };
-            let (first, second) = pad.to_words((at - self.tail) as usize - HEADER);
-            self.data.store(self.tail, first);
-            self.data.store(self.tail + 8, second);
+            let len = (at - self.tail) as usize - HEADER;
+            self.data.put(self.tail, pad.to_words(len), &[]);
         }
         Some(at)
     }

@@ -146,14 +146,18 @@ impl Bytes {
         self.word(position).with(|word| unsafe { *word })
     }
 
-    pub(crate) fn store(&self, position: u64, value: u64) {
+    fn store(&self, position: u64, value: u64) {
         // SAFETY: loom checks that nobody reads or writes meanwhile.
         self.word(position)
             .with_mut(|word| unsafe { *word = value });
     }
 
-    pub(crate) fn write(&self, position: u64, bytes: &[u8]) {
-        for (position, byte) in (position..).zip(bytes) {
+    pub(crate) fn put(&self, position: u64, header: [u64; 2], parts: &[&[u8]]) {
+        for (position, word) in (position..).step_by(8).zip(header) {
+            self.store(position, word);
+        }
+        let bytes = parts.iter().copied().flatten();
+        for (position, byte) in (position + 16..).zip(bytes) {
             let mut word = self.load(position).to_le_bytes();
             word[position as usize % 8] = *byte;
             self.store(position, u64::from_le_bytes(word));

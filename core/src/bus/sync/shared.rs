@@ -175,7 +175,7 @@ pub(crate) struct Bytes {
 }
 
 // SAFETY: the bytes are reached by atomic operations and raw copies only, never by references, and
-// the mapping is Send. Not Sync: `write` must not run twice at once.
+// the mapping is Send. Not Sync: `put` must not run twice at once.
 unsafe impl Send for Bytes {}
 
 impl Bytes {
@@ -191,26 +191,31 @@ impl Bytes {
         unsafe { AtomicU64::from_ptr(self.word(position)) }.load(Ordering::Relaxed)
     }
 
-    /// Sets the word at `position`, rounded down to a multiple of eight.
+    /// Sets the words at `position` (a multiple of eight) on to `header`, and the bytes behind them to
+    /// `parts`; they may not cross the end of the area.
     #[inline]
-    pub(crate) fn store(&self, position: u64, value: u64) {
+    pub(crate) fn put(&self, position: u64, header: [u64; 2], parts: &[&[u8]]) {
         debug_assert!(self.memory.is_writable());
-        // SAFETY: `word` is aligned and within the area; only writable mappings are stored to.
-        unsafe { AtomicU64::from_ptr(self.word(position)) }.store(value, Ordering::Relaxed);
-    }
-
-    /// Copies `bytes` to `position` on; they may not cross the end of the area.
-    #[inline]
-    pub(crate) fn write(&self, position: u64, bytes: &[u8]) {
-        debug_assert!(self.memory.is_writable());
-        let offset = position as usize & self.mask;
-        assert!(bytes.len() <= self.capacity() - offset);
-        // SAFETY: the assertion keeps the copy within the area, and this process' own memory never
-        // overlaps it. The peer reads here only what was published; if it looks at more, it sees
-        // torn bytes, which is its own affair: nothing is read back.
+        let offset = position as usize & self.mask & !7;
+        let mut room = self.capacity() - offset;
+        assert!(size_of_val(&header) <= room);
+        // SAFETY: `room` counts what is left of the area behind `target`, and is asserted to hold each
+        // piece; this process' own memory never overlaps it, and the words are aligned. The peer reads
+        // here only what was published; if it looks at more, it sees torn bytes, which is its own
+        // affair: nothing is read back.
         unsafe {
-            let target = self.start.as_ptr().add(offset);
-            target.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            let mut target = self.start.as_ptr().add(offset);
+            for word in header {
+                AtomicU64::from_ptr(target.cast()).store(word, Ordering::Relaxed);
+                target = target.add(size_of::<u64>());
+            }
+            room -= size_of_val(&header);
+            for part in parts {
+                assert!(part.len() <= room);
+                copy_in(part.as_ptr(), target, part.len());
+                target = target.add(part.len());
+                room -= part.len();
+            }
         }
     }
 
@@ -256,6 +261,36 @@ impl Bell {
 
     pub(crate) fn ring(&self) -> io::Result<()> {
         self.0.signal()
+    }
+}
+
+/// Copies `len` bytes. Short ones are copied without a call, by their first and last 2^n bytes, which
+/// may overlap.
+///
+/// # Safety
+/// Both must be valid for `len` bytes and not overlap.
+#[inline]
+unsafe fn copy_in(source: *const u8, target: *mut u8, len: usize) {
+    /// # Safety
+    /// As above; `len` must be at least `N`.
+    #[inline]
+    unsafe fn ends<const N: usize>(source: *const u8, target: *mut u8, len: usize) {
+        // SAFETY: the first and the last `N` bytes lie within the `len` bytes.
+        unsafe {
+            target.copy_from_nonoverlapping(source, N);
+            let (source, target) = (source.add(len - N), target.add(len - N));
+            target.copy_from_nonoverlapping(source, N);
+        }
+    }
+    // SAFETY: as the caller promises.
+    unsafe {
+        match len {
+            8..=16 => ends::<8>(source, target, len),
+            17..=32 => ends::<16>(source, target, len),
+            33..=64 => ends::<32>(source, target, len),
+            65..=128 => ends::<64>(source, target, len),
+            _ => target.copy_from_nonoverlapping(source, len),
+        }
     }
 }
 
