@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import proctree
 from load import PIPELINED, Sample
-from trips import Trips
+from trips import IN_PLACE, POLLING, Trips
 
 TITLES = {"raw": "raw ASGI", "fastapi": "FastAPI", "native": "native"}
 # What the other servers of a group are compared with in its tables.
@@ -80,7 +80,7 @@ class Verdict:
     high: float | None
     floor: float | None
     aim: float
-    ceiling: float | None  # the ratio that the bare C epoll server reaches: wrk shares the cores
+    limit: float | None  # the ratio of what does nothing but move the bytes, in the same run
     verdict: str  # "aim", "floor", "short of aim", "BELOW" or "not measured"
 
 
@@ -92,18 +92,19 @@ def judge(run: Run, loads: Iterable[str], groups: Iterable[str]) -> list[Verdict
         if f.group not in groups or f.load not in loads:
             continue
         ratios = run.ratios(f.group, f.load, f.ours, f.peer, f.metric)
-        ceiling = None
+        limit = None
         if f.metric == "rate":
-            limit = median(x.rate for x in run.samples.get(("native", BARE, f.load), []))
+            bare = median(x.rate for x in run.samples.get(("native", BARE, f.load), []))
             peer = median(x.rate for x in run.samples.get((f.group, f.peer, f.load), []))
-            ceiling = limit / peer if limit and peer else None
-        verdicts.append(verdict(f.label(), f.metric == "cpu", ratios, f.floor, f.aim, ceiling))
+            limit = bare / peer if bare and peer else None
+        verdicts.append(verdict(f.label(), f.metric == "cpu", ratios, f.floor, f.aim, limit))
     if run.trips:
         calls = run.trips.calls_per_sleep()
         verdicts += [
             verdict(
                 "rings, polling, 64 bytes: round trip / bare cache line",
-                True, run.trips.ratios(), 2.0, 1.5,
+                True, run.trips.ratios(POLLING, 64), 2.0, 1.5,
+                median(run.trips.ratios(IN_PLACE, 64)),
             ),
             verdict(
                 "rings, sleeping: system calls per sleep and side",
@@ -119,7 +120,7 @@ def verdict(
     ratios: list[float],
     floor: float | None,
     aim: float,
-    ceiling: float | None = None,
+    limit: float | None = None,
 ) -> Verdict:
     """Holds the median of some ratios against a promise."""
 
@@ -136,7 +137,7 @@ def verdict(
     else:
         word = "floor" if holds(floor) else "BELOW"
     low, high = (min(ratios), max(ratios)) if ratios else (None, None)
-    return Verdict(what, small, ratio, low, high, floor, aim, ceiling, word)
+    return Verdict(what, small, ratio, low, high, floor, aim, limit, word)
 
 
 def median(values: Iterable[float | None]) -> float | None:

@@ -130,7 +130,8 @@ def trips_table(trips: Trips) -> str:
         rows.append(row)
     text = [f"### Round trips between two processes\n\n{columns(head, rows)}\n"]
     text.append(
-        "Each process on a core of its own. The bare cache line carries a number and nothing else.\n"
+        "Each process on a core of its own. The bare cache line carries a number and nothing else; "
+        "bare lines carry the bytes, and no protocol.\n"
     )
     if shared := trips.rounds_on_one_core():
         rounds = sum(r["way"] == BARE for r in trips.rows)
@@ -175,11 +176,11 @@ def floors_table(verdicts: list[Verdict]) -> str:
                 f"{v.low:.2f} - {v.high:.2f}" if v.low is not None else "-",
                 f"{sign} {v.floor:.2f}" if v.floor else "-",
                 f"{sign} {v.aim:.2f}",
-                cell(v.ceiling, ".2f"),
+                cell(v.limit, ".2f"),
                 v.verdict,
             ]
         )
-    return columns(["promise", "ratio", "rounds", "floor", "aim", "ceiling", "reached"], rows)
+    return columns(["promise", "ratio", "rounds", "floor", "aim", "limit", "reached"], rows)
 
 
 def columns(head: list[str], rows: list[list[str]]) -> str:

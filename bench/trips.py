@@ -19,6 +19,7 @@ import proctree
 from load import children_cpu, share_of_machine
 
 BARE = "bare cache line, polling"
+IN_PLACE = "bare lines in place, polling"
 POLLING = "rings, polling"
 SLEEPING = "rings, sleeping"
 ICEORYX = "iceoryx2"
@@ -47,10 +48,10 @@ class Trips:
         """All ways that were measured, in the order of the first round."""
         return list(dict.fromkeys(r["way"] for r in self.rows))
 
-    def ratios(self) -> list[float]:
-        """Our rings, polling, over the bare cache line, round by round."""
+    def ratios(self, way: str, size: int) -> list[float]:
+        """A way over the bare cache line, round by round."""
         bare = {r["round"]: r["p50"] for r in self.rows if r["way"] == BARE}
-        ours = {r["round"]: r["p50"] for r in self.rows if r["way"] == POLLING and r["bytes"] == 64}
+        ours = {r["round"]: r["p50"] for r in self.rows if r["way"] == way and r["bytes"] == size}
         return [ours[n] / bare[n] for n in sorted(ours.keys() & bare.keys()) if bare[n]]
 
     def rounds_on_one_core(self) -> int:

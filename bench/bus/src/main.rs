@@ -51,10 +51,16 @@ const WAYS: &[Way] = &[
         answer: word::answer,
     },
     Way {
-        name: "bare lines, polling",
+        name: "bare lines in place, polling",
         sizes: &[64, 8, 1024],
-        ask: lines::ask,
-        answer: lines::answer,
+        ask: lines::ask_in_place,
+        answer: lines::answer_in_place,
+    },
+    Way {
+        name: "bare lines in turn, polling",
+        sizes: &[64, 8, 1024],
+        ask: lines::ask_in_turn,
+        answer: lines::answer_in_turn,
     },
     Way {
         name: "rings, polling",

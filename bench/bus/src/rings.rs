@@ -147,6 +147,7 @@ fn answer(peer: &Peer, sleeps: bool) -> Outcome<()> {
             }
             continue;
         }
+        let mut published = false;
         while ring
             .requests
             .peek()
@@ -158,9 +159,9 @@ fn answer(peer: &Peer, sleeps: bool) -> Outcome<()> {
             if !ring.responses.push(header(Kind::ResponseHead), &[&bytes]) {
                 return Err("an empty ring has no room".into());
             }
+            published |= ring.responses.publish();
         }
         let freed = ring.requests.release();
-        let published = ring.responses.publish();
         fence();
         if published || freed && ring.requests.peer_wants_space() {
             ring.waker.kick()?;
