@@ -55,9 +55,10 @@ test-c: build/rust.ok  ## The C and C++ tests, by CMake and ctest
 	cmake --build build/cmake --parallel
 	ctest --test-dir build/cmake --output-on-failure --no-tests=error
 
+# One thread at a time runs there: without a fair turn one that computes can keep a loop waiting for seconds.
 test-c-valgrind: test-c  ## The C and C++ programs of test-c once more, under valgrind
 	@scripts/need.sh valgrind valgrind "look for leaks and wild pointers"
-	TOOLB_WRAPPER="valgrind --quiet --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=99" \
+	TOOLB_WRAPPER="valgrind --quiet --fair-sched=try --leak-check=full --show-leak-kinds=definite --errors-for-leak-kinds=definite --error-exitcode=99" \
 	    ctest --test-dir build/cmake --output-on-failure --no-tests=error --label-regex program
 
 test-c-asan: build/rust.ok  ## The same with AddressSanitizer and UBSan in the C and C++ side
