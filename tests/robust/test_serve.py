@@ -186,6 +186,28 @@ def test_an_engine_that_nobody_serves_says_so(stage: Stage) -> None:
     serve.stop()
 
 
+def test_a_bus_socket_that_is_removed_comes_back(stage: Stage) -> None:
+    """Whoever is attached goes on; whoever comes then finds the engine."""
+    serve = stage.serve()
+    first = stage.work()
+    before = stage.pid()
+    stage.bus.unlink()
+    line = serve.says("toolb warning: somebody removed or replaced the bus socket")
+    assert line.endswith("and it is bound again; --bus can put it where nobody clears up")
+    second = stage.work()
+    serve.says("requests go to 2 consumers now")
+    first.stop()
+    assert stage.pid() != before
+    # What is no socket is left where it is, and told of.
+    stage.bus.unlink()
+    stage.bus.write_text("mine")
+    line = serve.says("nobody new can attach until it can be bound again")
+    assert "something else than a socket; remove it, or choose another path" in line
+    second.stop()
+    serve.stop()
+    assert stage.bus.read_text() == "mine"
+
+
 def test_the_engine_tells_what_a_consumer_took_along(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work()

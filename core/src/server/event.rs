@@ -73,6 +73,18 @@ pub enum Event {
         /// What they find there.
         why: String,
     },
+    /// The bus socket, which somebody had removed or replaced, is there again.
+    BusAgain {
+        /// Where.
+        bus: PathBuf,
+    },
+    /// Somebody has removed or replaced the bus socket, and it cannot be bound again for now.
+    BusLost {
+        /// Where it was.
+        bus: PathBuf,
+        /// Why it cannot, and how to mend it.
+        why: String,
+    },
     /// A consumer that came by itself takes requests.
     Joined {
         /// What it calls itself.
@@ -223,6 +235,8 @@ impl Event {
             | Self::Stopping { .. }
             | Self::Stopped => Level::Info,
             Self::Refused { .. }
+            | Self::BusAgain { .. }
+            | Self::BusLost { .. }
             | Self::Deserted { .. }
             | Self::Slow { .. }
             | Self::Stuck { .. }
@@ -264,6 +278,7 @@ impl Event {
             Self::Cut { limit: Some(_), .. }
             | Self::CutOff { limit: Some(_), .. }
             | Self::Unfinished { .. } => Some("--timeout-graceful-shutdown gives more time"),
+            Self::BusAgain { .. } => Some("--bus can put it where nobody clears up"),
             _ => None,
         }
     }
