@@ -142,6 +142,18 @@ def test_workers_outlive_the_engine(stage: Stage, loop: str) -> None:
     assert (events.count("STARTUP"), events.count("SHUTDOWN")) == (2, 2)
 
 
+def test_work_for_a_path_without_a_folder_says_so_and_waits(stage: Stage) -> None:
+    stage.bus = stage.directory / "later" / "b"
+    work = stage.work()
+    line = work.says("1 worker looking for one")
+    assert f"(there is no folder {stage.bus.parent}, and `toolb serve` makes none" in line
+    stage.bus.parent.mkdir()
+    serve = stage.serve()
+    work.says("1 worker attached to the engine")
+    work.stop()
+    serve.stop()
+
+
 def test_handlers_that_do_not_end_with_the_engine_end_the_worker(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work()
