@@ -67,7 +67,8 @@ def test_a_worker_that_is_told_to_end_gets_no_more_requests(
         go.touch()
         answers = [connection.response() for connection in (one, two, three)]
     assert sorted(answer.text for answer in answers) == sorted(holders)
-    server.until_said(f"(pid {less}) exited with code 0; another starts")
+    server.until_said(f"(pid {less}) has left; another starts")
+    assert "warning" not in server.said
 
 
 def test_an_exit_in_a_task_ends_its_worker_but_no_request_of_others(

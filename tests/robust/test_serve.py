@@ -154,6 +154,47 @@ def test_work_for_a_path_without_a_folder_says_so_and_waits(stage: Stage) -> Non
     serve.stop()
 
 
+@pytest.mark.parametrize("engine", ["there", "gone"])
+def test_a_worker_that_is_told_to_end_finishes_and_is_replaced(stage: Stage, engine: str) -> None:
+    """By an operator, who is told that this is what has become of it."""
+    serve = stage.serve()
+    work = stage.work("--timeout-graceful-shutdown", "120")
+    worker = stage.pid()
+    if engine == "gone":
+        serve.stop()
+        work.says("1 worker looking for one")
+        os.kill(worker, signal.SIGTERM)
+    else:
+        with stage.connect() as connection:
+            connection.send(request("/sleep?ms=500", headers={"X-Id": "last"}))
+            stage.awaits("BEGIN last")
+            os.kill(worker, signal.SIGTERM)
+            assert connection.receive().status == 200
+    line = work.says(f"worker 1 (pid {worker}) has left; another starts in 100 ms")
+    assert "toolb info: " in line
+    if engine == "gone":
+        serve = stage.serve()
+    assert stage.pid() != worker
+    assert "warning" not in work.said(), work.said()
+    work.stop()
+    serve.stop()
+
+
+def test_a_worker_that_is_told_to_end_has_the_time_of_a_drain(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work("--timeout-graceful-shutdown", "1")
+    worker = stage.pid()
+    with stage.connect() as connection:
+        connection.send(request("/sleep?ms=600000", headers={"X-Id": "long"}))
+        stage.awaits("BEGIN long")
+        os.kill(worker, signal.SIGTERM)
+        work.says("requests that had not ended in time were cancelled: 1")
+        assert connection.receive().status == 503
+    work.says(f"worker 1 (pid {worker}) has left")
+    work.stop()
+    serve.stop()
+
+
 def test_handlers_that_do_not_end_with_the_engine_end_the_worker(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work()

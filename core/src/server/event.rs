@@ -167,12 +167,14 @@ pub enum Event {
         /// How many it has room for.
         slots: usize,
     },
-    /// A worker has ended unasked.
+    /// A worker has ended, and the server is not to end.
     Lost {
         /// Which worker.
         worker: usize,
         /// Its process; `None` if there has not been one.
         pid: Option<u32>,
+        /// It had said so, and ended well: somebody has asked it to, or its application has.
+        asked: bool,
         /// How it ended.
         why: String,
         /// What became of its requests.
@@ -223,7 +225,7 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Self::Spawned { .. } | Self::Ready { again: false, .. } => Level::Debug,
-            Self::Left { asked: false, .. } => Level::Warning,
+            Self::Left { asked: false, .. } | Self::Lost { asked: false, .. } => Level::Warning,
             Self::Ready { again: true, .. }
             | Self::Serving { .. }
             | Self::Open { .. }
@@ -232,6 +234,7 @@ impl Event {
             | Self::Waiting { .. }
             | Self::Joined { .. }
             | Self::Left { .. }
+            | Self::Lost { .. }
             | Self::Stopping { .. }
             | Self::Stopped => Level::Info,
             Self::Refused { .. }
@@ -241,7 +244,6 @@ impl Event {
             | Self::Slow { .. }
             | Self::Stuck { .. }
             | Self::Crowded { .. }
-            | Self::Lost { .. }
             | Self::Cut { .. }
             | Self::Unfinished { .. }
             | Self::CutOff { .. } => Level::Warning,

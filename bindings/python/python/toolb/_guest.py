@@ -91,6 +91,9 @@ class Guest:
         if self._stop.is_set():
             self._last_word = "drain"
             self._hurry.set()
+        elif self._leash is not None:
+            # Unless it was told so there: then nobody waits for this word.
+            self._leash.leave()
         self._stop.set()
         self._parting.set()
 

@@ -189,6 +189,7 @@ impl fmt::Display for Event {
                 why,
                 toll,
                 again,
+                ..
             } => {
                 write!(f, "worker {worker}")?;
                 if let Some(pid) = pid {
