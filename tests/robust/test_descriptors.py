@@ -134,7 +134,11 @@ def test_workers_are_replaced_though_clients_hold_all_descriptors(
 @pytest.mark.parametrize(
     ("files", "flags", "told"),
     [
-        (200, [], r"room for about \d+ clients at once, and others have to wait: .* of 200 open files"),
+        (
+            200,
+            [],
+            r"room for about \d+ clients at once, and others have to wait: .* of 200 open files",
+        ),
         (1000, ["--limit-concurrency", "950"], "fewer than the 950 that limit-concurrency lets in"),
         (1000, [], None),
     ],
