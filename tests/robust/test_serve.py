@@ -189,7 +189,8 @@ def test_a_worker_that_is_told_to_end_has_the_time_of_a_drain(stage: Stage) -> N
         stage.awaits("BEGIN long")
         os.kill(worker, signal.SIGTERM)
         work.says("requests that had not ended in time were cancelled: 1")
-        assert connection.receive().status == 503
+        answer = connection.receive()
+        assert (answer.status, answer.body) == (503, b"the server is about to end\n")
     work.says(f"worker 1 (pid {worker}) has left")
     work.stop()
     serve.stop()
@@ -378,7 +379,8 @@ def test_workers_of_an_engine_elsewhere_cancel_and_shut_down_in_time(stage: Stag
         connection.send(request("/sleep?ms=600000", headers={"X-Id": "long"}))
         stage.awaits("BEGIN long")
         work.process.terminate()
-        assert connection.receive().status == 503
+        answer = connection.receive()
+        assert (answer.status, answer.body) == (503, b"the server is about to end\n")
     assert work.ends() == 0, work.said()
     assert "requests that had not ended in time were cancelled: 1" in work.said()
     assert "SHUTDOWN" in stage.events()
