@@ -121,17 +121,23 @@ impl Open {
     /// An error says why not, and how to mend it.
     fn at(path: &Path) -> Result<Self, String> {
         // Another owner, on its way out, may remove the folder between our look and our use of it.
-        for _ in 0..3 {
+        let mut again = 0..2;
+        let error = loop {
             match Self::try_at(path) {
-                Err(Failure::Vanished) => {}
+                Err(Failure::Vanished(error)) if again.next().is_none() => break error,
+                Err(Failure::Vanished(_)) => {}
                 Err(Failure::Because(why)) => return Err(why),
                 Ok(open) => return Ok(open),
             }
-        }
-        let folder = path.parent().unwrap_or(path).display();
-        Err(format!(
-            "there is no folder {folder}; make it, or choose another path"
-        ))
+        };
+        let folder = path.parent().unwrap_or(path);
+        let name = folder.display();
+        Err(match folder.is_dir() {
+            true => {
+                format!("nothing can be made in {name} ({error}); choose a path in another folder")
+            }
+            false => format!("there is no folder {name}; make it, or choose another path"),
+        })
     }
 
     fn try_at(path: &Path) -> Result<Self, Failure> {
@@ -184,14 +190,15 @@ impl Open {
 
 enum Failure {
     Because(String),
-    /// There is no such folder.
-    Vanished,
+    /// There is no such folder, or so it seems.
+    Vanished(io::Error),
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::NotFound => Self::Vanished,
+            io::ErrorKind::NotFound => Self::Vanished(error),
+            io::ErrorKind::InvalidInput => Self::Because(format!("{error}; choose a shorter path")),
             _ => Self::Because(format!(
                 "{error}; choose a path in a folder that you may write to"
             )),
@@ -291,6 +298,40 @@ mod tests {
         drop(door);
         fs::remove_file(&path).unwrap();
         remove_folder(&path);
+    }
+
+    #[test]
+    fn why_there_can_be_no_socket_is_told_with_what_helps() {
+        let long = std::env::temp_dir().join("x".repeat(200));
+        for (path, why, remedy) in [
+            (
+                "/proc/bus",
+                "nothing can be made in /proc (No such file",
+                "in another folder",
+            ),
+            (
+                "/proc/none/bus",
+                "there is no folder /proc/none",
+                "make it, or",
+            ),
+            (
+                "/dev/null/bus",
+                "Not a directory",
+                "a folder that you may write to",
+            ),
+            (
+                &*long.to_string_lossy(),
+                "a Unix socket path has",
+                "a shorter path",
+            ),
+        ] {
+            let error = Door::open(Path::new(path), Instant::now()).unwrap_err();
+            let begin = format!("cannot open the bus at {path}: {why}");
+            assert!(
+                error.starts_with(&begin) && error.contains(remedy),
+                "{error}"
+            );
+        }
     }
 
     #[test]
