@@ -90,7 +90,7 @@ def test_the_same_head_again_and_what_differs_from_it(server: Server) -> None:
             ]:
                 response = ask(path)
                 assert (response.status, fields(response)) == (status, expected), path
-                assert response.text == ("hello" if path != "/bad" else "Internal Server Error")
+                assert response.text == ("hello" if path != "/bad" else "Internal Server Error\n")
 
 
 def test_what_may_change_is_not_remembered(server: Server) -> None:

@@ -212,7 +212,7 @@ def test_failure_before_the_head_is_500(server: Server, target: str) -> None:
     with server.connect() as connection:
         connection.request(target)
         response = connection.response()
-        assert (response.status, response.text) == (500, "Internal Server Error")
+        assert (response.status, response.text) == (500, "Internal Server Error\n")
         assert response["content-type"] == "text/plain; charset=utf-8"
         assert response["x-never"] is None
         connection.request("/hello")

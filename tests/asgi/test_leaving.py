@@ -21,8 +21,31 @@ async def answer(send, text):
 async def leave():
     sys.exit(9)
 
+async def cancel_all():
+    for task in asyncio.all_tasks():
+        task.cancel()
+    await asyncio.sleep(0)  # not-sync: where a cancel comes in
+
+async def cancel_and_wait_for_others():
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.wait(others)
+
 async def app(scope, receive, send):
-    assert scope["type"] == "http"
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] != "lifespan.shutdown":
+            if "AT_START" in os.environ:
+                await cancel_all()
+            await send({"type": "lifespan.startup.complete"})
+        if "AT_END" in os.environ:
+            await cancel_and_wait_for_others()
+        print("shut down", flush=True)
+        return await send({"type": "lifespan.shutdown.complete"})
+    if scope["path"] == "/cancel":
+        await cancel_all()
+    if scope["path"] == "/cancel-and-wait":
+        await cancel_and_wait_for_others()
     if scope["path"] == "/hold":
         print(f"held by {os.getpid()}\\n", end="", flush=True)
         while not os.path.exists(os.environ["GO"]):
@@ -67,7 +90,8 @@ def test_a_worker_that_is_told_to_end_gets_no_more_requests(
         go.touch()
         answers = [connection.response() for connection in (one, two, three)]
     assert sorted(answer.text for answer in answers) == sorted(holders)
-    server.until_said(f"(pid {less}) exited with code 0; another starts")
+    server.until_said(f"(pid {less}) has left; another starts")
+    assert "warning" not in server.said
 
 
 def test_an_exit_in_a_task_ends_its_worker_but_no_request_of_others(
@@ -84,3 +108,45 @@ def test_an_exit_in_a_task_ends_its_worker_but_no_request_of_others(
         assert connection.response().text == worker
     server.until_said(f"(pid {worker}) exited with code 9; another starts")
     ask_until(server, lambda answer: answer != worker)
+
+
+CANCELLED = "ERROR the application cancelled all tasks, that of its worker too"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/cancel", 500), ("/cancel-and-wait", 503)])
+def test_whoever_cancels_all_tasks_ends_its_worker(
+    run: Callable[..., Server], path: str, status: int
+) -> None:
+    """Even if it waits for its worker, which waits for it."""
+    server = run()
+    worker = server.ask("/pid").text
+    with server.connect() as connection:
+        connection.request(path)
+        server.until_said(f"[{worker}] {CANCELLED}")
+        assert connection.response().status == status
+    server.until_said(f"(pid {worker}) exited with code 1; another starts")
+    ask_until(server, lambda answer: answer != worker)
+    assert server.stop() == 0
+    said = server.said
+    assert said.count(CANCELLED) == 1, said
+    assert "Traceback" not in said
+    assert said.count("shut down") == 1, said
+
+
+@pytest.mark.parametrize(("when", "code"), [("AT_START", 3), ("AT_END", 0)])
+def test_an_application_that_cancels_all_tasks_before_or_after_it_serves(
+    start: Callable[..., Server],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    code: int,
+) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    monkeypatch.setenv(when, "1")
+    server = start("main:app", app_dir=tmp_path)
+    if when == "AT_END":
+        assert server.listening().ask("/pid").status == 200
+        server.signal()
+    assert server.wait() == code, server.said
+    assert CANCELLED in server.said, server.said
+    assert "Traceback" not in server.said

@@ -129,6 +129,32 @@ def test_a_failed_startup_ends_the_server(run: Starter, mode: str) -> None:
     assert server.said.count("the database is away") == 1
 
 
+LENGTHY = """
+import traceback
+
+async def app(scope, receive, send):
+    await receive()
+    try:
+        raise ValueError("the database is away\\nhost: db\\n" + "see to it " * 5000 + "soon")
+    except ValueError:
+        message = traceback.format_exc()
+    await send({"type": "lifespan.startup.failed", "message": message})
+"""
+
+
+def test_a_failure_of_many_words_is_told_whole_above_one_line(run: Starter) -> None:
+    server = run(LENGTHY)
+    assert server.wait() == 3
+    said = server.said
+    last = (
+        "the application's start-up failed: ValueError: the database is away; all of it is above\n"
+    )
+    assert said.endswith(last), said
+    for part in ("Traceback (most recent", "host: db", "characters are left out", "see to it soon"):
+        assert part in said
+    assert len(said) < 20_000
+
+
 STOPPED_MEANWHILE = """
 async def app(scope, receive, send):
     assert scope["type"] == "lifespan"

@@ -254,10 +254,10 @@ def test_every_misuse_is_answered_by_a_status(tmp_path: Path) -> None:
         said = []
         for line in engine.stdout:
             said.append(line.decode())
-            if "exited" in said[-1] or "cannot start" in said[-1]:
+            if "another starts" in said[-1] or "cannot start" in said[-1]:
                 break
         engine.terminate()
-    assert "exited with code 0" in said[-1], "".join(said)
+    assert "has left" in said[-1], "".join(said)
     assert done.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import select
 import signal
@@ -128,6 +129,34 @@ def test_workers_are_replaced_though_clients_hold_all_descriptors(
     assert len(descriptors(server.pid)) >= held, "clients were sent away for it"
     for client in clients:
         client.socket.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "flags", "told"),
+    [
+        (
+            200,
+            [],
+            r"room for about \d+ clients at once, and others have to wait: .* of 200 open files",
+        ),
+        (1000, ["--limit-concurrency", "950"], "fewer than the 950 that limit-concurrency lets in"),
+        (1000, [], None),
+    ],
+)
+def test_a_limit_that_lets_few_in_is_told_of_at_the_start(
+    servers: Servers, files: int, flags: list[str], told: str | None
+) -> None:
+    """With one that would do: there nothing is told."""
+    wrapper = ["bash", "-c", f'ulimit -n {files} && "$@"; exit $?', "bash"]
+    server = servers.start(workers=4, flags=flags, wrapper=wrapper)
+    if told is None:
+        assert "warning" not in server.said(), server.said()
+        return
+    assert re.search(f"toolb warning: .*{told}", server.said()), server.said()
+    found = re.search(r"raise the limit \(ulimit -n\) to (\d+)$", server.said(), re.MULTILINE)
+    assert found, server.said()
+    wrapper[2] = wrapper[2].replace(str(files), found[1])
+    assert "warning" not in servers.start(workers=4, flags=flags, wrapper=wrapper).said()
 
 
 def test_what_is_kept_from_clients_is_not_used_up_by_and_by(servers: Servers) -> None:

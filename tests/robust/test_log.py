@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -164,6 +165,25 @@ def entries(servers: Servers, count: int, *flags: str) -> tuple[Server, Callable
         return [line for line in server.lines if " - - [" in line]
 
     return server, lines
+
+
+def test_lines_that_find_no_room_are_told_of_once_a_second(servers: Servers) -> None:
+    wrapper = ["bash", "-c", '"$@" > /dev/full; exit $?', "bash"]
+    server = servers.start(flags=["--access-log"], wrapper=wrapper)
+    began = time.monotonic()
+    for _ in range(50):
+        with server.connect() as connection:
+            assert connection.ask("/pid").status == 200
+    assert server.stop() == 0
+    most = 1 + (time.monotonic() - began)
+    told = re.findall(
+        r"(\d+) lines? of the access log (?:was|were) dropped, as (?:it|they) could not be written to "
+        r"standard output: No space left on device",
+        server.said(),
+    )
+    # And what was not told of before is at the end.
+    assert 2 <= len(told) <= most + 1, server.said()
+    assert sum(map(int, told)) == 50, server.said()
 
 
 def test_a_refused_request_keeps_its_line_and_its_time(servers: Servers) -> None:

@@ -142,6 +142,60 @@ def test_workers_outlive_the_engine(stage: Stage, loop: str) -> None:
     assert (events.count("STARTUP"), events.count("SHUTDOWN")) == (2, 2)
 
 
+def test_work_for_a_path_without_a_folder_says_so_and_waits(stage: Stage) -> None:
+    stage.bus = stage.directory / "later" / "b"
+    work = stage.work()
+    line = work.says("1 worker looking for one")
+    assert f"(there is no folder {stage.bus.parent}, and `toolb serve` makes none" in line
+    stage.bus.parent.mkdir()
+    serve = stage.serve()
+    work.says("1 worker attached to the engine")
+    work.stop()
+    serve.stop()
+
+
+@pytest.mark.parametrize("engine", ["there", "gone"])
+def test_a_worker_that_is_told_to_end_finishes_and_is_replaced(stage: Stage, engine: str) -> None:
+    """By an operator, who is told that this is what has become of it."""
+    serve = stage.serve()
+    work = stage.work("--timeout-graceful-shutdown", "120")
+    worker = stage.pid()
+    if engine == "gone":
+        serve.stop()
+        work.says("1 worker looking for one")
+        os.kill(worker, signal.SIGTERM)
+    else:
+        with stage.connect() as connection:
+            connection.send(request("/sleep?ms=500", headers={"X-Id": "last"}))
+            stage.awaits("BEGIN last")
+            os.kill(worker, signal.SIGTERM)
+            assert connection.receive().status == 200
+    line = work.says(f"worker 1 (pid {worker}) has left; another starts in 100 ms")
+    assert "toolb info: " in line
+    if engine == "gone":
+        serve = stage.serve()
+    assert stage.pid() != worker
+    assert "warning" not in work.said(), work.said()
+    work.stop()
+    serve.stop()
+
+
+def test_a_worker_that_is_told_to_end_has_the_time_of_a_drain(stage: Stage) -> None:
+    serve = stage.serve()
+    work = stage.work("--timeout-graceful-shutdown", "1")
+    worker = stage.pid()
+    with stage.connect() as connection:
+        connection.send(request("/sleep?ms=600000", headers={"X-Id": "long"}))
+        stage.awaits("BEGIN long")
+        os.kill(worker, signal.SIGTERM)
+        work.says("requests that had not ended in time were cancelled: 1")
+        answer = connection.receive()
+        assert (answer.status, answer.body) == (503, b"the server is about to end\n")
+    work.says(f"worker 1 (pid {worker}) has left")
+    work.stop()
+    serve.stop()
+
+
 def test_handlers_that_do_not_end_with_the_engine_end_the_worker(stage: Stage) -> None:
     serve = stage.serve()
     work = stage.work()
@@ -184,6 +238,28 @@ def test_an_engine_that_nobody_serves_says_so(stage: Stage) -> None:
         assert connection.receive().status == 200
     work.stop()
     serve.stop()
+
+
+def test_a_bus_socket_that_is_removed_comes_back(stage: Stage) -> None:
+    """Whoever is attached goes on; whoever comes then finds the engine."""
+    serve = stage.serve()
+    first = stage.work()
+    before = stage.pid()
+    stage.bus.unlink()
+    line = serve.says("toolb warning: somebody removed or replaced the bus socket")
+    assert line.endswith("and it is bound again; --bus can put it where nobody clears up")
+    second = stage.work()
+    serve.says("requests go to 2 consumers now")
+    first.stop()
+    assert stage.pid() != before
+    # What is no socket is left where it is, and told of.
+    stage.bus.unlink()
+    stage.bus.write_text("mine")
+    line = serve.says("nobody new can attach until it can be bound again")
+    assert "something else than a socket; remove it, or choose another path" in line
+    second.stop()
+    serve.stop()
+    assert stage.bus.read_text() == "mine"
 
 
 def test_the_engine_tells_what_a_consumer_took_along(stage: Stage) -> None:
@@ -303,7 +379,8 @@ def test_workers_of_an_engine_elsewhere_cancel_and_shut_down_in_time(stage: Stag
         connection.send(request("/sleep?ms=600000", headers={"X-Id": "long"}))
         stage.awaits("BEGIN long")
         work.process.terminate()
-        assert connection.receive().status == 503
+        answer = connection.receive()
+        assert (answer.status, answer.body) == (503, b"the server is about to end\n")
     assert work.ends() == 0, work.said()
     assert "requests that had not ended in time were cancelled: 1" in work.said()
     assert "SHUTDOWN" in stage.events()

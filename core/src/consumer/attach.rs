@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     bus::{ABI, ConsumerLane, OpenError},
+    config::default_bus_path,
     message::{
         Control, DecodeError, FEATURE_FILES, FEATURE_STREAM_TIME, FEATURE_STREAMS, Hello,
         MAX_CONTROL_PACKET, Welcome,
@@ -188,11 +189,19 @@ impl AttachError {
 }
 
 fn explain_connect(path: &Path, error: &io::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    // An engine makes the folder of the default path, and no other.
+    let is_made = |folder: &Path| folder.exists() || path == default_bus_path();
+    let missing = path.parent().filter(|folder| !is_made(folder));
     let path = path.display();
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            write!(f, "there is no bus at {path}: is `toolb serve` running?")
-        }
+        io::ErrorKind::NotFound => match missing {
+            Some(folder) => write!(
+                f,
+                "there is no folder {}, and `toolb serve` makes none: is this the path of its bus?",
+                folder.display()
+            ),
+            None => write!(f, "there is no bus at {path}: is `toolb serve` running?"),
+        },
         io::ErrorKind::ConnectionRefused => write!(
             f,
             "nobody listens at {path}: is `toolb serve` still running?"
@@ -434,6 +443,25 @@ mod tests {
             let text = error.to_string();
             let users = format!("as user {engine}, and this program as user {ours}");
             assert!(text.contains("/run/bus") && text.contains(&users), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_told_from_an_engine_that_is() {
+        let told = |path: &Path| {
+            let path = path.to_owned();
+            let error = io::Error::from(io::ErrorKind::NotFound);
+            let error = AttachError::Connect { path, error };
+            assert!(error.may_pass());
+            error.to_string()
+        };
+        let text = told(Path::new("/proc/no such folder/bus"));
+        assert!(
+            text.starts_with("there is no folder /proc/no such folder, and"),
+            "{text}"
+        );
+        for path in [Path::new("/proc/bus"), &default_bus_path()] {
+            assert!(told(path).starts_with("there is no bus at "));
         }
     }
 }

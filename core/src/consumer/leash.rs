@@ -53,6 +53,11 @@ impl Leash {
         });
     }
 
+    /// It ends when it has finished what it has begun, though it was not asked to from here.
+    pub fn leave(&self) {
+        self.tell(&Control::Draining);
+    }
+
     /// It is with an engine, or not, and why.
     pub fn attached(&self, attached: bool, why: &str) {
         let mut state = self.state();

@@ -225,6 +225,10 @@ impl Engine {
 
     /// Starts the loops, each on a thread of its own.
     pub fn start(&mut self) -> io::Result<()> {
+        let reserve = &self.shared.reserve;
+        if let Some(text) = reserve.scarcity(self.shared.config.limit_concurrency) {
+            log::warning(format_args!("{text}"));
+        }
         let mut sockets: Vec<Vec<Listener>> = (0..self.loops()).map(|_| Vec::new()).collect();
         for bound in self.bound.drain(..) {
             for (of_loop, socket) in sockets.iter_mut().zip(bound.sockets) {

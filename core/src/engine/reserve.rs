@@ -67,6 +67,27 @@ impl Reserve {
         }
     }
 
+    /// What to tell at the start if few clients can be connected at once: fewer than are allowed to
+    /// have a request each, or than any server may have to expect.
+    pub(super) fn scarcity(&self, limit_concurrency: Option<usize>) -> Option<String> {
+        let limit = process::open_files_limit().ok()?;
+        let clients = self.measure().saturating_sub(self.used);
+        let wanted = limit_concurrency.map_or(FEW, |limit| limit as u64);
+        if clients >= wanted {
+            return None;
+        }
+        let enough = self.used.saturating_add(self.kept).saturating_add(wanted);
+        let whose = match limit_concurrency {
+            Some(_) => format!("fewer than the {wanted} that limit-concurrency lets in"),
+            None => "and others have to wait".to_owned(),
+        };
+        Some(format!(
+            "room for about {clients} clients at once, {whose}: the server and its workers need {} of {limit} \
+             open files; raise the limit (ulimit -n) to {enough}",
+            limit - clients
+        ))
+    }
+
     fn measure(&self) -> u64 {
         let limit = process::open_files_limit().unwrap_or(u64::MAX);
         // Where few files may be open, clients have as many.
@@ -81,6 +102,8 @@ impl Reserve {
 pub(super) const OF_A_CONSUMER: usize = 6;
 /// What starting one needs for the moment, and the files that are passed on.
 const MARGIN: u64 = 16;
+/// Fewer clients are worth a word: some forty browsers.
+const FEW: u64 = 256;
 
 #[cfg(test)]
 mod tests {
@@ -106,6 +129,32 @@ mod tests {
         let reserve = Reserve::new(1_000_000_000, 7).unwrap();
         let limit = process::open_files_limit().unwrap();
         assert_eq!(reserve.first.load(Ordering::Relaxed), limit);
+    }
+
+    #[test]
+    fn a_limit_that_lets_few_in_is_told_of_with_the_one_that_would_do() {
+        let limit = process::open_files_limit().unwrap();
+        let reserve = Reserve::new(2, 7).unwrap();
+        // As if so many were open that this is what is left.
+        let with_room_for = |clients: u64| Reserve {
+            used: limit - reserve.kept - clients,
+            ..Reserve::new(2, 7).unwrap()
+        };
+        assert_eq!(with_room_for(FEW).scarcity(None), None);
+        assert_eq!(with_room_for(100).scarcity(Some(100)), None);
+        let text = with_room_for(FEW - 1).scarcity(None).unwrap();
+        let told = format!(
+            "room for about 255 clients at once, and others have to wait: the server and its \
+                            workers need {} of {limit} open files; raise the limit (ulimit -n) to {}",
+            limit - 255,
+            limit + 1
+        );
+        assert_eq!(text, told);
+        let text = with_room_for(1000).scarcity(Some(1001)).unwrap();
+        assert!(
+            text.contains("fewer than the 1001 that limit-concurrency lets in"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -294,26 +294,31 @@ struct Losses {
 impl Losses {
     /// So many are not there by now. `last`: there will be no other occasion to tell.
     fn tell(&mut self, dropped: u64, last: bool) {
-        static TOLD: Throttle = Throttle::new();
+        static TOLD: Throttle = Throttle::of(1);
         let count = dropped - self.told;
-        if count == 0 {
-            return;
-        }
-        let what = match count {
-            1 => "1 line of the access log was dropped".to_owned(),
-            _ => format!("{count} lines of the access log were dropped"),
-        };
-        let why = match &self.why {
-            Some(error) => format!("as they could not be written to standard output: {error}"),
-            None => "as they came faster than standard output took them".to_owned(),
-        };
-        let text = format_args!("{what}, {why}");
         // Those left out are counted already.
-        if last || TOLD.admit(clock::now()).is_some() {
-            warning(text);
+        if count > 0 && (last || TOLD.admit(clock::now()).is_some()) {
+            warning(format_args!("{}", lost(count, self.why.take().as_ref())));
             self.told = dropped;
-            self.why = None;
         }
+    }
+}
+
+/// What is told of so many lines that are not there.
+fn lost(count: u64, why: Option<&io::Error>) -> String {
+    let (lines, they, them) = match count {
+        1 => ("1 line of the access log was".to_owned(), "it", "it"),
+        _ => (
+            format!("{count} lines of the access log were"),
+            "they",
+            "them",
+        ),
+    };
+    match why {
+        Some(error) => {
+            format!("{lines} dropped, as {they} could not be written to standard output: {error}")
+        }
+        None => format!("{lines} dropped, as {they} came faster than standard output took {them}"),
     }
 }
 
@@ -401,6 +406,23 @@ mod tests {
         disk.grow(100);
         assert_eq!(lost(pen.write(b"eight\n")), Ok(()));
         assert_eq!(disk.text(), "two\nth\neight\n");
+    }
+
+    #[test]
+    fn what_was_lost_is_told_of_as_one_or_many() {
+        let full = io::Error::from_raw_os_error(28);
+        let why = "could not be written to standard output: No space left on device (os error 28)";
+        assert_eq!(
+            lost(1, Some(&full)),
+            format!("1 line of the access log was dropped, as it {why}")
+        );
+        assert_eq!(
+            lost(2, Some(&full)),
+            format!("2 lines of the access log were dropped, as they {why}")
+        );
+        let text =
+            "1 line of the access log was dropped, as it came faster than standard output took it";
+        assert_eq!(lost(1, None), text);
     }
 
     #[test]

@@ -73,6 +73,18 @@ pub enum Event {
         /// What they find there.
         why: String,
     },
+    /// The bus socket, which somebody had removed or replaced, is there again.
+    BusAgain {
+        /// Where.
+        bus: PathBuf,
+    },
+    /// Somebody has removed or replaced the bus socket, and it cannot be bound again for now.
+    BusLost {
+        /// Where it was.
+        bus: PathBuf,
+        /// Why it cannot, and how to mend it.
+        why: String,
+    },
     /// A consumer that came by itself takes requests.
     Joined {
         /// What it calls itself.
@@ -155,12 +167,14 @@ pub enum Event {
         /// How many it has room for.
         slots: usize,
     },
-    /// A worker has ended unasked.
+    /// A worker has ended, and the server is not to end.
     Lost {
         /// Which worker.
         worker: usize,
         /// Its process; `None` if there has not been one.
         pid: Option<u32>,
+        /// It had said so, and ended well: somebody has asked it to, or its application has.
+        asked: bool,
         /// How it ended.
         why: String,
         /// What became of its requests.
@@ -211,7 +225,7 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Self::Spawned { .. } | Self::Ready { again: false, .. } => Level::Debug,
-            Self::Left { asked: false, .. } => Level::Warning,
+            Self::Left { asked: false, .. } | Self::Lost { asked: false, .. } => Level::Warning,
             Self::Ready { again: true, .. }
             | Self::Serving { .. }
             | Self::Open { .. }
@@ -220,14 +234,16 @@ impl Event {
             | Self::Waiting { .. }
             | Self::Joined { .. }
             | Self::Left { .. }
+            | Self::Lost { .. }
             | Self::Stopping { .. }
             | Self::Stopped => Level::Info,
             Self::Refused { .. }
+            | Self::BusAgain { .. }
+            | Self::BusLost { .. }
             | Self::Deserted { .. }
             | Self::Slow { .. }
             | Self::Stuck { .. }
             | Self::Crowded { .. }
-            | Self::Lost { .. }
             | Self::Cut { .. }
             | Self::Unfinished { .. }
             | Self::CutOff { .. } => Level::Warning,
@@ -264,6 +280,7 @@ impl Event {
             Self::Cut { limit: Some(_), .. }
             | Self::CutOff { limit: Some(_), .. }
             | Self::Unfinished { .. } => Some("--timeout-graceful-shutdown gives more time"),
+            Self::BusAgain { .. } => Some("--bus can put it where nobody clears up"),
             _ => None,
         }
     }

@@ -118,6 +118,8 @@ struct Worker {
     verdict: Option<String>,
     /// It said that starting it again may help.
     worth_a_retry: bool,
+    /// It said that it leaves.
+    takes_leave: bool,
     pulse: Pulse,
 }
 
@@ -155,6 +157,7 @@ impl Fleet {
             has_been_ready: false,
             verdict: None,
             worth_a_retry: false,
+            takes_leave: false,
             pulse: Pulse::NONE,
         };
         Self {
@@ -294,9 +297,10 @@ impl Fleet {
 
     /// It wants no more requests, whether it was told so or not: it finishes those it has and exits.
     pub(super) fn takes_leave(&mut self, index: usize, now: Instant) {
-        let phase = &mut self.workers[index].phase;
-        if *phase == Phase::Serving {
-            *phase = Phase::Retiring(now + self.patience.graceful);
+        let worker = &mut self.workers[index];
+        if worker.phase == Phase::Serving {
+            worker.phase = Phase::Retiring(now + self.patience.graceful);
+            worker.takes_leave = true;
             self.out.push(Action::LaneDraining(index));
         }
     }
@@ -328,6 +332,7 @@ impl Fleet {
         worker.spawned = now;
         worker.verdict = None;
         worker.worth_a_retry = false;
+        worker.takes_leave = false;
         worker.pulse = Pulse::NONE;
         self.out.push(Action::Spawn(index));
     }
@@ -405,11 +410,16 @@ impl Fleet {
         };
         let verdict = worker.verdict.take();
         let told = verdict.is_some();
-        let why = verdict.unwrap_or_else(|| exit.map_or_else(String::new, |exit| exit.to_string()));
+        let leaves = worker.takes_leave && !told && exit == Some(Exit::Code(0));
+        let why = match exit {
+            _ if leaves => "has left".to_owned(),
+            exit => verdict.unwrap_or_else(|| exit.map_or_else(String::new, |e| e.to_string())),
+        };
         let event = |again| {
             Action::Tell(Event::Lost {
                 worker: index + 1,
                 pid,
+                asked: leaves,
                 why: why.clone(),
                 toll: Toll::default(),
                 again,

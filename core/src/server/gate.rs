@@ -22,7 +22,7 @@ use crate::sys::rendezvous::Peer;
 use crate::sys::seqpacket::Seqpacket;
 use crate::sys::shortage;
 
-use super::door::Door;
+use super::door::{Door, Look};
 use super::event::Event;
 use super::greet::{self, Terms};
 
@@ -99,10 +99,11 @@ impl Gate {
         let system =
             |error: io::Error| format!("cannot open the bus: {}", shortage::explain(&error));
         let epoll = Epoll::new().map_err(system)?;
-        let door = options.path.as_deref().map(Door::open).transpose();
+        let open = |path| Door::open(path, Instant::now());
+        let door = options.path.as_deref().map(open).transpose();
         let door = door.map_err(|why| why + hint)?;
-        if let Some(door) = &door {
-            epoll.add(&door.listener, DOOR, epoll::IN).map_err(system)?;
+        if let Some(listener) = door.as_ref().and_then(Door::listener) {
+            epoll.add(listener, DOOR, epoll::IN).map_err(system)?;
         }
         Ok(Self {
             door,
@@ -150,6 +151,7 @@ impl Gate {
             }
         }
         self.events = events;
+        self.look_at_door(now, tell);
         self.look_at_deadlines(engine, now, tell);
     }
 
@@ -214,7 +216,8 @@ impl Gate {
     /// When [`turn`](Self::turn) is to be called even if nothing happens.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let late = self.guests.values().filter_map(Guest::deadline);
-        late.chain(self.resting).min()
+        let look = self.door.as_ref().map(Door::look_at);
+        late.chain(self.resting).chain(look).min()
     }
 
     /// Where the bus socket is.
@@ -241,15 +244,15 @@ impl Gate {
 
     fn let_in(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
         for _ in 0..ACCEPTS_A_TURN {
-            let Some(door) = &self.door else {
+            let Some(listener) = self.door.as_ref().and_then(Door::listener) else {
                 return;
             };
-            match door.listener.accept() {
+            match listener.accept() {
                 Ok(Some((socket, peer))) => self.receive(socket, peer, false, now, tell),
                 Ok(None) => return,
                 Err(_) => {
                     // Out of descriptors: the door would be reported as long as somebody waits.
-                    let _ = self.epoll.delete(&door.listener);
+                    let _ = self.epoll.delete(listener);
                     self.resting = Some(now + REST);
                     return;
                 }
@@ -416,16 +419,31 @@ impl Gate {
         Ok(())
     }
 
-    fn look_at_deadlines(&mut self, engine: &Engine, now: Instant, tell: &mut dyn FnMut(Event)) {
+    fn look_at_door(&mut self, now: Instant, tell: &mut dyn FnMut(Event)) {
+        let Some(door) = &mut self.door else {
+            return;
+        };
+        if let Some(look) = door.look(now) {
+            // The former socket was closed, and so is not watched any more.
+            self.resting = Some(now);
+            let bus = door.path().into();
+            tell(match look {
+                Look::Again => Event::BusAgain { bus },
+                Look::Lost(why) => Event::BusLost { bus, why },
+            });
+        }
         if self.resting.is_some_and(|until| until <= now) {
             self.resting = None;
-            if let Some(door) = &self.door
-                && self.epoll.add(&door.listener, DOOR, epoll::IN).is_err()
+            if let Some(listener) = door.listener()
+                && self.epoll.add(listener, DOOR, epoll::IN).is_err()
             {
                 // Without memory for that either, the door would stay shut.
                 self.resting = Some(now + REST);
             }
         }
+    }
+
+    fn look_at_deadlines(&mut self, engine: &Engine, now: Instant, tell: &mut dyn FnMut(Event)) {
         let late = |guest: &Guest| guest.deadline().is_some_and(|until| until <= now);
         let ids = self.guests.iter().filter(|(_, guest)| late(guest));
         let ids: Vec<_> = ids.map(|(&id, guest)| (id, guest.stage)).collect();

@@ -130,11 +130,32 @@ pub fn listening_user(socket: &Seqpacket) -> io::Result<u32> {
     Ok(credentials(socket)?.uid)
 }
 
+/// Which file it is that has a name: the name may go to another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileId {
+    device: u64,
+    node: u64,
+}
+
+impl FileId {
+    /// What stands at `path`; a link is not followed.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        fs::symlink_metadata(path).map(|found| Self::of(&found))
+    }
+
+    fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            node: found.ino(),
+        }
+    }
+}
+
 /// A file that says by its lock that its owner lives. Dropping it removes the file.
 #[derive(Debug)]
 pub struct LockFile {
     path: std::path::PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl LockFile {
@@ -158,20 +179,19 @@ impl LockFile {
                 Err(error) => return Err(error),
             }
             // Its last owner may have removed it between our opening and locking it.
-            let opened = file.metadata()?;
-            let named = match fs::symlink_metadata(path) {
+            let named = match FileId::at(path) {
                 Ok(named) => named,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            if (opened.dev(), opened.ino()) != (named.dev(), named.ino()) {
+            if FileId::of(&file.metadata()?) != named {
                 continue;
             }
             file.set_len(0)?;
             writeln!(file, "{}", std::process::id())?;
             return Ok(Some(Self {
                 path: path.to_owned(),
-                _file: file,
+                file,
             }));
         }
     }
@@ -187,8 +207,12 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // While it is still locked: whoever opened it already finds that it has gone.
-        let _ = fs::remove_file(&self.path);
+        // While it is still locked: whoever opened it already finds that it has gone. But if somebody
+        // removed it, the one that is there now is locked by another owner.
+        let ours = self.file.metadata().map(|found| FileId::of(&found));
+        if ours.is_ok_and(|ours| FileId::at(&self.path).is_ok_and(|named| named == ours)) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ._run import tell_of_cancel
 from ._toolb import Worker
 
 logger = logging.getLogger("toolb.error")
@@ -35,6 +36,18 @@ DRAIN = Grace(2.0)
 
 HANG_UP = Grace(1.0)
 """Nobody hears of the answers."""
+
+
+async def told_to_end(end: asyncio.Event, hurry: asyncio.Event) -> bool:
+    """Waits for the `end`. False: the application has cancelled all tasks, and so there is a `hurry`."""
+    try:
+        await end.wait()
+    except asyncio.CancelledError:
+        tell_of_cancel()
+        end.set()
+        hurry.set()
+        return False
+    return True
 
 
 async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], Grace]) -> None:

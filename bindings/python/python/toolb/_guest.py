@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from ._app import AppError
 from ._control import hear
-from ._finish import DRAIN, HANG_UP, Grace, finish
+from ._finish import DRAIN, HANG_UP, Grace, finish, told_to_end
 from ._lifespan import LifespanError
 from ._loops import Bridge
-from ._run import START_UP_FAILED
+from ._run import CANCELLED, START_UP_FAILED
 from ._signals import Signals
 from ._start import Report, Started, start
 from ._toolb import AttachError, EngineAbsent, Leash, Worker
@@ -57,6 +57,7 @@ class Guest:
         self._grace = DRAIN
         self._gone = False
         self._is_ready = False
+        self._code = 0
 
     async def run(self) -> int:
         """Serves until it is told to end. Returns the exit code."""
@@ -84,13 +85,16 @@ class Guest:
             return self._fail(str(error))
         finally:
             await app.shutdown()
-        return 0
+        return self._code
 
     def end(self) -> None:
         """Has it finish what it has begun; said again, it is to hurry."""
         if self._stop.is_set():
             self._last_word = "drain"
             self._hurry.set()
+        elif self._leash is not None:
+            # Unless it was told so there: then nobody waits for this word.
+            self._leash.leave()
         self._stop.set()
         self._parting.set()
 
@@ -146,7 +150,9 @@ class Guest:
         self._bridge.attach(worker)
         worker.ready()
         self._tell(True)
-        await self._parting.wait()
+        if not await told_to_end(self._parting, self._hurry):
+            self._code = CANCELLED
+            self.end()
         if not self._gone:
             worker.leave()
         await finish(worker, self._hurry, lambda: self._grace)

@@ -5,6 +5,7 @@ import logging
 from typing import Any
 
 from ._app import App, Message
+from ._words import bounded, headline
 
 logger = logging.getLogger("toolb.error")
 
@@ -43,11 +44,13 @@ class Lifespan:
             return None
         if self._startup["type"] == "lifespan.startup.failed":
             text = str(self._startup.get("message") or "").strip()
-            if "\n" in text:
-                # Frameworks send the whole traceback: the last line says it in one.
-                logger.error(text)
-                text = text.splitlines()[-1].strip()
-            raise LifespanError(f"the application's start-up failed: {text or 'it gave no reason'}")
+            reason = headline(text)
+            if reason != text:
+                logger.error("The application's start-up failed:\n%s", bounded(text))
+                reason += "; all of it is above"
+            raise LifespanError(
+                f"the application's start-up failed: {reason or 'it gave no reason'}"
+            )
         return self._state
 
     async def shutdown(self) -> None:
@@ -115,7 +118,8 @@ class Lifespan:
                 raise RuntimeError(f"unexpected ASGI message '{kind}'")
             if kind == "lifespan.shutdown.failed":
                 self._is_told = True
-                logger.error("The application's shutdown failed: %s", message.get("message", ""))
+                text = bounded(str(message.get("message", "")))
+                logger.error("The application's shutdown failed: %s", text)
             self._stopped.set()
         else:
             raise RuntimeError(f"unexpected ASGI message '{kind}' in lifespan")

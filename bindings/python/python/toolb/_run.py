@@ -1,6 +1,7 @@
 """Running the loop of a worker, whatever the application raises in it, and what comes of that."""
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -16,6 +17,9 @@ START_UP_FAILED = 3
 ENGINE_GONE = 1
 """The engine hung up or broke the rules of the bus."""
 
+CANCELLED = 1
+"""The application cancelled the task that a worker lives in."""
+
 
 def run(
     loop: asyncio.AbstractEventLoop,
@@ -26,6 +30,7 @@ def run(
 
     A SystemExit or KeyboardInterrupt that a task of the application raises stops any loop. Here it
     asks `main` to `end`, so that what others have asked for is finished; its code is the one then.
+    Whoever cancels all tasks there are cancels `main`, too, which ends at once unless it serves.
     """
     process = os.getpid()
     task = loop.create_task(main)
@@ -46,6 +51,18 @@ def run(
             )
             asked = _code_of(error)
             end()
+        except asyncio.CancelledError:
+            tell_of_cancel()
+            return CANCELLED
+
+
+@functools.cache
+def tell_of_cancel() -> None:
+    """Says once who has cancelled `main`: nobody here does."""
+    logger.error(
+        "the application cancelled all tasks, that of its worker too, which ends: "
+        "let it cancel only those that it has made"
+    )
 
 
 def _code_of(error: SystemExit | KeyboardInterrupt) -> int:

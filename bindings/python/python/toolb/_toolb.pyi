@@ -137,6 +137,8 @@ class Leash:
         """Says that the application has started."""
     def fail(self, reason: str, permanent: bool) -> None:
         """Says that the application does not start."""
+    def leave(self) -> None:
+        """Says that it ends when it has finished, though it was not told to."""
     def attached(self, attached: bool, why: str = "") -> None:
         """Says whether there is an engine, and if not, why."""
     def word(self) -> tuple[str, str, float | None] | None:

@@ -21,12 +21,12 @@ from collections.abc import Sequence
 
 from ._app import AppError
 from ._control import hear
-from ._finish import DRAIN, HANG_UP, Grace, finish
+from ._finish import DRAIN, HANG_UP, Grace, finish, told_to_end
 from ._guest import Guest
 from ._lifespan import LifespanError
 from ._log import to_stderr
 from ._loops import Bridge, LoopError, new_loop
-from ._run import ENGINE_GONE, START_UP_FAILED, run
+from ._run import CANCELLED, ENGINE_GONE, START_UP_FAILED, run
 from ._signals import Signals
 from ._start import start
 from ._toolb import AttachError, Leash, Worker, name_aborts
@@ -138,13 +138,15 @@ class _Service:
         except (AppError, LifespanError) as error:
             self._worker.fail(str(error), True)
             return ENGINE_GONE if self._last_word == "hang-up" else START_UP_FAILED
+        code = 0
         # Whatever was started is shut down, even if the word to stop came while it started.
         try:
             if not self._stop.is_set():
                 app.serve(self._worker, args.root_path, _report, self._on_broken)
                 self._bridge.attach(self._worker)
                 self._worker.ready()
-                await self._stop.wait()
+                if not await told_to_end(self._stop, self._hurry):
+                    code = CANCELLED
                 if not self._last_word:
                     # Not the engine's wish: it is to send no more.
                     self._worker.leave()
@@ -155,7 +157,7 @@ class _Service:
         if self._last_word == "hang-up":
             return ENGINE_GONE
         self._worker.drained()
-        return 0
+        return code
 
     def end(self) -> None:
         """Has it finish what it has begun."""

@@ -123,8 +123,8 @@ impl Exchange {
     pub(super) fn put_error(&self) {
         let mut head = self.worker.new_head();
         let (status, body): (u16, &[u8]) = match self.worker.is_giving_up() {
-            true => (503, b"the server is about to end"),
-            false => (500, b"Internal Server Error"),
+            true => (503, b"the server is about to end\n"),
+            false => (500, b"Internal Server Error\n"),
         };
         head.plain(status);
         let mut consumer = self.worker.consumer();

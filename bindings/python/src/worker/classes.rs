@@ -254,6 +254,11 @@ impl PyLeash {
         self.0.fail(reason, permanent);
     }
 
+    /// It ends, though it was not asked to from there.
+    fn leave(&self) {
+        self.0.leave();
+    }
+
     /// It is with an engine, or not, and why.
     #[pyo3(signature = (attached, why = ""))]
     fn attached(&self, attached: bool, why: &str) {

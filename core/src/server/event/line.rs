@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::engine::Toll;
 
+use super::super::door::LOOK;
 use super::Event;
 
 impl fmt::Display for Event {
@@ -55,6 +56,18 @@ impl fmt::Display for Event {
                 f,
                 "no engine at {bus}: {} looking for one ({why})",
                 counted(*workers, "worker")
+            ),
+            Self::BusAgain { bus } => write!(
+                f,
+                "somebody removed or replaced the bus socket {}, and it is bound again",
+                bus.display()
+            ),
+            Self::BusLost { bus, why } => write!(
+                f,
+                "somebody removed or replaced the bus socket {}: nobody new can attach until it can be \
+                 bound again, which is tried every {} s ({why})",
+                bus.display(),
+                LOOK.as_secs()
             ),
             Self::Joined {
                 name,
@@ -176,6 +189,7 @@ impl fmt::Display for Event {
                 why,
                 toll,
                 again,
+                ..
             } => {
                 write!(f, "worker {worker}")?;
                 if let Some(pid) = pid {

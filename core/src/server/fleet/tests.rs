@@ -2,6 +2,7 @@ mod stop;
 mod watch;
 
 use super::*;
+use crate::log::Level;
 use crate::sys::signal::{SIGINT, SIGKILL};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -79,6 +80,14 @@ fn told(actions: &[Action]) -> Vec<String> {
     actions.iter().filter_map(text).collect()
 }
 
+/// How much the first thing that was told matters.
+fn level(actions: &[Action]) -> Option<Level> {
+    actions.iter().find_map(|action| match action {
+        Action::Tell(event) => Some(event.level()),
+        _ => None,
+    })
+}
+
 /// What is to be done.
 fn done(actions: &[Action]) -> Vec<Action> {
     let is_done = |action: &&Action| !matches!(action, Action::Tell(_));
@@ -129,7 +138,34 @@ fn a_worker_that_takes_leave_gets_no_more_requests_and_is_replaced() {
     assert_eq!(scene.fleet.take_actions(), []);
     let actions = scene.exit(0, Exit::Code(0));
     assert_eq!(done(&actions), [Action::LaneDown(0)]);
+    let text = "worker 1 (pid 100) has left; another starts in 100 ms";
+    assert_eq!(told(&actions), [text]);
+    assert_eq!(level(&actions), Some(Level::Info));
     assert_eq!(scene.pass_to_deadline().1, [Action::Spawn(0)]);
+}
+
+#[test]
+fn whoever_ends_without_a_word_or_badly_is_warned_of() {
+    for (says_so, exit, why) in [
+        (false, Exit::Code(0), "exited with code 0"),
+        (true, Exit::Code(9), "exited with code 9"),
+        (true, Exit::Signal(SIGKILL), "was ended by SIGKILL"),
+    ] {
+        let mut scene = Scene::serving(1);
+        if says_so {
+            scene.fleet.takes_leave(0, scene.now);
+            scene.fleet.take_actions();
+        }
+        let actions = scene.exit(0, exit);
+        let text = format!("worker 1 (pid 100) {why}; another starts in 100 ms");
+        assert_eq!(told(&actions), [text]);
+        assert_eq!(level(&actions), Some(Level::Warning));
+        // What it said does not count for the next one.
+        scene.pass_to_deadline();
+        scene.boot(0);
+        let actions = scene.exit(0, Exit::Code(0));
+        assert_eq!(level(&actions), Some(Level::Warning));
+    }
 }
 
 #[test]
