@@ -237,6 +237,7 @@ impl Loop {
                 self.send_body(key, place, budget)
             }
             Some(Place::Here) if conn.collects() => self.collect_body(key, budget),
+            Some(Place::Queued(..)) if conn.raw => self.watch_waiting_stream(key, budget),
             _ => self.watch_for_hang_up(key),
         }
     }
