@@ -12,6 +12,7 @@ use crate::sys::socket::Socket;
 
 use super::conn::Conn;
 use super::event_loop::{Loop, Purpose, TAG_LISTENER, Timer};
+use super::reserve::Guest;
 
 impl Loop {
     /// Accepts a batch of connections. True: there may be more.
@@ -40,16 +41,14 @@ impl Loop {
                     return false;
                 }
             };
-            let is_last = self.shared.reserve.holds(socket.as_raw_fd());
+            let guest = self.shared.reserve.receive(socket.as_raw_fd());
             let goes_on = match self.purposes[address] {
-                Purpose::Service(service) => self.stream_accepted(service, socket, peer),
-                Purpose::Http | Purpose::Streams(_) => self.conn_accepted(address, socket, peer),
+                Purpose::Service(service) => self.stream_accepted(service, socket, peer, guest),
+                Purpose::Http | Purpose::Streams(_) => {
+                    self.conn_accepted(address, socket, peer, guest)
+                }
             };
             if !goes_on {
-                return false;
-            }
-            if is_open && is_last {
-                self.pause_accepting(None);
                 return false;
             }
         }
@@ -121,11 +120,17 @@ impl Loop {
     }
 
     /// A client has connected, to speak HTTP or with a consumer. False: there is no room for more.
-    fn conn_accepted(&mut self, address: usize, socket: Socket, peer: Option<SocketAddr>) -> bool {
+    fn conn_accepted(
+        &mut self,
+        address: usize,
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        guest: Option<Guest>,
+    ) -> bool {
         let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
-        let key = self
-            .conns
-            .insert(Conn::new(socket, peer, address as u16, self.now));
+        let mut conn = Conn::new(socket, peer, address as u16, self.now);
+        conn.guest = guest;
+        let key = self.conns.insert(conn);
         let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
         // The key was just handed out, so the connection is there.
         let Some(conn) = self.conns.get_mut(key) else {
