@@ -142,6 +142,18 @@ impl AccessLog {
         Self::to(stdout::write)
     }
 
+    /// Starts one whose lines can be read.
+    #[cfg(test)]
+    pub(crate) fn to_memory() -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let memory = Arc::<Mutex<Vec<u8>>>::default();
+        let lines = memory.clone();
+        let log = Self::to(move |bytes: &[u8]| {
+            lines.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        (log, memory)
+    }
+
     /// Leaves one request.
     pub fn push(&self, entry: Entry) {
         if self.shared.entries.push(entry).is_err() {
