@@ -154,6 +154,9 @@ impl Loop {
         }
         if let Some(conn) = self.conns.get_mut(key) {
             conn.consumed += self.head.len;
+            if let Some(exchange) = conn.exchange.as_deref_mut() {
+                exchange.body_done = conn.body.is_done();
+            }
         }
         self.answer_simply(key, 404, "Not Found\n", &[]);
     }

@@ -1,8 +1,9 @@
-//! What the access log says of requests that the engine refuses by itself.
+//! Requests that the engine refuses by itself: what the access log says of them, and what comes after.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::{Engine, Listen, Request, Response, Routes, Step};
 use crate::config::{EngineConfig, Limits};
@@ -159,4 +160,35 @@ fn who_finds_no_consumer_is_in_the_access_log_with_what_he_said_of_himself() {
         ..Routes::default()
     };
     compare(config, routes, &cases);
+}
+
+#[test]
+fn a_connection_is_idle_after_a_refusal_of_a_request_without_a_body() {
+    let mut config = EngineConfig::default();
+    config.timeouts.keep_alive = Duration::from_millis(1);
+    config.timeouts.request_body = Duration::from_secs(3600);
+    let routed = || {
+        let mut routes = Routes::default();
+        let answers = |_: &Request<'_>, _: &mut Response| Step::Done;
+        routes.inline.insert("GET", "/", Arc::new(answers)).unwrap();
+        routes
+    };
+    let listen = Listen::Tcp {
+        host: "127.0.0.1".into(),
+        port: 0,
+    };
+    for routes in [Routes::default(), routed()] {
+        let mut engine =
+            Engine::bind(config.clone(), routes, std::slice::from_ref(&listen)).unwrap();
+        engine.start().unwrap();
+        let address = engine.addresses()[0].replace("http://", "");
+        let mut client = TcpStream::connect(address).unwrap();
+        client
+            .write_all(b"GET /none HTTP/1.1\r\nhost: x\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404 ") && !answer.contains("connection: close"));
+        engine.stop();
+    }
 }
