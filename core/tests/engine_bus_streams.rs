@@ -299,6 +299,49 @@ fn a_drain_waits_for_streams() {
 }
 
 #[test]
+fn a_client_that_leaves_without_a_word_does_not_wait_for_a_consumer() {
+    let waits_for_ever = EngineConfig {
+        loops: Some(1),
+        queue_timeout: Duration::from_secs(3600),
+        ..EngineConfig::default()
+    };
+    let (server, raw) = Server::with_streams(waits_for_ever);
+    drop(dial(&raw));
+    // It may as well leave while it waits in front of one that has not begun it.
+    let peer = Peer::with_time(&server, 1);
+    let early = dial(&raw);
+    let mut talker = dial(&raw);
+    talker.write_all(b"ping").unwrap();
+    talker.shutdown(Shutdown::Write).unwrap();
+    let open = || {
+        let stats = server.engine.stats();
+        stats.accepted - stats.closed
+    };
+    while open() != 2 || server.engine.waiting() != 1 {
+        std::thread::yield_now();
+    }
+    drop(early);
+    server.engine.lane_down(&peer.handle);
+    while open() != 1 {
+        std::thread::yield_now();
+    }
+    // This one has said something, and may wait for the answer.
+    let (mut worker, told) = attach(&server);
+    let mut answer = Vec::new();
+    talker.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, b"ping");
+    assert_eq!(told.recv().unwrap(), "open");
+    assert_eq!(told.recv().unwrap(), "end");
+    worker.kill(&server.engine);
+    drop(dial(&raw));
+    server.engine.drain();
+    until(&server, |event| match event {
+        ControlEvent::Idle => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+}
+
+#[test]
 fn a_consumer_that_mistakes_streams_loses_its_lane_and_no_other_connection() {
     let large = [b'x'; 60_000];
     // What it says, and which rule that breaks.

@@ -202,3 +202,26 @@ def test_who_waits_while_accepting_rests_is_answered_before_the_end(servers: Ser
         answer = client.receive()
         assert answer.status == 200
         assert b"w%d" % number in answer.body
+
+
+def test_who_is_accepted_at_the_end_does_not_take_the_room_of_a_replacement(
+    servers: Servers,
+) -> None:
+    """Nobody is there to answer when the stop begins, and clients wait for room."""
+    server = servers.start(
+        workers=1,
+        flags=["--timeout-keep-alive", "100"],
+        wrapper=FEW_FILES,
+    )
+    clients = [server.connect(60) for _ in range(250)]
+    wait_until("it says so", lambda: WARNING in server.said())
+    os.kill(server.worker_pids()[0], signal.SIGKILL)
+    wait_until("it is known", lambda: "was ended by SIGKILL" in server.said())
+    for number, client in enumerate(clients):
+        client.send(request("/id", headers={"X-Id": f"r{number}"}))
+    server.stop()
+    for number, client in enumerate(clients):
+        answer = client.receive()
+        assert answer.status == 200, server.said()
+        assert b"r%d" % number in answer.body
+    assert "Too many open files" not in server.said(), server.said()

@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::Ordering;
 
 use crate::log::{self, Level, Throttle};
 use crate::sys::epoll;
@@ -12,48 +11,44 @@ use crate::sys::socket::Socket;
 
 use super::conn::Conn;
 use super::event_loop::{Loop, Purpose, TAG_LISTENER, Timer};
+use super::reserve::Guest;
 
 impl Loop {
-    /// Accepts a batch of connections. True: there may be more.
-    pub(super) fn accept_at(&mut self, address: usize) -> bool {
-        // An event of this turn may tell of a listener that a drain has closed since.
-        if address >= self.listeners.len() {
-            return false;
-        }
-        // In a drain those who have connected are the last.
-        let is_open = !self.shared.draining.load(Ordering::Relaxed);
-        for _ in 0..ACCEPT_BATCH {
-            let listener = &self.listeners[address];
-            if is_open && self.shared.reserve.is_next(listener.as_fd()) {
+    /// Accepts at most so many connections, and says how many.
+    pub(super) fn accept_at(&mut self, address: usize, most: usize) -> usize {
+        for taken in 0..most {
+            // An event of this turn may tell of a listener that a drain has closed since.
+            let Some(listener) = self.listeners.get(address) else {
+                return taken;
+            };
+            if self.shared.reserve.is_next(listener.as_fd()) {
                 self.pause_accepting(None);
-                return false;
+                return taken;
             }
             let (socket, peer) = match listener.accept() {
                 Ok(Some(accepted)) => accepted,
                 Ok(None) => {
                     self.note_acceptance();
-                    return false;
+                    return taken;
                 }
                 // Out of descriptors or memory: the listener stays readable, so look away a while.
                 Err(error) => {
                     self.pause_accepting(Some(&error));
-                    return false;
+                    return taken;
                 }
             };
-            let is_last = self.shared.reserve.holds(socket.as_raw_fd());
+            let guest = self.shared.reserve.receive(socket.as_raw_fd());
             let goes_on = match self.purposes[address] {
-                Purpose::Service(service) => self.stream_accepted(service, socket, peer),
-                Purpose::Http | Purpose::Streams(_) => self.conn_accepted(address, socket, peer),
+                Purpose::Service(service) => self.stream_accepted(service, socket, peer, guest),
+                Purpose::Http | Purpose::Streams(_) => {
+                    self.conn_accepted(address, socket, peer, guest)
+                }
             };
             if !goes_on {
-                return false;
-            }
-            if is_open && is_last {
-                self.pause_accepting(None);
-                return false;
+                return taken + 1;
             }
         }
-        true
+        most
     }
 
     /// Looks away from all listeners for a while, since a call has failed, or because the
@@ -93,6 +88,9 @@ impl Loop {
         if any.is_some_and(|any| self.shared.reserve.is_all_there_is(any.as_fd())) {
             return self.look_again();
         }
+        if self.draining && any.is_some() {
+            return self.accept_last();
+        }
         self.accepting = true;
         let mut listeners = self.listeners.iter().enumerate();
         let watched = listeners.try_for_each(|(address, listener)| {
@@ -121,11 +119,17 @@ impl Loop {
     }
 
     /// A client has connected, to speak HTTP or with a consumer. False: there is no room for more.
-    fn conn_accepted(&mut self, address: usize, socket: Socket, peer: Option<SocketAddr>) -> bool {
+    fn conn_accepted(
+        &mut self,
+        address: usize,
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        guest: Option<Guest>,
+    ) -> bool {
         let peer = peer.map(|peer| (peer.ip().to_string().into_boxed_str(), peer.port()));
-        let key = self
-            .conns
-            .insert(Conn::new(socket, peer, address as u16, self.now));
+        let mut conn = Conn::new(socket, peer, address as u16, self.now);
+        conn.guest = guest;
+        let key = self.conns.insert(conn);
         let flags = epoll::IN | epoll::OUT | epoll::RDHUP | epoll::EDGE;
         // The key was just handed out, so the connection is there.
         let Some(conn) = self.conns.get_mut(key) else {

@@ -9,6 +9,7 @@ use crate::log::access::{End, Entry, Said};
 use crate::sys::socket::Socket;
 
 use super::files::FileAnswer;
+use super::reserve::Guest;
 use super::slab::Slab;
 use super::stream::Wants;
 use super::token::Outbox;
@@ -34,6 +35,8 @@ pub(super) enum Phase {
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) socket: Socket,
+    /// Its descriptor is one of the last.
+    pub(super) guest: Option<Guest>,
     /// It speaks what a consumer speaks: its exchange is as long as it is.
     pub(super) raw: bool,
     /// The client of such a connection has ended its side.
@@ -210,6 +213,7 @@ impl Conn {
     ) -> Self {
         Self {
             socket,
+            guest: None,
             raw: false,
             raw_ended: false,
             wants: None,

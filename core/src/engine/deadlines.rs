@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::{EngineConfig, Timeouts};
 
 use super::conn::{Conn, Phase, Place};
+use super::drain::LAST_CALL;
 use super::event_loop::{Loop, Timer};
 
 /// How long a closed connection is read from, so that the client gets to read our last answer.
@@ -141,7 +142,10 @@ impl Conn {
         let working = match self.phase {
             // The last response is not out yet: the client is not idle.
             Phase::Head if self.unsent() > 0 => u64::MAX,
-            Phase::Head if self.unread().is_empty() && last_call_over => self.since,
+            Phase::Head if self.unread().is_empty() && last_call_over => match self.served {
+                true => self.since,
+                false => self.since + LAST_CALL,
+            },
             Phase::Head if self.unread().is_empty() && self.served => {
                 after(self.since, timeouts.keep_alive)
             }

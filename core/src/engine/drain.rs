@@ -3,30 +3,41 @@
 use super::accept::ACCEPT_BATCH;
 use super::event_loop::{Loop, Timer};
 
-/// How long kept-alive connections may still ask once the server is stopping.
-const LAST_CALL: u64 = 2_000_000_000;
+/// How long kept-alive connections may still ask once the server is stopping, and how long those that
+/// are accepted after that may take to ask at all.
+pub(super) const LAST_CALL: u64 = 2_000_000_000;
 
 impl Loop {
-    /// Stops accepting; every connection ends after what it is doing now.
+    /// Accepts those who have connected and nobody else; every connection ends after what it is doing
+    /// now.
     pub(super) fn drain(&mut self) {
-        // Whoever has connected has been accepted, as far as the client can tell, even if accepting
-        // rests. No more than can have waited: who keeps coming must not keep the end away.
-        let batches = self.shared.config.backlog as usize / ACCEPT_BATCH + 1;
-        for address in 0..self.listeners.len() {
-            let mut left = batches;
-            while left > 0 && self.accept_at(address) {
-                left -= 1;
-            }
-        }
         for listener in &self.listeners {
             let _ = self.epoll.delete(listener);
         }
-        self.listeners.clear();
+        // No more than can have waited: who keeps coming must not keep the end away.
+        let waiting = self.shared.config.backlog as usize + ACCEPT_BATCH;
+        self.last_clients = vec![waiting; self.listeners.len()];
         self.draining = true;
         self.deadlines.insert(self.now + LAST_CALL, Timer::Drain);
         for key in self.conns.keys() {
             self.set_timer(key);
         }
+        self.accept_last();
+    }
+
+    /// Whoever has connected has been accepted, as far as the client can tell, even if accepting
+    /// rests: until others leave, if need be, as what is kept from clients may be needed for those who
+    /// are to answer them.
+    pub(super) fn accept_last(&mut self) {
+        self.accepting = true;
+        for address in 0..self.listeners.len() {
+            let most = self.last_clients[address];
+            self.last_clients[address] -= self.accept_at(address, most);
+        }
+        if !self.accepting {
+            return;
+        }
+        self.listeners.clear();
         // Services hear of those that came last before they hear that these were the last.
         self.go_on_with_streams();
         self.drain_services();
@@ -65,7 +76,8 @@ impl Loop {
 
     pub(super) fn check_idle(&mut self) {
         let left = self.conns.len() + self.calls.streams.len();
-        if self.draining && left == 0 && !self.reported_idle {
+        let has_all = self.draining && self.listeners.is_empty();
+        if has_all && left == 0 && !self.reported_idle {
             self.reported_idle = true;
             self.shared.loop_is_idle();
         }

@@ -13,6 +13,7 @@ use crate::sys::epoll::{self, Epoll, Events};
 use crate::sys::socket::Listener;
 use crate::time::{Deadlines, http_date};
 
+use super::accept::ACCEPT_BATCH;
 use super::conn::{Conn, Exchange};
 use super::context::{Calls, LetGo};
 use super::inline::Response;
@@ -117,6 +118,8 @@ pub(super) struct Loop {
     /// Words for consumers were moved after this turn's flush.
     pub(super) lanes_dirty: bool,
     pub(super) draining: bool,
+    /// How many may still be accepted in a drain, by address.
+    pub(super) last_clients: Vec<usize>,
     /// Connections that are idle end.
     pub(super) last_call_over: bool,
     pub(super) reported_idle: bool,
@@ -178,6 +181,7 @@ impl Loop {
             states: Vec::new(),
             lanes_dirty: false,
             draining: false,
+            last_clients: Vec::new(),
             last_call_over: false,
             reported_idle: false,
             at: u64::MAX,
@@ -297,7 +301,7 @@ impl Loop {
         match token & TAG {
             TAG_CONN => self.conn_event(token, flags),
             TAG_LISTENER => {
-                self.accept_at((token & !TAG) as usize);
+                self.accept_at((token & !TAG) as usize, ACCEPT_BATCH);
             }
             TAG_STREAM => self.stream_event(token & !TAG, flags),
             // Lanes and mail are looked at in every turn; their bells only end the sleep.

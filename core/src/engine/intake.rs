@@ -154,6 +154,9 @@ impl Loop {
         }
         if let Some(conn) = self.conns.get_mut(key) {
             conn.consumed += self.head.len;
+            if let Some(exchange) = conn.exchange.as_deref_mut() {
+                exchange.body_done = conn.body.is_done();
+            }
         }
         self.answer_simply(key, 404, "Not Found\n", &[]);
     }
@@ -237,6 +240,7 @@ impl Loop {
                 self.send_body(key, place, budget)
             }
             Some(Place::Here) if conn.collects() => self.collect_body(key, budget),
+            Some(Place::Queued(..)) if conn.raw => self.watch_waiting_stream(key, budget),
             _ => self.watch_for_hang_up(key),
         }
     }
@@ -380,7 +384,7 @@ impl Loop {
                     // Its time began when the client did.
                     let mut exchange = Box::new(Exchange::new(unknown, conn.since));
                     if self.shared.access.is_some() {
-                        exchange.said.set_line(line_of(&conn.input[unread]));
+                        take_down_unread(&mut exchange.said, &conn.input[unread]);
                     }
                     none.insert(exchange)
                 }
@@ -413,12 +417,33 @@ fn take_down(said: &mut Said, head: &Head, input: &[u8]) {
     said.set_fields(field(b"referer"), field(b"user-agent"));
 }
 
-/// The request line of a head that is refused or has not come whole, if it is one: three words, of
-/// which the last names a version.
-fn line_of(input: &[u8]) -> &[u8] {
+/// Keeps what the access log repeats of a head that is refused or has not come whole: from the lines
+/// of it that are there.
+#[cold]
+fn take_down_unread(said: &mut Said, input: &[u8]) {
     let input = input.strip_prefix(b"\r\n").unwrap_or(input);
-    let end = input.iter().position(|&byte| byte == b'\r');
-    let line = &input[..end.unwrap_or(0)];
+    // The last one has no end yet, or there is nothing in it.
+    let ends = input.iter().rposition(|&byte| byte == b'\n').unwrap_or(0);
+    let lines = input[..ends].split(|&byte| byte == b'\n');
+    let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    said.set_line(line_of(lines.next().unwrap_or_default()));
+    let (mut referer, mut user_agent) = (None, None);
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            continue;
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"referer") {
+            referer.get_or_insert(value);
+        } else if name.eq_ignore_ascii_case(b"user-agent") {
+            user_agent.get_or_insert(value);
+        }
+    }
+    said.set_fields(referer.unwrap_or_default(), user_agent.unwrap_or_default());
+}
+
+/// The line, if it is that of a request: three words, of which the last names a version.
+fn line_of(line: &[u8]) -> &[u8] {
     let mut words = line.split(|&byte| byte == b' ');
     let is_line = words.next().is_some_and(|method| !method.is_empty())
         && words.next().is_some_and(|target| !target.is_empty())
@@ -429,3 +454,6 @@ fn line_of(input: &[u8]) -> &[u8] {
 
 /// So much of a request line is kept, if only for lines about an application's faults.
 const LINE: usize = 240;
+
+#[cfg(test)]
+mod tests;

@@ -81,6 +81,10 @@ impl Loop {
         if let Some(exchange) = self.conns.exchange(key) {
             exchange.place = Place::Queued(ticket, until.min(exchange.deadline));
         }
+        if self.conns.get_mut(key).is_some_and(|conn| conn.hung_up) {
+            // The client of a stream may have left while it was a consumer's.
+            self.mark_ready(key);
+        }
         self.set_timer(key);
         self.shared.note_desertion();
         self.shared.ask_for_starts(self.index);

@@ -7,7 +7,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::sys::eventfd::EventFd;
 use crate::sys::process;
@@ -20,9 +21,13 @@ pub(super) struct Reserve {
     used: u64,
     /// The number of the first of them, by the limit as it was when last looked at.
     first: AtomicU64,
-    /// One of them was handed out.
-    was_reached: AtomicBool,
+    /// Clients that have one of them.
+    guests: Arc<AtomicUsize>,
 }
+
+/// A client has one of the last descriptors, as long as this is kept.
+#[derive(Debug)]
+pub(super) struct Guest(Arc<AtomicUsize>);
 
 impl Reserve {
     /// For so many consumers, each with so many descriptors.
@@ -33,7 +38,7 @@ impl Reserve {
             kept: MARGIN + own,
             used: u64::try_from(lowest).unwrap_or(0) + own,
             first: AtomicU64::new(0),
-            was_reached: AtomicBool::new(false),
+            guests: Arc::default(),
         };
         reserve.measure();
         Ok(reserve)
@@ -44,19 +49,24 @@ impl Reserve {
     pub(super) fn holds(&self, fd: RawFd) -> bool {
         let is_held = |first| u64::try_from(fd).is_ok_and(|fd| fd >= first);
         // The limit may have been raised since.
-        let holds = is_held(self.first.load(Ordering::Relaxed)) && is_held(self.measure());
-        if holds {
-            self.was_reached.store(true, Ordering::Relaxed);
-        }
-        holds
+        is_held(self.first.load(Ordering::Relaxed)) && is_held(self.measure())
+    }
+
+    /// A client got this descriptor: something to be kept with it, if it is one of them.
+    #[inline]
+    pub(super) fn receive(&self, fd: RawFd) -> Option<Guest> {
+        self.holds(fd).then(|| {
+            self.guests.fetch_add(1, Ordering::Relaxed);
+            Guest(self.guests.clone())
+        })
     }
 
     /// Whether the next client would get one of them; `any` is some descriptor. The first who got one
     /// has told of it by that. If each did, they would all be gone one day: he stays, while others
-    /// leave and let new ones in.
+    /// leave and let new ones in. Once he has left as well, the next may tell.
     #[inline]
     pub(super) fn is_next(&self, any: BorrowedFd<'_>) -> bool {
-        self.was_reached.load(Ordering::Relaxed) && self.is_all_there_is(any)
+        self.guests.load(Ordering::Relaxed) > 0 && self.is_all_there_is(any)
     }
 
     /// Whether only these are free; `any` is some descriptor.
@@ -97,6 +107,12 @@ impl Reserve {
     }
 }
 
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a consumer and its lane have, besides one for each loop: its process and its socket, two
 /// memories, a doorbell, and one while it is made.
 pub(super) const OF_A_CONSUMER: usize = 6;
@@ -122,6 +138,21 @@ mod tests {
         assert!(reserve.holds(first) && reserve.holds(limit - 1));
         assert!(!reserve.holds(first - 1) && !reserve.holds(0) && !reserve.holds(-1));
         assert!(!reserve.is_all_there_is(io::stdin().as_fd()));
+    }
+
+    #[test]
+    fn who_is_next_is_asked_as_long_as_a_client_has_one_of_them() {
+        let last = process::open_files_limit().unwrap() as RawFd - 1;
+        let reserve = Reserve::new(2, 7).unwrap();
+        let guests = || reserve.guests.load(Ordering::Relaxed);
+        assert!(reserve.receive(0).is_none());
+        assert_eq!(guests(), 0);
+        let (one, other) = (reserve.receive(last), reserve.receive(last - 1));
+        drop(one);
+        assert_eq!(guests(), 1);
+        assert!(!reserve.is_next(io::stdin().as_fd()), "there are others");
+        drop(other);
+        assert_eq!(guests(), 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 mod line;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
@@ -24,6 +24,8 @@ use line::{Times, push_escaped};
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 8192;
+/// And bytes of what clients have said in them.
+const QUEUE_BYTES: usize = 4 << 20;
 /// What waits at the end gets so long to be written.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -119,6 +121,13 @@ pub struct Entry {
     pub end: End,
 }
 
+impl Entry {
+    /// Bytes that it has from the heap.
+    fn weight(&self) -> usize {
+        self.said.bytes.capacity() + self.peer.as_ref().map_or(0, |peer| peer.len())
+    }
+}
+
 /// Where loops leave the lines of their requests.
 #[derive(Debug)]
 pub struct AccessLog {
@@ -131,6 +140,8 @@ pub struct AccessLog {
 #[derive(Debug)]
 struct Shared {
     entries: ArrayQueue<Entry>,
+    /// What they weigh, and those that are about to join them.
+    weight: AtomicUsize,
     dropped: AtomicU64,
     asleep: AtomicBool,
     closed: AtomicBool,
@@ -142,11 +153,21 @@ impl AccessLog {
         Self::to(stdout::write)
     }
 
+    /// Starts one whose lines can be read.
+    #[cfg(test)]
+    pub(crate) fn to_memory() -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let memory = Arc::<Mutex<Vec<u8>>>::default();
+        let lines = memory.clone();
+        let log = Self::to(move |bytes: &[u8]| {
+            lines.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        });
+        (log, memory)
+    }
+
     /// Leaves one request.
     pub fn push(&self, entry: Entry) {
-        if self.shared.entries.push(entry).is_err() {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.shared.leave(entry);
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.shared.asleep.load(Ordering::Relaxed) {
             self.wake();
@@ -161,6 +182,7 @@ impl AccessLog {
     fn to(sink: impl Sink + 'static) -> Self {
         let shared = Arc::new(Shared {
             entries: ArrayQueue::new(QUEUE),
+            weight: AtomicUsize::new(0),
             dropped: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -201,6 +223,21 @@ impl Drop for AccessLog {
 }
 
 impl Shared {
+    fn leave(&self, entry: Entry) {
+        let weight = entry.weight();
+        let others = self.weight.fetch_add(weight, Ordering::Relaxed);
+        if others + weight > QUEUE_BYTES || self.entries.push(entry).is_err() {
+            self.weight.fetch_sub(weight, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&self) -> Option<Entry> {
+        let entry = self.entries.pop()?;
+        self.weight.fetch_sub(entry.weight(), Ordering::Relaxed);
+        Some(entry)
+    }
+
     fn write_to(&self, sink: impl Sink) {
         let mut batch = String::new();
         let mut times = Times::default();
@@ -209,7 +246,7 @@ impl Shared {
         loop {
             let closed = self.closed.load(Ordering::SeqCst);
             times.look();
-            while let Some(entry) = self.entries.pop() {
+            while let Some(entry) = self.take() {
                 entry.write(&mut batch, times.at(entry.at));
                 if batch.len() > 64 * 1024 {
                     break;
@@ -386,6 +423,34 @@ mod tests {
         assert_eq!(lines.len(), 100);
         assert!(lines[99].starts_with("127.0.0.1 - - ["), "{}", lines[99]);
         assert!(lines[99].contains("\" 299 12 \""), "{}", lines[99]);
+    }
+
+    #[test]
+    fn what_waits_for_a_reader_is_bounded_in_bytes_and_in_lines() {
+        for (length, most) in [(1, QUEUE), (16 * 1024, QUEUE_BYTES / (16 * 1024) - 1)] {
+            // Nothing is written before the test says so.
+            let (stands, standing) = mpsc::channel();
+            let (go, gone) = mpsc::channel::<()>();
+            let log = AccessLog::to(move |bytes: &[u8]| {
+                let _ = stands.send(());
+                let _ = gone.recv();
+                Ok(bytes.len())
+            });
+            let weight = || log.shared.weight.load(Ordering::Relaxed);
+            let mut entry = entry(200);
+            entry.said.set_line(&vec![b'x'; length]);
+            log.push(entry.clone());
+            standing.recv().unwrap();
+            while log.dropped() == 0 {
+                log.push(entry.clone());
+            }
+            assert_eq!((log.shared.entries.len(), log.dropped()), (most, 1));
+            assert!(weight() <= QUEUE_BYTES);
+            drop(go);
+            while weight() > 0 {
+                thread::yield_now();
+            }
+        }
     }
 
     #[test]

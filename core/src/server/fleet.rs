@@ -69,8 +69,8 @@ pub(super) enum Action {
     Ask(usize),
     /// Ask it to end: SIGTERM.
     Terminate(usize),
-    /// Make it say where it hangs and end: SIGABRT.
-    Abort(usize),
+    /// Tell that it has stood still for so long, and make it say where and end: SIGABRT.
+    Abort(usize, Duration),
     /// SIGKILL.
     Kill(usize),
     /// Workers are about to be killed: answer what they will not, and break off what they answer.

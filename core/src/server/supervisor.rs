@@ -389,7 +389,7 @@ impl<'a> Supervisor<'a> {
             Action::Ask(index) => self.send(index, &Control::Ask),
             Action::TellError(index, why) => self.send(index, &Control::Error(why)),
             Action::Terminate(index) => self.signal(index, signal::SIGTERM),
-            Action::Abort(index) => self.abort(index),
+            Action::Abort(index, since) => self.abort(index, since),
             Action::Kill(index) => self.kill(index),
             Action::CutEngine => {
                 if let Home::Here(here) = &self.home {
@@ -429,21 +429,12 @@ impl<'a> Supervisor<'a> {
     }
 
     fn tell(&mut self, event: Event) {
-        match event {
-            Event::Lost { worker, .. } => match self.links[worker - 1].former_lane.take() {
-                Some(lane) => self.fading.push((lane, event)),
-                None => (self.tell)(event),
-            },
-            Event::Stuck {
-                worker, pid, since, ..
-            } => (self.tell)(Event::Stuck {
-                worker,
-                pid,
-                since,
-                stopped: process::is_stopped(pid),
-            }),
-            event => (self.tell)(event),
+        if let Event::Lost { worker, .. } = event
+            && let Some(lane) = self.links[worker - 1].former_lane.take()
+        {
+            return self.fading.push((lane, event));
         }
+        (self.tell)(event);
     }
 
     fn spawn(&mut self, index: usize) -> Result<u32, String> {
@@ -493,11 +484,21 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Makes it say where it hangs. One that was stopped would say nothing before it goes on.
-    fn abort(&self, index: usize) {
-        match &self.links[index].process {
-            Some(process) if process::is_stopped(process.pid()) => process.kill(),
-            Some(process) => process.signal(signal::SIGABRT),
-            None => {}
+    fn abort(&mut self, index: usize, since: Duration) {
+        let Some(process) = &self.links[index].process else {
+            return;
+        };
+        let pid = process.pid();
+        let stopped = process::is_stopped(pid);
+        (self.tell)(Event::Stuck {
+            worker: index + 1,
+            pid,
+            since,
+            stopped,
+        });
+        match stopped {
+            true => process.kill(),
+            false => process.signal(signal::SIGABRT),
         }
     }
 

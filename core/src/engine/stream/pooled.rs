@@ -7,7 +7,7 @@ use crate::bus::{Kind, flags};
 use crate::http::{ResponseFacts, Version};
 use crate::message::{RequestHeadParts, TimeUp, Want, encode_request_head};
 
-use super::super::conn::{Exchange, Phase};
+use super::super::conn::{Conn, Exchange, Phase};
 use super::super::event_loop::{Loop, Purpose};
 use super::super::intake::BODY_PART;
 use super::super::reply::Offence;
@@ -59,6 +59,19 @@ impl Loop {
             Ok(()) => self.admit(key),
             Err(_) => self.reset(key),
         }
+    }
+
+    /// A stream waits for room. Its client has left if it ends its side without having said anything;
+    /// what has been said is for the consumer, and may have an answer.
+    pub(in crate::engine) fn watch_waiting_stream(&mut self, key: u64, budget: &mut usize) -> bool {
+        let says_nothing = |conn: &mut Conn| conn.hung_up && conn.unread().is_empty();
+        if self.conns.get_mut(key).is_some_and(says_nothing)
+            && !self.fill(key, budget)
+            && self.conns.get_mut(key).is_some_and(|conn| conn.raw_ended)
+        {
+            self.drop_conn(key);
+        }
+        false
     }
 
     /// Sends what the client sends to the consumer, as far as its window and the ring have room.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::sys::socket::Socket;
 
+use super::super::reserve::Guest;
 use super::patience::{Patience, after};
 use super::{CloseReason, ServiceOptions, Wait};
 
@@ -60,6 +61,8 @@ pub(super) enum Overdue {
 pub(super) struct Stream {
     /// `None` once it is broken or if it could not be made.
     pub(super) socket: Option<Socket>,
+    /// Its descriptor is one of the last.
+    pub(super) guest: Option<Guest>,
     pub(super) service: u16,
     /// `None` on a Unix socket.
     pub(super) peer: Option<SocketAddr>,
@@ -106,6 +109,7 @@ impl Stream {
     pub(super) fn new(service: u16, socket: Option<Socket>) -> Self {
         Self {
             socket,
+            guest: None,
             service,
             peer: None,
             tag: 0,

@@ -15,6 +15,7 @@ use crate::sys::socket::{self, Socket};
 
 use super::super::context::Context;
 use super::super::event_loop::{Loop, READ_BUFFER, TAG_STREAM};
+use super::super::reserve::Guest;
 use super::patience::after;
 use super::state::{Ending, Event, Overdue, Phase, Stream};
 use super::{Callbacks, CloseReason, Service, StreamId, Wait};
@@ -56,9 +57,11 @@ impl Loop {
         service: u16,
         socket: Socket,
         peer: Option<SocketAddr>,
+        guest: Option<Guest>,
     ) -> bool {
         let mut stream = Stream::new(service, Some(socket));
         stream.peer = peer;
+        stream.guest = guest;
         let Ok(key) = self.calls.streams.table.insert(Box::new(stream)) else {
             // More streams than ids: the connection is dropped with the stream.
             return false;

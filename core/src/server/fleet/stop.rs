@@ -119,14 +119,11 @@ impl Fleet {
 
     /// Does without workers that are not ready.
     fn forgo_unready(&mut self, now: Instant) {
+        self.workers.iter_mut().for_each(Worker::forgo_start);
         for index in 0..self.workers.len() {
-            match self.workers[index].phase {
-                Phase::Waiting(_) => self.workers[index].phase = Phase::Gone,
-                Phase::Starting { .. } => {
-                    self.out.push(Action::Terminate(index));
-                    self.leave(index, now);
-                }
-                _ => {}
+            if let Phase::Starting { .. } = self.workers[index].phase {
+                self.out.push(Action::Terminate(index));
+                self.leave(index, now);
             }
         }
         self.finish_if_all_gone();
@@ -163,11 +160,7 @@ impl Fleet {
             return;
         }
         let limit = (!forced).then_some(stop.limit);
-        for worker in &mut self.workers {
-            if matches!(worker.phase, Phase::Waiting(_)) {
-                worker.phase = Phase::Gone;
-            }
-        }
+        self.workers.iter_mut().for_each(Worker::forgo_start);
         let alive = |worker: &Worker| !matches!(worker.phase, Phase::Killed | Phase::Gone);
         let left = self.workers.iter().filter(|worker| alive(worker)).count();
         if left > 0 {
@@ -197,6 +190,15 @@ impl Fleet {
                 .all(|worker| worker.phase == Phase::Gone)
         {
             self.out.push(Action::Finish(stop.outcome));
+        }
+    }
+}
+
+impl Worker {
+    /// If it has yet to be started, it is not.
+    fn forgo_start(&mut self) {
+        if let Phase::Waiting(_) = self.phase {
+            self.phase = Phase::Gone;
         }
     }
 }

@@ -55,15 +55,9 @@ impl Fleet {
         }
         worker.phase = Phase::Leaving(Some(now + self.patience.exit));
         worker.verdict = Some("was ended, as it stood still".to_owned());
+        let since = worker.pulse.grace(self.patience.stuck);
         self.out.push(Action::LaneDraining(index));
-        self.out.push(Action::Tell(Event::Stuck {
-            worker: index + 1,
-            pid: worker.pid.unwrap_or_default(),
-            since: worker.pulse.grace(self.patience.stuck),
-            // Who carries this out can look.
-            stopped: false,
-        }));
-        self.out.push(Action::Abort(index));
+        self.out.push(Action::Abort(index, since));
     }
 
     /// It turns, but too many of its slots are held by requests that nobody waits for: another
