@@ -342,6 +342,34 @@ fn a_client_that_leaves_without_a_word_does_not_wait_for_a_consumer() {
 }
 
 #[test]
+fn what_waits_for_a_consumer_that_will_not_come_is_answered() {
+    let (server, raw) = Server::with_streams(EngineConfig {
+        queue_timeout: Duration::from_secs(3600),
+        ..config()
+    });
+    let mut stream = dial(&raw);
+    stream.write_all(b"ping").unwrap();
+    let ask = |web: &mut TcpStream| web.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    let (mut early, mut late) = (server.connect(), server.connect());
+    ask(&mut early);
+    while server.engine.waiting() != 2 {
+        std::thread::yield_now();
+    }
+    server.engine.drain();
+    server.engine.forgo_consumers();
+    assert_eq!(read_response(&mut early).0, 503);
+    ask(&mut late);
+    assert_eq!(read_response(&mut late).0, 503);
+    let error = stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    drop((early, late));
+    until(&server, |event| match event {
+        ControlEvent::Idle => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+}
+
+#[test]
 fn a_consumer_that_mistakes_streams_loses_its_lane_and_no_other_connection() {
     let large = [b'x'; 60_000];
     // What it says, and which rule that breaks.

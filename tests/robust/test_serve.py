@@ -287,6 +287,21 @@ def test_streams_beyond_the_limit_are_told_of(stage: Stage) -> None:
     serve.stop()
 
 
+def test_a_stop_does_not_wait_for_consumers_that_cannot_come_any_more(stage: Stage) -> None:
+    """Of two clients one has left, which looks like the end of what it sends, and one waits."""
+    serve = stage.serve("--stream-port", "0", "--queue-timeout", "100s")
+    found = re.search(r"tcp://\S+:(\d+)", serve.says("serving on"))
+    assert found
+    with socket.create_connection((stage.address[0], int(found[1])), timeout=20.0) as stream:
+        stream.send(b"hello")
+    with stage.connect() as connection:
+        connection.send(request("/pid"))
+        serve.says("toolb warning: no consumer is attached")
+        serve.process.terminate()
+        assert connection.receive().status == 503
+    assert serve.ends() == 0, serve.said()
+
+
 def test_work_that_stops_finishes_what_it_has_begun(stage: Stage) -> None:
     serve = stage.serve()
     work, other = stage.work(), stage.work()

@@ -1,6 +1,7 @@
 //! The end of serving: no more connections, and each that there is ends in its time.
 
 use super::accept::ACCEPT_BATCH;
+use super::conn::Place;
 use super::event_loop::{Loop, Timer};
 
 /// How long kept-alive connections may still ask once the server is stopping, and how long those that
@@ -49,6 +50,27 @@ impl Loop {
         self.last_call_over = true;
         for key in self.conns.keys() {
             self.set_timer(key);
+        }
+    }
+
+    /// Nobody comes for what waits for a consumer.
+    pub(super) fn forgo_waiting(&mut self) {
+        for key in self.conns.keys() {
+            self.forgo(key);
+        }
+    }
+
+    /// If it waits for a consumer, it does so no longer.
+    pub(super) fn forgo(&mut self, key: u64) {
+        let Some(exchange) = self.exchange(key) else {
+            return;
+        };
+        if let Place::Queued(ticket, _) = &exchange.place
+            && ticket.cancel()
+        {
+            exchange.place = Place::Here;
+            self.shared.pool.leave();
+            self.answer_unserved(key, "the server is about to end\n");
         }
     }
 

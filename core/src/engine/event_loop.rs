@@ -324,6 +324,7 @@ impl Loop {
                 Letter::FilePart(part) => self.file_part(part),
                 Letter::Pump => {}
                 Letter::Cut => self.cut_off(),
+                Letter::Forgo => self.forgo_waiting(),
                 Letter::Drain => self.drain(),
                 Letter::Stop => {
                     // Goes out at the end of this turn, which is the last: nothing is begun in it.

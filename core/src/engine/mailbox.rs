@@ -33,6 +33,8 @@ pub(super) enum Letter {
     Token(Arc<Outbox>),
     /// Nobody goes on with what is left: answer it, or break it off.
     Cut,
+    /// Nobody comes for what waits for a consumer: answer it.
+    Forgo,
     /// Accept no more, finish what was accepted, close each connection after its next answer.
     Drain,
     /// End now.

@@ -135,6 +135,7 @@ impl Engine {
             access: config.access_log.then(AccessLog::start),
             servers: bound.iter().map(|bound| bound.name.clone()).collect(),
             draining: AtomicBool::new(false),
+            forgone: AtomicBool::new(false),
             seeks_deserters: AtomicBool::new(false),
             open_streams: AtomicUsize::new(0),
             files: FileDesks::default(),
@@ -376,6 +377,14 @@ impl Engine {
         if !self.shared.draining.swap(true, Ordering::Relaxed) {
             self.files.remove();
             self.shared.broadcast(None, || Letter::Drain);
+        }
+    }
+
+    /// No consumer will come any more: answers 503 to every request that waits for one, and to those that
+    /// come to wait from now on. Streams are reset. After [`drain`](Self::drain).
+    pub fn forgo_consumers(&self) {
+        if !self.shared.forgone.swap(true, Ordering::SeqCst) {
+            self.shared.broadcast(None, || Letter::Forgo);
         }
     }
 

@@ -85,6 +85,9 @@ impl Loop {
             // The client of a stream may have left while it was a consumer's.
             self.mark_ready(key);
         }
+        if self.shared.forgone.load(Ordering::SeqCst) {
+            return self.forgo(key);
+        }
         self.set_timer(key);
         self.shared.note_desertion();
         self.shared.ask_for_starts(self.index);

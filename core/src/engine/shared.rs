@@ -82,6 +82,8 @@ pub(super) struct Shared {
     /// What a request learns of the address it came to, by address.
     pub(super) servers: Vec<(String, u16)>,
     pub(super) draining: AtomicBool,
+    /// Consumers that could take what waits will not come.
+    pub(super) forgone: AtomicBool,
     /// Whoever looks after the engine wants to be told, once, if somebody waits though there is no
     /// consumer.
     pub(super) seeks_deserters: AtomicBool,

@@ -87,6 +87,10 @@ impl Host {
             let left = ending.cut_at.saturating_duration_since(now);
             self.gate.drain(&self.engine, left);
         }
+        if !self.gate.is_manned() {
+            // Nor will anybody come.
+            self.engine.forgo_consumers();
+        }
         let knows_all = !self.gate.owes_word() || ending.cut_at <= now;
         if ending.idle && self.gate.guests() == 0 && knows_all {
             let then = ending.hurried.as_ref();
