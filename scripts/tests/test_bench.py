@@ -175,7 +175,8 @@ def test_round_trips_are_held_against_the_bare_line_of_their_round() -> None:
             row(1, trips.POLLING, 64, 1000), row(1, trips.BARE, 8, 100),
         ]
     )  # fmt: skip
-    assert found.ratios() == [1.5, 10.0]
+    assert found.ratios(trips.POLLING, 64) == [1.5, 10.0]
+    assert found.ratios(trips.IN_PLACE, 64) == []
     assert found.rounds_on_one_core() == 1
     assert found.ways() == [trips.BARE, trips.POLLING]
     assert found.value(trips.POLLING, 64, "p50") == 800
@@ -184,6 +185,15 @@ def test_round_trips_are_held_against_the_bare_line_of_their_round() -> None:
     assert "36.00 x" in text
     assert "in 1 of 2 rounds" in text
     assert all(len(line.split("|")) == 12 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_a_promise_about_round_trips_stands_beside_what_moves_the_bytes_alone() -> None:
+    rows = [row(0, trips.BARE, 8, 100), row(0, trips.POLLING, 64, 250)]
+    (held, _) = promises.judge(promises.Run(trips=trips.Trips(rows=rows)), [], [])
+    assert (held.ratio, held.limit, held.verdict) == (2.5, None, "BELOW")
+    rows.append(row(0, trips.IN_PLACE, 64, 180))
+    (held, _) = promises.judge(promises.Run(trips=trips.Trips(rows=rows)), [], [])
+    assert held.limit == 1.8
 
 
 def test_system_calls_are_those_of_the_trips_alone() -> None:
