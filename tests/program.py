@@ -7,14 +7,56 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 PATIENCE = 60
 """Seconds after which something hangs; nothing waits this long when all is well."""
+
+
+T = TypeVar("T")
+
+
+class Output:
+    """What a process and those that it has started print, line by line."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.lines: list[str] = []
+        self.ended = False
+        self._process = process
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        # To the end, so that nobody ever waits for room in the pipe.
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._news:
+                self.lines.append(line.decode(errors="replace").rstrip("\n"))
+                self._news.notify_all()
+        self._process.stdout.close()
+        with self._news:
+            self.ended = True
+            self._news.notify_all()
+
+    def text(self) -> str:
+        """All of it so far."""
+        return "".join(f"{line}\n" for line in self.lines)
+
+    def until(self, found: Callable[[], T], patience: float) -> T:
+        """Waits until something is `found`, or nothing more can come; what is found then."""
+        with self._news:
+            self._news.wait_for(lambda: found() or self.ended, patience)
+        return found()
+
+    def join(self, patience: float) -> None:
+        """Waits until nothing more can come."""
+        self._reader.join(patience)
 
 
 class Program:
@@ -23,42 +65,25 @@ class Program:
     def __init__(self, *arguments: str | Path) -> None:
         toolb = Path(sys.executable).with_name("toolb")
         self.process = subprocess.Popen(
-            [toolb, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [toolb, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        self._said: list[str] = []
-        self._ended = False
-        self._news = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        # To the end, so that it never waits for room in the pipe.
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._news:
-                self._said.append(line)
-                self._news.notify_all()
-        self.process.stdout.close()
-        with self._news:
-            self._ended = True
-            self._news.notify_all()
+        self._output = Output(self.process)
 
     @property
     def said(self) -> str:
         """All it has printed so far."""
-        return "".join(self._said)
+        return self._output.text()
 
     def until(self, pattern: str, times: int = 1) -> re.Match[str]:
         """Waits until it has said so many times what matches `pattern`; the last of these."""
 
-        def found() -> list[re.Match[str]]:
-            return list(re.finditer(pattern, self.said))
+        def found() -> re.Match[str] | None:
+            matches = list(re.finditer(pattern, self.said))
+            return matches[times - 1] if len(matches) >= times else None
 
-        with self._news:
-            self._news.wait_for(lambda: len(found()) >= times or self._ended, PATIENCE)
-        matches = found()
-        assert len(matches) >= times, f"it never said {pattern!r}:\n{self.said}"
-        return matches[times - 1]
+        match = self._output.until(found, PATIENCE)
+        assert match, f"it never said {pattern!r}:\n{self.said}"
+        return match
 
     def url(self) -> str:
         """Its address, once it listens."""
@@ -76,7 +101,7 @@ class Program:
             self.process.kill()
             self.process.wait()
             pytest.fail(f"it did not end:\n{self.said}")
-        self._reader.join(PATIENCE)
+        self._output.join(PATIENCE)
         return code
 
     def stop(self) -> int:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import queue
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from program import Output
 
 from . import native
 from .http1 import Connection
@@ -175,8 +174,6 @@ class Server:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.workers = workers
-        self.lines: list[str] = []
-        self._news: queue.Queue[str | None] = queue.Queue()
         own = {"TMPDIR": str(directory / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
         (directory / "tmp").mkdir(exist_ok=True)
         if events:
@@ -199,38 +196,22 @@ class Server:
             start_new_session=True,
         )
         self.wrapped = bool(wrapper)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._output = Output(self.process)
+        self.lines = self._output.lines
         self.address: tuple[str, int] = ("", 0)
 
-    def _read(self) -> None:
-        # To the end, so that the server never waits for room in the pipe.
-        assert self.process.stdout is not None
-        for raw in self.process.stdout:
-            line = raw.decode(errors="replace").rstrip("\n")
-            self.lines.append(line)
-            self._news.put(line)
-        self._news.put(None)
-
     def said(self) -> str:
-        return "\n".join(self.lines)
+        return self._output.text()
 
     def reads(self) -> bool:
         """Whether somebody may still say something."""
-        return self._reader.is_alive()
+        return not self._output.ended
 
     def await_banner(self) -> Server:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                line = self._news.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
-                pytest.fail(f"no address was named in {PATIENCE:.0f} s:\n{self.said()}")
-            if line is None:
-                pytest.fail(f"the server ended with {self.process.wait()}:\n{self.said()}")
-            if found := URL.search(line):
-                self.address = (found[1].strip("[]"), int(found[2]))
-                return self
+        found = self._output.until(lambda: URL.search(self.said()), PATIENCE)
+        assert found, f"no address was named:\n{self.said()}"
+        self.address = (found[1].strip("[]"), int(found[2]))
+        return self
 
     def await_workers(self) -> Server:
         """Returns when every worker has its application up."""
@@ -286,7 +267,7 @@ class Server:
         while (left := alive(known)) and time.monotonic() < deadline:
             time.sleep(0.01)  # not-sync: the pause between two looks
         self.kill(left)
-        self._reader.join(5)
+        self._output.join(5)
         assert not left, f"processes are left behind: {left}\n{self.said()}"
         return code
 
@@ -299,7 +280,7 @@ class Server:
         for p in alive(known):
             with suppress(ProcessLookupError):
                 os.kill(p.pid, signal.SIGKILL)
-        self._reader.join(5)
+        self._output.join(5)
 
 
 class Servers:

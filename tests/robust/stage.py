@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 from pathlib import Path
 
-from .harness import HERE, URL, alive, children, descendants, toolb, wait_until
+from program import Output
+
+from .harness import HERE, PATIENCE, URL, alive, children, descendants, toolb, wait_until
 from .http1 import Connection, request
 
 
@@ -16,7 +17,6 @@ class Program:
     """`toolb serve` or `toolb work`, and what it says."""
 
     def __init__(self, directory: Path, *arguments: str) -> None:
-        self.lines: list[str] = []
         own = {"ROBUST_DIR": str(directory), "PYTHONDONTWRITEBYTECODE": "1"}
         self.process = subprocess.Popen(
             [toolb(), *arguments],
@@ -27,16 +27,11 @@ class Program:
             env={**os.environ, **own},
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for raw in self.process.stdout:
-            self.lines.append(raw.decode(errors="replace").rstrip("\n"))
+        self._output = Output(self.process)
+        self.lines = self._output.lines
 
     def said(self) -> str:
-        return "\n".join(self.lines)
+        return self._output.text()
 
     def says(self, text: str, times: int = 1) -> str:
         """Waits for so many lines with this text; the last of them."""
@@ -45,17 +40,13 @@ class Program:
             lines = [line for line in self.lines if text in line]
             return lines if len(lines) >= times else []
 
-        def ended_or_found() -> bool:
-            return bool(found()) or self.process.poll() is not None
-
-        wait_until(f"{text!r} was said", ended_or_found)
-        self._reader.join(0 if self.process.poll() is None else 5)
-        assert found(), f"it ended without {text!r}:\n{self.said()}"
-        return found()[-1]
+        lines = self._output.until(found, PATIENCE)
+        assert lines, f"it never said {text!r}:\n{self.said()}"
+        return lines[-1]
 
     def ends(self, patience: float = 20.0) -> int:
         code = self.process.wait(patience)
-        self._reader.join(5)
+        self._output.join(5)
         return code
 
     def stop(self) -> None:

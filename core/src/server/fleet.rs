@@ -229,6 +229,10 @@ impl Fleet {
         self.workers[index].pid = Some(pid);
         let worker = index + 1;
         self.out.push(Action::Tell(Event::Spawned { worker, pid }));
+        if self.patience.asks {
+            // Whether it answers is known before it has anything to do.
+            self.out.push(Action::Ask(index));
+        }
     }
 
     pub(super) fn spawn_failed(&mut self, index: usize, why: String, now: Instant) {
@@ -251,7 +255,7 @@ impl Fleet {
         }
         worker.phase = Phase::Serving;
         let again = std::mem::replace(&mut worker.has_been_ready, true);
-        worker.pulse = Pulse::from(self.patience.asks.then_some(now));
+        worker.pulse = worker.pulse.begun(self.patience.asks.then_some(now));
         let event = Event::Ready {
             worker: index + 1,
             pid: worker.pid.unwrap_or_default(),

@@ -308,9 +308,10 @@ impl<'a> Supervisor<'a> {
             // Its exit is what counts.
             Control::Drained => {}
             Control::State { attached, why } => {
-                self.fleet.answered(index, attached);
-                self.links[index].attached = Some(attached);
-                self.tell_of_engine(&why);
+                if self.fleet.answered(index, attached) {
+                    self.links[index].attached = Some(attached);
+                    self.tell_of_engine(&why);
+                }
             }
             Control::Welcome(_) | Control::Drain { .. } | Control::Ask | Control::File { .. } => {
                 return Err("it sent what only the engine says".to_owned());

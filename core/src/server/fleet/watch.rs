@@ -28,9 +28,10 @@ impl Pulse {
     };
 
     /// Whoever is ready is asked from then on, or never.
-    pub(super) const fn from(ask_at: Option<Instant>) -> Self {
+    pub(super) const fn begun(self, ask_at: Option<Instant>) -> Self {
         Self {
             ask_at,
+            answers: self.answers,
             ..Self::NONE
         }
     }
@@ -95,12 +96,14 @@ impl Fleet {
         }
     }
 
-    /// It has answered the last question: whether it is with an engine.
-    pub(in crate::server) fn answered(&mut self, index: usize, attached: bool) {
-        let pulse = &mut self.workers[index].pulse;
-        pulse.unanswered = 0;
-        pulse.answers = true;
-        pulse.attached = attached;
+    /// It has answered the last question: whether it is with an engine. False: it cannot be yet, as
+    /// it starts.
+    pub(in crate::server) fn answered(&mut self, index: usize, attached: bool) -> bool {
+        let worker = &mut self.workers[index];
+        worker.pulse.unanswered = 0;
+        worker.pulse.answers = true;
+        worker.pulse.attached = attached;
+        !matches!(worker.phase, Phase::Starting { .. })
     }
 
     /// Asks it how it is, if that is due.

@@ -91,6 +91,35 @@ fn who_has_never_answered_is_not_asked_to() {
 }
 
 #[test]
+fn who_has_answered_while_it_started_may_stand_still_from_its_first_moment() {
+    let mut scene = Scene::new(1);
+    scene.fleet.patience.asks = true;
+    scene.pass(Duration::ZERO);
+    scene.fleet.spawned(0, 100);
+    assert_eq!(done(&scene.fleet.take_actions()), [Action::Ask(0)]);
+    scene.fleet.greeted(0);
+    assert!(
+        !scene.fleet.answered(0, false),
+        "nobody is to be told of that"
+    );
+    scene.fleet.ready(0, scene.now);
+    scene.fleet.take_actions();
+    let mut waited = Duration::ZERO;
+    loop {
+        let (time, actions) = scene.pass_to_deadline();
+        waited += time;
+        if done(&actions) != [Action::Ask(0)] {
+            break;
+        }
+    }
+    assert_eq!(waited, 10 * SECOND);
+    assert!(matches!(
+        scene.fleet.workers[0].phase,
+        Phase::Leaving(Some(_))
+    ));
+}
+
+#[test]
 fn without_a_grace_time_it_is_asked_once_for_its_state() {
     let mut scene = Scene::new(1);
     scene.fleet.patience.asks = true;
