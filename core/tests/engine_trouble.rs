@@ -327,10 +327,14 @@ fn an_overdue_response_is_a_504_and_the_consumer_is_told() {
     }));
     let (events, seen) = channel();
     let mut worker = server.attach(ConsumerOptions::default(), Silent { events });
-    // Of one that is late before it has begun the consumer never hears.
+    // Of one that is late before it has begun the consumer never hears; and after some of them it gets
+    // no more before it has looked.
+    let mut answers = Vec::new();
     while seen.try_recv().is_err() {
-        assert_eq!(read_response(&mut ask(&server, "/")).0, 504);
+        answers.push(read_response(&mut ask(&server, "/")).0);
     }
+    assert!(answers.contains(&504), "{answers:?}");
+    assert!(answers.iter().all(|status| [503, 504].contains(status)));
     while seen.recv().unwrap() != "disconnected" {}
     worker.kill(&server.engine);
 }
@@ -426,10 +430,15 @@ fn a_request_that_does_not_come_whole_is_a_408() {
         "GET / HTTP/1.1\r\n",
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nabc",
     ] {
-        let mut stream = server.connect();
-        stream.write_all(part.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        let answer = loop {
+            let mut stream = server.connect();
+            stream.write_all(part.as_bytes()).unwrap();
+            let mut answer = String::new();
+            // Whoever has said nothing in time is sent away without a word, as after a pause before this.
+            if stream.read_to_string(&mut answer).is_ok() && !answer.is_empty() {
+                break answer;
+            }
+        };
         assert!(answer.starts_with("HTTP/1.1 408 "), "{part:?} {answer:?}");
         assert!(answer.contains("connection: close\r\n"), "{answer}");
     }

@@ -206,7 +206,9 @@ def start(loop: str) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def start(app: str, *arguments: str, app_dir: Path = HERE) -> Server:
-        server = Server(app, "--loop", loop, *arguments, app_dir=app_dir)
+        # A request waits for its worker as long as a busy machine may take to start one.
+        patient = ("--queue-timeout", "60s")
+        server = Server(app, "--loop", loop, *patient, *arguments, app_dir=app_dir)
         servers.append(server)
         return server
 

@@ -216,7 +216,7 @@ async def app(scope, receive, send):
 
 def test_endless_streams_are_told_to_end(run: Starter) -> None:
     # Half of it is there to end in: no more is asked of the machine than that.
-    server = run(ENDLESS, "--timeout-graceful-shutdown", "6s").listening()
+    server = run(ENDLESS, "--timeout-graceful-shutdown", "10s").listening()
     with server.connect() as connection:
         connection.request("/")
         connection.until(b"data: 1")

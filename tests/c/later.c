@@ -355,6 +355,8 @@ int main(int argc, char **argv)
         return 2;
     options.timeout_graceful_shutdown_ms = 100;
     options.timeout_response_ms = argc > 2 ? (uint32_t)atoi(argv[2]) : TOOLB_OFF;
+    /* A client that counts over one connection may pause. */
+    options.timeout_keep_alive_ms = 3600000;
     options.loops = argc > 3 ? (uint32_t)atoi(argv[3]) : 2;
     options.server = "";
     MUST(toolb_engine_new(&options, &engine));

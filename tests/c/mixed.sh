@@ -24,6 +24,8 @@ wait "$consumer" || true
 if [ -x "$toolb" ]; then
     "$toolb" work app:app --app-dir "$1/examples/cpp/mixed" --bus "$bus" &
     consumer=$!
+    # A request may have waited for long enough before the worker has started.
+    while [ "$(status_of "$url/hello/Anna")" = 503 ]; do :; done
     expect "Python" '{"by": "Python", "path": "/hello/Anna"}' "$(ask "$url/hello/Anna")"
     expect "C++ beside it" '{"by": "C++", "id": 9}' "$(ask "$url/native/9")"
     kill "$consumer"

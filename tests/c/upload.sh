@@ -25,8 +25,18 @@ expect "in chunks" "$expected" "$(ask -T - "$url/" <"$scratch/file")"
 mkfifo "$scratch/slow"
 ask -T "$scratch/slow" "$url/" >"$scratch/answer" &
 slow=$!
-exec 3>"$scratch/slow"
-head -c 1000000 "$scratch/file" >&3
+drip() {  # Goes on byte by byte while the others are served: who says nothing for long is sent away.
+    head -c 1000000 "$scratch/file"
+    local at=1000000
+    until [ -e "$scratch/served" ]; do
+        dd if="$scratch/file" bs=1 skip=$at count=1 status=none
+        at=$((at + 1))
+        sleep 1  # not-sync: it is slow on purpose
+    done
+    tail -c +$((at + 1)) "$scratch/file"
+}
+drip >"$scratch/slow" &
+drips=$!
 mkfifo "$scratch/cut"
 curl --silent -T "$scratch/cut" "$url/" >/dev/null &
 leaves=$!
@@ -43,8 +53,8 @@ wait "${clients[@]}"
 for n in 1 2 3 4; do
     expect "upload $n of four" "$expected" "$(cat "$scratch/$n")"
 done
-tail -c +1000001 "$scratch/file" >&3
-exec 3>&-
+touch "$scratch/served"
+wait "$drips" || true
 wait "$slow"
 expect "the slow one" "$expected" "$(cat "$scratch/answer")"
 stop

@@ -41,8 +41,9 @@ def serve_and_work(name: str, directory: Path, stack: ExitStack) -> str:
     return url
 
 
-# Some tests leave while a handler works for ever; nobody needs to wait for it.
-QUICKLY = ("--timeout-graceful-shutdown", "1s")
+# Some tests leave while a handler works for ever; nobody needs to wait for it. Half of it is there to be
+# cancelled and to end in: no more is asked of the machine than that.
+QUICKLY = ("--timeout-graceful-shutdown", "10s")
 Served = Callable[[str], httpx.Client]
 
 

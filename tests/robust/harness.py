@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 URL = re.compile(r"http://([\w.\-]+|\[[0-9a-f:]+\]):(\d+)")
 PATIENCE = 30.0
+# A request waits for its worker as long as a busy machine may take to start one.
+QUEUE = ("--queue-timeout", "60s")
 T = TypeVar("T")
 
 
@@ -183,7 +185,8 @@ class Server:
             command = [*wrapper, *program]
         else:
             command = [*wrapper, toolb(), "run", application, "--no-access-log", *flags]
-            for name, value in (("--port", "0"), ("--workers", str(workers)), ("--loop", loop)):
+            given = (("--port", "0"), ("--workers", str(workers)), ("--loop", loop), QUEUE)
+            for name, value in given:
                 if name not in flags and (name != "--port" or "--uds" not in flags):
                     command += [name, value]
         self.process = subprocess.Popen(
@@ -252,7 +255,7 @@ class Server:
 
     # Its end.
 
-    def stop(self, patience: float = 15.0) -> int:
+    def stop(self, patience: float = 25.0) -> int:
         """Asks it to end; the exit code. Whatever does not go is killed, and fails the test."""
         known = descendants(self.process.pid)
         if self.process.poll() is None:
@@ -263,7 +266,7 @@ class Server:
             self.kill(known)
             pytest.fail(f"it did not stop within {patience:.0f} s of SIGTERM:\n{self.said()}")
         left = []
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + patience
         while (left := alive(known)) and time.monotonic() < deadline:
             time.sleep(0.01)  # not-sync: the pause between two looks
         self.kill(left)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from program import Output
 
-from .harness import HERE, PATIENCE, URL, alive, children, descendants, toolb, wait_until
+from .harness import HERE, PATIENCE, QUEUE, URL, alive, children, descendants, toolb, wait_until
 from .http1 import Connection, request
 
 
@@ -55,7 +55,7 @@ class Program:
         self.process.terminate()
         assert self.ends() == 0, self.said()
         assert "panicked" not in self.said(), self.said()
-        wait_until("its processes had gone", lambda: not alive(known), patience=5)
+        wait_until("its processes had gone", lambda: not alive(known))
 
     def kill(self) -> None:
         self.process.kill()
@@ -75,8 +75,9 @@ class Stage:
     def serve(self, *flags: str) -> Program:
         """Starts an engine; on the port of the one before, if there was one."""
         port = str(self.address[1])
+        queue = () if QUEUE[0] in flags else QUEUE
         program = self.start(
-            "serve", "--port", port, "--bus", str(self.bus), "--no-access-log", *flags
+            "serve", "--port", port, "--bus", str(self.bus), "--no-access-log", *queue, *flags
         )
         found = URL.search(program.says("serving on"))
         assert found

@@ -187,7 +187,7 @@ def test_lines_that_find_no_room_are_told_of_once_a_second(servers: Servers) -> 
 
 
 def test_a_refused_request_keeps_its_line_and_its_time(servers: Servers) -> None:
-    flags = ["--limit-request-body", "1KiB", "--timeout-request-header", "500ms"]
+    flags = ["--limit-request-body", "1KiB", "--timeout-request-header", "3s"]
     server, lines = entries(servers, 4, *flags)
     for head, status in (
         (b"POST /large HTTP/1.1\r\nhost: x\r\ncontent-length: 5000\r\n\r\n", 413),
@@ -206,7 +206,7 @@ def test_a_refused_request_keeps_its_line_and_its_time(servers: Servers) -> None
         ("GET /slow HTTP/1.1", "408"),
         ("-", "400"),
     ]
-    assert float(found[2]["seconds"]) >= 0.5
+    assert float(found[2]["seconds"]) >= 3
 
 
 def test_responses_that_did_not_come_to_their_end_are_marked(servers: Servers) -> None:

@@ -12,12 +12,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from .harness import Server, Servers, alive, children, descendants, wait_until
-from .http1 import CutError, request
+from .harness import PATIENCE, Server, Servers, alive, children, descendants, process, wait_until
+from .http1 import Connection, CutError, request
 from .payload import marked
 
+LAST_CALL = 2.0  # for so long connections that are kept may still ask once the server is stopping
 
-def ended(server: Server, patience: float = 15.0) -> int:
+
+def ended(server: Server, patience: float = PATIENCE) -> int:
     """The exit code of a server that is expected to end by itself."""
     try:
         return server.process.wait(patience)
@@ -76,12 +78,10 @@ def test_a_second_server_on_the_port_of_the_first(servers: Servers) -> None:
 def test_an_application_that_cannot_be_had(
     servers: Servers, application: str, words: list[str], workers: int
 ) -> None:
-    began = time.monotonic()
     server = servers.start_only(application, workers=workers)
     assert ended(server) == 3
     # Nothing was tried again: once for each worker is the most.
     assert len([e for e in server.events() if e == ["IMPORT"]]) <= workers
-    assert time.monotonic() - began < 10
     for word in words:
         assert word in server.said(), server.said()
     final = [line for line in server.lines if line[30:].startswith("toolb")]
@@ -117,7 +117,7 @@ def test_an_application_that_refuses_to_start(servers: Servers, workers: int) ->
 def test_a_flag_that_cannot_be_meant(servers: Servers, flags: list[str], words: list[str]) -> None:
     server = servers.start_only(flags=flags)
     # Wrong usage is 2, as with every other program; what goes wrong later is 3.
-    assert ended(server, 5) == 2
+    assert ended(server) == 2
     one_clear_line(server, *words)
     assert not server.events()
 
@@ -128,7 +128,7 @@ def test_a_flag_that_cannot_be_meant(servers: Servers, flags: list[str], words: 
 )
 def test_an_address_that_is_not_here(servers: Servers, host: str, words: list[str]) -> None:
     server = servers.start_only(flags=["--host", host])
-    assert ended(server, 30) == 3
+    assert ended(server) == 3
     one_clear_line(server, *words)
 
 
@@ -144,25 +144,28 @@ def test_a_signal_lets_what_was_accepted_finish(servers: Servers, number: signal
     assert idle.ask("/id").status == 200
     assert silent.ask("/id").status == 200
     for n, connection in enumerate(slow):
-        connection.send(request("/sleep?ms=1000", headers={"X-Id": f"slow{n}"}))
+        connection.send(request("/sleep?gate=go", headers={"X-Id": f"slow{n}"}))
     streaming.send(request("/stream?size=100000&parts=10&gap=100", headers={"X-Id": "stream"}))
     wait_until("all of them began", lambda: len(server.began()) >= 7)
     began = time.monotonic()
     server.process.send_signal(number)
     # The door is closed while the others are served.
-    wait_until("nobody is accepted", lambda: refused(server.address), patience=0.9)
+    wait_until("nobody is accepted", lambda: refused(server.address))
     # A request that was on its way meanwhile is the last on its connection.
-    last = idle.ask("/id", headers={"X-Id": "last"})
-    assert (last.status, last.closes) == (200, True)
+    try:
+        last = idle.ask("/id", headers={"X-Id": "last"})
+        assert (last.status, last.closes) == (200, True)
+    except (CutError, ConnectionError):
+        assert time.monotonic() - began > LAST_CALL, "it was closed before"
     assert idle.until_closed() == b""
+    # Who says nothing is sent away meanwhile, and does not hold up the end.
+    assert silent.until_closed() == b""
+    server.open_gate("go")
     for n, connection in enumerate(slow):
         answer = connection.receive()
         assert (answer.status, answer.body) == (200, f"slow{n}".encode())
     assert streaming.receive().body == marked("stream", 100_000)
-    assert silent.until_closed() == b""
-    assert time.monotonic() - began < 5, "an idle connection held up the end"
-    assert server.process.wait(10) == 0, server.said()
-    assert time.monotonic() - began < 8
+    assert server.process.wait(PATIENCE) == 0, server.said()
     assert not alive(tree)
     assert len(server.began("SHUTDOWN")) == 2, "a lifespan was not shut down"
     for connection in connections:
@@ -182,41 +185,40 @@ def refused(address: tuple[str, int]) -> bool:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 @pytest.mark.parametrize("way", ["sleep", "block"])
 def test_a_second_signal_forces(servers: Servers, number: signal.Signals, way: str) -> None:
-    server = servers.start(workers=2)
+    server = servers.start(workers=2, flags=["--timeout-graceful-shutdown", "600"])
     tree = descendants(server.pid)
     with server.connect() as connection:
-        connection.send(request(f"/{way}?ms=20000", headers={"X-Id": "long"}))
+        connection.send(request(f"/{way}?ms=600000", headers={"X-Id": "long"}))
         wait_until("it began", lambda: "long" in server.began())
         server.process.send_signal(number)
-        wait_until("nobody is accepted", lambda: refused(server.address), patience=5)
+        wait_until("nobody is accepted", lambda: refused(server.address))
         time.sleep(0.2)  # not-sync: two signals within 100 ms are one
         assert server.process.poll() is None, "it did not wait for the request"
-        began = time.monotonic()
         server.process.send_signal(number)
-        assert server.process.wait(5) == 128 + number, server.said()
-        assert time.monotonic() - began < 3
+        assert server.process.wait(PATIENCE) == 128 + number, server.said()
         assert not connection.until_closed().startswith(b"HTTP/1.1 200")
-    wait_until("the workers were gone", lambda: not alive(tree), patience=5)
+    wait_until("the workers were gone", lambda: not alive(tree))
 
 
 def test_the_grace_time_has_an_end(servers: Servers) -> None:
     server = servers.start(workers=2, flags=["--timeout-graceful-shutdown", "1"])
     tree = descendants(server.pid)
     with server.connect() as connection:
-        connection.send(request("/sleep?ms=20000", headers={"X-Id": "long"}))
+        connection.send(request("/sleep?ms=600000", headers={"X-Id": "long"}))
         wait_until("it began", lambda: "long" in server.began())
         began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(10) == 1, server.said()
+        assert server.process.wait(PATIENCE) == 1, server.said()
         # Half of it is there to be cancelled and to end in.
-        assert 0.5 < time.monotonic() - began < 6
-    wait_until("the workers were gone", lambda: not alive(tree), patience=5)
+        assert time.monotonic() - began >= 0.5
+    wait_until("the workers were gone", lambda: not alive(tree))
     wait_until(
         "it was told", lambda: "1 request was cut off, as the 1 s to finish" in server.said()
     )
 
 
-@pytest.mark.parametrize("seconds", [4, 14])
+# Of the last half, or of 5 s, a busy machine may take some before the worker has its turn.
+@pytest.mark.parametrize("seconds", [8, 14])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_requests_that_are_cancelled_at_the_end_are_told_of(
     servers: Servers, seconds: int, loop: str
@@ -269,16 +271,37 @@ def test_who_spoke_in_time_while_the_server_stood_still_is_answered(
     server = servers.start(flags=flags)
     body = request("/whole", method="POST", body=b"hello")
     with ExitStack() as stack:
-        idle, heads, bodies = (
-            [stack.enter_context(server.connect()) for _ in range(count)] for _ in range(3)
-        )
-        for connection in idle:
-            assert connection.ask("/pid").status == 200
-        for connection in heads:
-            connection.send(request("/pid")[:-2])
-        for connection in bodies:
-            connection.send(body[:-2])
-        os.kill(server.pid, signal.SIGSTOP)
+        idle: list[Connection] = []
+        heads: list[Connection] = []
+        bodies: list[Connection] = []
+
+        def stops_in_time() -> bool:
+            """Whether nobody's time was over when it stood still. Else the machine was too slow."""
+            began = time.monotonic()
+            for connections in (idle, heads, bodies):
+                connections[:] = [stack.enter_context(server.connect()) for _ in range(count)]
+            try:
+                for connection in idle:
+                    assert connection.ask("/pid").status == 200
+                for connection in heads:
+                    connection.send(request("/pid")[:-2])
+                for connection in bodies:
+                    connection.send(body[:-2])
+            except (CutError, ConnectionError):
+                assert time.monotonic() - began > seconds, "it was closed before its time"
+            os.kill(server.pid, signal.SIGSTOP)
+            wait_until("it stands still", stands_still)
+            if time.monotonic() - began < seconds:
+                return True
+            os.kill(server.pid, signal.SIGCONT)
+            stack.close()
+            return False
+
+        def stands_still() -> bool:
+            found = process(server.pid)
+            return found is not None and found.state == "T"
+
+        wait_until("all have begun to speak in time", stops_in_time, patience=100)
         for connection in idle:
             connection.send(request("/pid"))
         for connection in heads:
@@ -313,10 +336,9 @@ def test_an_endless_stream_does_not_hold_up_the_end(servers: Servers) -> None:
         connection.send(request("/sse", headers={"X-Id": "sse"}))
         while b"hello" not in connection.socket.recv(1000):
             pass
-        began = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0, server.said()
-        assert time.monotonic() - began < 16
+        # It was told to end, and has ended: nothing was cut off.
+        assert server.process.wait(PATIENCE) == 0, server.said()
 
 
 def test_workers_end_with_a_server_that_was_killed(servers: Servers) -> None:
@@ -324,7 +346,7 @@ def test_workers_end_with_a_server_that_was_killed(servers: Servers) -> None:
     tree = children(server.pid)
     assert len(tree) == 3
     os.kill(server.pid, signal.SIGKILL)
-    wait_until("the workers had gone, too", lambda: not alive(tree), patience=10)
+    wait_until("the workers had gone, too", lambda: not alive(tree))
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])

@@ -81,13 +81,14 @@ def test_a_worker_that_stands_still_is_replaced(stage: Stage, loop: str, engine:
 
 def test_workers_that_wait_answer_those_who_ask(stage: Stage) -> None:
     """Asleep, without an engine, and with a request that takes its time."""
-    work = stage.work("--timeout-worker-healthcheck", "400ms")
+    # Longer than the machine lets a worker wait for its turn.
+    work = stage.work("--timeout-worker-healthcheck", "3s")
     # not-sync: longer than a worker may stand still
-    time.sleep(1.2)
+    time.sleep(3.5)
     serve = stage.serve()
     first = stage.pid()
     with stage.connect() as connection:
-        connection.send(request("/sleep?ms=1500", headers={"X-Id": "sleeps"}))
+        connection.send(request("/sleep?ms=4000", headers={"X-Id": "sleeps"}))
         assert connection.receive().status == 200
     assert stage.pid() == first, work.said()
     work.stop()
@@ -228,7 +229,7 @@ def test_requests_wait_for_workers_and_are_then_refused(stage: Stage) -> None:
 
 
 def test_an_engine_that_nobody_serves_says_so(stage: Stage) -> None:
-    serve = stage.serve("--queue-timeout", "60s")
+    serve = stage.serve()
     with stage.connect() as connection:
         connection.send(request("/pid"))
         line = serve.says("toolb warning: no consumer is attached")
@@ -273,7 +274,9 @@ def test_the_engine_tells_what_a_consumer_took_along(stage: Stage) -> None:
 
 
 def test_streams_beyond_the_limit_are_told_of(stage: Stage) -> None:
-    serve = stage.serve("--stream-port", "0", "--limit-streams", "1")
+    # A stop waits for those that nobody serves, as they may read on.
+    queue = ("--queue-timeout", "10s")
+    serve = stage.serve("--stream-port", "0", "--limit-streams", "1", *queue)
     found = re.search(r"tcp://\S+:(\d+)", serve.says("serving on"))
     assert found
     address = (stage.address[0], int(found[1]))
@@ -381,15 +384,17 @@ def test_a_connection_that_is_merely_kept_is_not_cut_off(stage: Stage) -> None:
     work = stage.work()
     with stage.connect() as connection:
         assert connection.ask("/pid").status == 200
+        # A consumer that does not leave in time would be cut off.
+        work.stop()
+        serve.says("requests wait for another consumer")
         serve.process.terminate()
         assert serve.ends() == 0, serve.said()
     assert "cut off" not in serve.said(), serve.said()
-    work.kill()
 
 
 def test_workers_of_an_engine_elsewhere_cancel_and_shut_down_in_time(stage: Stage) -> None:
     serve = stage.serve()
-    work = stage.work("--timeout-graceful-shutdown", "4")
+    work = stage.work("--timeout-graceful-shutdown", "8")
     with stage.connect() as connection:
         connection.send(request("/sleep?ms=600000", headers={"X-Id": "long"}))
         stage.awaits("BEGIN long")

@@ -9,16 +9,18 @@ import statistics
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 import pytest
 
-from .harness import Server, Servers, percentile, wait_until
+from .harness import PATIENCE, Server, Servers, percentile, wait_until
 from .http1 import AsyncConnection, request
 
 RATE = 250  # requests per second: far below what one worker can do
 SECONDS = 0.8
 CONNECTIONS = 32
-ROUNDS = 6
+ROUNDS = 6  # at least
+MOST = 30  # and at most, as long as the machine may be what is slow
 FACTOR = 3
 
 
@@ -55,7 +57,7 @@ async def steady_load(server: Server, name: str, spare: Spare) -> Measured:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         tasks.append(asyncio.ensure_future(ask(number, due)))
     # Whatever is held up by the stuck worker is held up for ever: the gate opens only afterwards.
-    await asyncio.wait_for(asyncio.gather(*tasks), 20)
+    await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
     assert len(measured.waits) == int(RATE * SECONDS)
     return measured
 
@@ -72,7 +74,7 @@ async def one_round(server: Server, way: str, number: int, spare: Spare) -> list
         await asyncio.sleep(0.005)
     beside = await steady_load(server, f"{way}{number}b", spare)
     server.open_gate(own)
-    answer = await asyncio.wait_for(stuck, 20)
+    answer = await asyncio.wait_for(stuck, PATIENCE)
     assert (answer.status, answer.body) == (200, own.encode())
     pid = int(answer.get(b"x-pid") or 0)
     connection.close()
@@ -87,12 +89,16 @@ def test_one_stuck_worker_of_two(servers: Servers, way: str, loop: str) -> None:
     """`block` stops its whole event loop, `sleep` only awaits: for the fast requests beside it
     there must be no difference. Rounds without and with it take turns, so that a busy machine
     slows down both; and of what differs from round to round the median is taken, so that a request
-    which is late in one of them is the machine's fault, and one in most of them the server's."""
+    which is late in one of them is the machine's fault, and one in most of them the server's. If most
+    of a few were bad ones there are more: the machine's bad luck does not last, the server's fault does.
+    """
     server = servers.start(workers=2, loop=loop)
 
     async def rounds() -> list[list[Measured]]:
         spare = deque([await AsyncConnection.open(server.address) for _ in range(CONNECTIONS)])
-        measured = [await one_round(server, way, number, spare) for number in range(ROUNDS)]
+        measured: list[list[Measured]] = []
+        while len(measured) < ROUNDS or (len(measured) < MOST and worse(measured)):
+            measured.append(await one_round(server, way, len(measured), spare))
         for connection in spare:
             connection.close()
         return measured
@@ -108,14 +114,21 @@ def test_one_stuck_worker_of_two(servers: Servers, way: str, loop: str) -> None:
     else:
         # A worker that only waits goes on with its share.
         assert sum(shares) > sum(len(beside.waits) for _, beside in measured) // 20, shares
+    print(f"{way} {loop}: {len(measured)} rounds")
+    assert not worse(measured), worse(measured)
+
+
+def worse(measured: list[list[Measured]]) -> list[str]:
+    """What was worse beside a stuck worker than without one, by more than the factor."""
+    found = []
     for name, p in (("p50", 50), ("p99", 99), ("worst", 100)):
         without, beside = (
             statistics.median(percentile(one.waits, p) for one in side)
             for side in zip(*measured, strict=True)
         )
-        told = f"{name} without {without * 1e3:.1f} ms, with {beside * 1e3:.1f} ms"
-        print(f"{way} {loop}: {told}")
-        assert beside <= FACTOR * without, told
+        if beside > FACTOR * without:
+            found.append(f"{name} without {without * 1e3:.1f} ms, with {beside * 1e3:.1f} ms")
+    return found
 
 
 # Workers that never come back.
@@ -148,11 +161,11 @@ def test_a_worker_that_stands_still_is_replaced_whatever_the_deadlines(
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_who_works_or_sleeps_for_long_does_not_stand_still(servers: Servers, loop: str) -> None:
-    server = servers.start(loop=loop, flags=["--timeout-worker-healthcheck", "2s"])
+    server = servers.start(loop=loop, flags=["--timeout-worker-healthcheck", "4s"])
     pids = server.worker_pids()
     with server.connect() as sleeps, server.connect() as blocks, server.connect() as stopped:
         # Longer than the time that is given, and nothing else comes meanwhile.
-        sleeps.send(request("/sleep?ms=5000", headers={"X-Id": "sleeps"}))
+        sleeps.send(request("/sleep?ms=6000", headers={"X-Id": "sleeps"}))
         assert sleeps.receive().status == 200
         blocks.send(request("/block?ms=1000", headers={"X-Id": "blocks"}))
         assert blocks.receive().status == 200
@@ -172,22 +185,35 @@ def test_nobody_looks_without_a_time(servers: Servers) -> None:
     server = servers.start(flags=flags)
     pids = server.worker_pids()
     with server.connect() as blocks, server.connect() as other:
-        blocks.send(request("/block?ms=4000", headers={"X-Id": "blocks"}))
-        assert blocks.receive().status == 504
+        # One that nobody has begun in time is not what this is about.
+        while "blocks" not in server.began():
+            blocks.send(request("/block?ms=4000", headers={"X-Id": "blocks"}))
+            assert blocks.receive().status in (503, 504)
         other.send(request("/pid"))
-        assert other.receive().status in (200, 504)
+        assert other.receive().status in (200, 503, 504)
         wait_until("it goes on", lambda: "blocks" in server.began("END"))
     assert server.worker_pids() == pids, server.said()
 
 
 def test_a_stopped_process_is_killed_though_it_cannot_say_anything(servers: Servers) -> None:
-    # It is not given the 5 s in which others say where they hang.
-    server = servers.start(
-        flags=["--timeout-worker-healthcheck", "500ms", "--timeout-response", "4s"]
-    )
+    # Longer than the machine lets the next one wait for its turn.
+    server = servers.start(flags=["--timeout-worker-healthcheck", "2s"])
     (victim,) = server.worker_pids()
     os.kill(victim, signal.SIGSTOP)
-    with server.connect() as connection:
+    with server.connect(timeout=PATIENCE) as connection:
         connection.send(request("/pid"))
         answer = connection.receive()
     assert (answer.status, int(answer.body) != victim) == (200, True), server.said()
+    wait_until("its end was told", lambda: "was ended, as it stood still" in server.said())
+    # It is not given the 5 s in which others say where they hang.
+    ended, known = (
+        when(server, f"worker 1 (pid {victim}) {what}")
+        for what in ("was ended, as it stood still", "has been stopped")
+    )
+    assert ended - known < timedelta(seconds=5), server.said()
+
+
+def when(server: Server, text: str) -> datetime:
+    """The time of the line that says so."""
+    (line,) = (line for line in server.lines if text in line)
+    return datetime.fromisoformat(line.split()[0])

@@ -91,6 +91,8 @@ static int serve_alone(uint16_t port)
     toolb_engine *engine = NULL;
     toolb_consumer *consumer = NULL;
     pthread_t thread;
+    /* The answer begins when all has come, however long that takes. */
+    options.timeout_response_ms = TOOLB_OFF;
     check(engine, toolb_engine_new(&options, &engine));
     check(engine, toolb_engine_listen(engine, "127.0.0.1", port));
     check(engine, toolb_engine_pool(engine, ""));

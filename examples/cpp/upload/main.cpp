@@ -84,6 +84,7 @@ int main(int argc, char **argv)
     // A consumer in this process: another thread answers what the loops hand over.
     toolb::Options options;
     options.limit_request_body = std::uint64_t{1} << 40;
+    options.timeout_response_ms = TOOLB_OFF; // the answer begins when all has come, however long that takes
     toolb::Engine engine(options);
     engine.listen("127.0.0.1", static_cast<std::uint16_t>(argc > 1 ? std::atoi(argv[1]) : 8080));
     engine.pool("");
