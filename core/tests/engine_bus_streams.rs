@@ -14,7 +14,7 @@ use std::time::Duration;
 use toolb_core::bus::{Kind, flags::*};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::{Consumer, ConsumerOptions, ExchangeId, RespondError, Sent};
-use toolb_core::engine::ControlEvent;
+use toolb_core::engine::{ControlEvent, Snapshot};
 use toolb_core::message::Request;
 use toolb_core::sys::socket::Socket;
 
@@ -306,25 +306,23 @@ fn a_client_that_leaves_without_a_word_does_not_wait_for_a_consumer() {
         ..EngineConfig::default()
     };
     let (server, raw) = Server::with_streams(waits_for_ever);
+    let wait_until = |has_come: &dyn Fn(&Snapshot) -> bool| {
+        while !has_come(&server.engine.stats()) {
+            std::thread::yield_now();
+        }
+    };
     drop(dial(&raw));
+    wait_until(&|stats| stats.closed == 1);
     // It may as well leave while it waits in front of one that has not begun it.
     let peer = Peer::with_time(&server, 1);
     let early = dial(&raw);
     let mut talker = dial(&raw);
     talker.write_all(b"ping").unwrap();
     talker.shutdown(Shutdown::Write).unwrap();
-    let open = || {
-        let stats = server.engine.stats();
-        stats.accepted - stats.closed
-    };
-    while open() != 2 || server.engine.waiting() != 1 {
-        std::thread::yield_now();
-    }
+    wait_until(&|_| server.engine.waiting() == 1);
     drop(early);
     server.engine.lane_down(&peer.handle);
-    while open() != 1 {
-        std::thread::yield_now();
-    }
+    wait_until(&|stats| stats.closed == 2);
     // This one has said something, and may wait for the answer.
     let (mut worker, told) = attach(&server);
     let mut answer = Vec::new();
@@ -355,14 +353,13 @@ fn what_waits_for_a_consumer_that_will_not_come_is_answered() {
     while server.engine.waiting() != 2 {
         std::thread::yield_now();
     }
-    server.engine.drain();
     server.engine.forgo_consumers();
     assert_eq!(read_response(&mut early).0, 503);
     ask(&mut late);
     assert_eq!(read_response(&mut late).0, 503);
     let error = stream.read(&mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-    drop((early, late));
+    server.engine.drain();
     until(&server, |event| match event {
         ControlEvent::Idle => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),

@@ -20,12 +20,8 @@ impl Loop {
         let deadline = conn.deadline(&self.shared.config, self.last_call_over);
         if deadline < conn.timer {
             let before = std::mem::replace(&mut conn.timer, deadline);
-            let is_raw = conn.raw;
             self.deadlines.insert(deadline, Timer::Conn(key));
-            if is_raw {
-                // A consumer may want something else each time.
-                self.waste_deadline(before);
-            }
+            self.waste_deadline(before);
         }
     }
 
@@ -193,5 +189,23 @@ fn after(base: u64, timeout: Duration) -> u64 {
     match timeout.as_nanos() as u64 {
         0 => u64::MAX,
         timeout => base.saturating_add(timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Routes;
+    use super::super::event_loop::tests::unstarted;
+    use super::*;
+
+    #[test]
+    fn connections_that_have_gone_leave_few_deadlines_behind() {
+        let (_engine, mut one) = unstarted(Routes::default());
+        for _ in 0..500 {
+            let key = one.conns.insert(Conn::of_test());
+            one.set_timer(key);
+            one.drop_conn(key);
+        }
+        assert!(one.deadlines.len() < 200, "{}", one.deadlines.len());
     }
 }

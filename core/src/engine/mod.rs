@@ -381,7 +381,7 @@ impl Engine {
     }
 
     /// No consumer will come any more: answers 503 to every request that waits for one, and to those that
-    /// come to wait from now on. Streams are reset. After [`drain`](Self::drain).
+    /// come to wait from now on. Streams are reset.
     pub fn forgo_consumers(&self) {
         if !self.shared.forgone.swap(true, Ordering::SeqCst) {
             self.shared.broadcast(None, || Letter::Forgo);

@@ -197,9 +197,9 @@ impl Loop {
             return;
         };
         let _ = self.epoll.delete(&conn.socket);
+        self.waste_deadline(conn.timer);
         if conn.raw {
             self.shared.open_streams.fetch_sub(1, Ordering::Relaxed);
-            self.waste_deadline(conn.timer);
         }
         let has_taken_all = conn.unsent() == 0;
         if let Some(exchange) = conn.exchange.as_deref_mut() {

@@ -13,8 +13,8 @@ pub use date::http_date;
 /// Nothing is ever taken out early. Whoever holds a deadline notes the earliest entry it has here;
 /// when its deadline moves later it does nothing, and when the entry fires it compares and inserts
 /// the real one. A connection that is served a thousand times a second so costs one entry per
-/// timeout, not two per request. Only a deadline that moves earlier leaves its entry behind
-/// ([`waste`](Self::waste)).
+/// timeout, not two per request. Only a deadline that moves earlier, or a connection that goes, leaves
+/// its entry behind ([`waste`](Self::waste)).
 #[derive(Debug)]
 pub struct Deadlines<K> {
     heap: BinaryHeap<Reverse<(u64, K)>>,
