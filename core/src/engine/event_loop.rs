@@ -274,7 +274,8 @@ impl Loop {
             until = until.min(due);
         }
         for lane in self.lanes.iter().flatten() {
-            if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
+            // One that was rung for is awake soon, and nobody else may wake this loop for what it says.
+            if lane.held > 0 && !lane.poisoned && !lane.ends.waker.sleeps_on() {
                 until = until.min(self.now + COALESCING_NAP);
             }
             if self.lanes.len() > 1 {
