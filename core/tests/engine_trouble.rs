@@ -6,14 +6,17 @@ mod support;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::BorrowedFd;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use support::loopback::{address_of, any_port, to_consumers};
 use support::{Echo, Fate, Server, Silent, Stuck, read_response};
 use toolb_core::bus::{ConsumerLane, LaneState};
 use toolb_core::config::{EngineConfig, Timeouts};
 use toolb_core::consumer::ConsumerOptions;
-use toolb_core::engine::{ControlEvent, Toll};
+use toolb_core::engine::{ControlEvent, Engine, Request, Response, Step, Toll};
+use toolb_core::sys::affinity;
 
 fn ask(server: &Server, path: &str) -> TcpStream {
     let mut stream = server.connect();
@@ -475,5 +478,56 @@ fn a_body_is_asked_for_only_when_the_application_wants_it() {
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(b"body").unwrap();
     assert_eq!(read_response(&mut stream).1, b"POST /e? body");
+    worker.kill(&server.engine);
+}
+
+#[test]
+fn an_answer_does_not_wait_for_what_its_consumer_does_next() {
+    // On one processor, where the loop goes to sleep before the consumer that it has rung for wakes.
+    // The threads that are made from here on have it from this one.
+    affinity::pin(affinity::allowed().unwrap()[0]).unwrap();
+    let (hold, held) = channel::<Receiver<()>>();
+    let held = Mutex::new(held);
+    let holds = move |_: &Request<'_>, _: &mut Response| {
+        let go_on = held.lock().unwrap().recv().unwrap();
+        let _ = go_on.recv();
+        Step::Done
+    };
+    let mut routes = to_consumers();
+    let inserted = routes.inline.insert("GET", "/hold", Arc::new(holds));
+    inserted.unwrap();
+    // Nothing else is to wake the loop.
+    let day = Duration::from_secs(86_400);
+    let config = short(Timeouts {
+        response: day,
+        keep_alive: day,
+        request_header: day,
+        request_body: day,
+        send_idle: day,
+        stuck_grace: Duration::ZERO,
+        ..Timeouts::default()
+    });
+    let mut engine = Engine::bind(config, routes, &[any_port()]).unwrap();
+    engine.start().unwrap();
+    let address = address_of(&engine);
+    let server = Server { engine, address };
+    let (stuck, begun, fate) = Stuck::new();
+    let mut worker = server.attach(ConsumerOptions::default(), stuck);
+    for _ in 0..10 {
+        read_response(&mut ask(&server, "/first"));
+        // All three reach the loop, and so the consumer, which sleeps, at once.
+        let (go_on, waits) = channel();
+        hold.send(waits).unwrap();
+        let mut holding = ask(&server, "/hold");
+        let mut quick = ask(&server, "/quick");
+        let (mut slow, mut last) = (ask(&server, "/stuck"), ask(&server, "/last"));
+        drop(go_on);
+        begun.recv().unwrap();
+        assert_eq!(read_response(&mut quick).1, b"GET /quick? ");
+        fate.send(Fate::Answer).unwrap();
+        for stream in [&mut holding, &mut slow, &mut last] {
+            assert_eq!(read_response(stream).0, 200);
+        }
+    }
     worker.kill(&server.engine);
 }

@@ -211,7 +211,7 @@ def test_who_is_accepted_at_the_end_does_not_take_the_room_of_a_replacement(
     """Nobody is there to answer when the stop begins, and clients wait for room."""
     server = servers.start(
         workers=1,
-        flags=["--timeout-keep-alive", "100"],
+        flags=["--queue-timeout", "60", "--timeout-graceful-shutdown", "100"],
         wrapper=FEW_FILES,
     )
     clients = [server.connect(60) for _ in range(250)]
@@ -220,7 +220,7 @@ def test_who_is_accepted_at_the_end_does_not_take_the_room_of_a_replacement(
     wait_until("it is known", lambda: "was ended by SIGKILL" in server.said())
     for number, client in enumerate(clients):
         client.send(request("/id", headers={"X-Id": f"r{number}"}))
-    server.stop()
+    server.stop(patience=90)
     for number, client in enumerate(clients):
         answer = client.receive()
         assert answer.status == 200, server.said()

@@ -92,6 +92,13 @@ impl Waker {
         self.word.load(Ordering::Relaxed) & 1 != 0
     }
 
+    /// Whether the other side sleeps, or is about to, and this one has not rung for that sleep.
+    #[inline]
+    pub fn sleeps_on(&self) -> bool {
+        let sequence = self.word.load(Ordering::Relaxed);
+        sequence & 1 != 0 && sequence != self.kicked
+    }
+
     pub(super) fn new(word: Word32, bell: Bell) -> Self {
         let kicked = 0;
         Self { word, kicked, bell }

@@ -25,6 +25,9 @@ pub(super) struct Line {
     pub(super) full: bool,
     /// Something happened that the loop is to be told of at the next flush.
     pub(super) kick: bool,
+    /// The loop knows that this side is awake, and so looks by itself every millisecond: a kick may
+    /// wait. One that has slept since before this side woke does not.
+    pub(super) looks: bool,
     /// Publications the loop was not told of.
     unkicked: u32,
     /// When the first of them was made.
@@ -128,6 +131,7 @@ impl Consumer {
             }
             let few = (line.unkicked as usize) < line.active.len();
             if few
+                && line.looks
                 && !self.armed
                 && self.pace.average < PATIENCE
                 && now.saturating_sub(line.since) <= PATIENCE
@@ -145,6 +149,7 @@ impl Consumer {
         let line = &mut self.lines[index];
         line.kick = false;
         line.unkicked = 0;
+        line.looks |= !self.armed;
         // An eventfd that cannot be written belongs to an engine that is gone: the hang-up says so.
         let _ = self.lane.ring(index as u16).waker.kick();
     }

@@ -358,6 +358,9 @@ impl Consumer {
         }
         self.flush(true);
         self.armed = self.lane.arm();
+        if self.armed {
+            self.lines.iter_mut().for_each(|line| line.looks = false);
+        }
         crash::point("armed");
         self.armed
     }

@@ -59,6 +59,8 @@ impl Consumer {
         if let Some(violation) = ring.responses.violation() {
             return Err(violation.into());
         }
+        // It has rung for this side if that slept; for a notice alone it does not begin to look.
+        self.lines[at].looks |= waiting;
         if noticed {
             self.look_for_cancels(at, events);
         }

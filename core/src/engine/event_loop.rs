@@ -273,11 +273,12 @@ impl Loop {
         if let Some(due) = self.calls.timers.next() {
             until = until.min(due);
         }
-        for lane in self.lanes.iter().flatten() {
-            if lane.held > 0 && !lane.poisoned && !lane.ends.waker.is_asleep() {
+        let recalls = self.lanes.len() > 1;
+        for lane in self.lanes.iter_mut().flatten() {
+            if lane.may_hold_back() && lane.held > 0 && !lane.poisoned {
                 until = until.min(self.now + COALESCING_NAP);
             }
-            if self.lanes.len() > 1 {
+            if recalls {
                 until = until.min(lane.recall_at(self.now));
             }
         }
@@ -384,7 +385,9 @@ impl Loop {
                 lane.look_for_starts |= wants_starts;
                 lane.ends.requests.want_starts(wants_starts);
             }
-            lane.touched |= lane.ends.requests.publish();
+            let published = lane.ends.requests.publish();
+            lane.touched |= published;
+            lane.told |= published;
             lane.ends.responses.release();
         }
         bus::fence();

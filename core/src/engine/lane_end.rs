@@ -37,6 +37,8 @@ pub(super) struct LaneEnd {
     pub(super) try_again: bool,
     /// Something was written for the consumer since the last flush.
     pub(super) touched: bool,
+    /// Records were published for the consumer since it was last seen to sleep undisturbed.
+    pub(super) told: bool,
     /// A record violated the contract: nothing more is read.
     pub(super) poisoned: bool,
     /// This loop takes the consumer for stalled.
@@ -133,6 +135,7 @@ impl LaneEnd {
             ring_is_full: false,
             try_again: false,
             touched: false,
+            told: false,
             poisoned: false,
             stalled: false,
             moved: false,
@@ -241,6 +244,17 @@ impl LaneEnd {
                 pool.mark_stalled(self.handle.index, false);
             }
         }
+    }
+
+    /// Whether the consumer may be holding back a kick, as it relies on this loop to look by itself: it
+    /// is awake, or will be, as it was rung for with something to do. To be asked before each sleep.
+    pub(super) fn may_hold_back(&mut self) -> bool {
+        let waker = &self.ends.waker;
+        if waker.sleeps_on() {
+            self.told = false;
+            return false;
+        }
+        self.told || !waker.is_asleep()
     }
 
     /// Whether the ring has room for a record with `len` bytes; if not, the consumer is asked to

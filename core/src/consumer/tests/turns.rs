@@ -91,6 +91,30 @@ fn a_sleeping_loop_is_kicked_for_half_of_what_is_in_flight() {
 }
 
 #[test]
+fn a_loop_that_has_slept_since_before_is_kicked_at_once() {
+    let (mut engine, mut consumer) = pair();
+    let mut sleeper = engine.status.sleeper(0);
+    for slot in 0..8 {
+        engine.get(slot);
+    }
+    let mut ids = Vec::new();
+    for event in poll(&mut consumer) {
+        let Event::Request { id, .. } = event else {
+            panic!()
+        };
+        assert!(consumer.start(id));
+        ids.push(id);
+    }
+    // The application waits for something else, which wakes it.
+    assert!(consumer.arm());
+    sleeper.arm();
+    assert!(poll(&mut consumer).is_empty());
+    head(&mut consumer, ids[0], b"", true, true);
+    let bell = engine.lane.doorbell_of_loop(0);
+    assert!(bell.wait(Some(Duration::ZERO)).unwrap());
+}
+
+#[test]
 fn starts_are_told_if_the_engine_asks() {
     let (mut engine, mut consumer) = pair();
     let mut sleeper = engine.status.sleeper(0);
