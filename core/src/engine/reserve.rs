@@ -181,9 +181,9 @@ mod tests {
             limit + 1
         );
         assert_eq!(text, told);
-        let text = with_room_for(1000).scarcity(Some(1001)).unwrap();
+        let text = with_room_for(100).scarcity(Some(101)).unwrap();
         assert!(
-            text.contains("fewer than the 1001 that limit-concurrency lets in"),
+            text.contains("fewer than the 101 that limit-concurrency lets in"),
             "{text}"
         );
     }
