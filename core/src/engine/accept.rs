@@ -89,7 +89,8 @@ impl Loop {
             return self.look_again();
         }
         if self.draining && any.is_some() {
-            return self.accept_last();
+            self.accept_last();
+            return self.check_idle();
         }
         self.accepting = true;
         let mut listeners = self.listeners.iter().enumerate();
