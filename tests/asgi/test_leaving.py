@@ -12,7 +12,7 @@ import pytest
 from conftest import PATIENCE, Server
 
 APP = """
-import asyncio, os, sys
+import asyncio, os, sys, threading
 
 async def answer(send, text):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -32,6 +32,10 @@ async def cancel_and_wait_for_others():
         task.cancel()
     await asyncio.wait(others)
 
+def outlive():
+    threading.main_thread().join()
+    print("outlived", flush=True)
+
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         while (await receive())["type"] != "lifespan.shutdown":
@@ -43,6 +47,9 @@ async def app(scope, receive, send):
         print("shut down", flush=True)
         return await send({"type": "lifespan.shutdown.complete"})
     if scope["path"] == "/cancel":
+        await cancel_all()
+    if scope["path"] == "/cancel-beside-a-thread":
+        threading.Thread(target=outlive).start()
         await cancel_all()
     if scope["path"] == "/cancel-and-wait":
         await cancel_and_wait_for_others()
@@ -131,6 +138,16 @@ def test_whoever_cancels_all_tasks_ends_its_worker(
     assert said.count(CANCELLED) == 1, said
     assert "Traceback" not in said
     assert said.count("shut down") == 1, said
+
+
+def test_a_thread_ends_what_it_does_though_all_tasks_were_cancelled(
+    run: Callable[..., Server],
+) -> None:
+    """The server is there, to end it if need be."""
+    server = run()
+    assert server.ask("/cancel-beside-a-thread").status == 500
+    server.until_said("exited with code 1; another starts")
+    assert "outlived" in server.said, server.said
 
 
 @pytest.mark.parametrize(("when", "code"), [("AT_START", 3), ("AT_END", 0)])
