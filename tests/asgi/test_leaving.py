@@ -14,6 +14,8 @@ from conftest import PATIENCE, Server
 APP = """
 import asyncio, os, sys, threading
 
+early = set()
+
 async def answer(send, text):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": text.encode()})
@@ -38,6 +40,7 @@ def outlive():
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
+        early.update(asyncio.all_tasks())
         while (await receive())["type"] != "lifespan.shutdown":
             if "AT_START" in os.environ:
                 await cancel_all()
@@ -57,6 +60,11 @@ async def app(scope, receive, send):
         print(f"held by {os.getpid()}\\n", end="", flush=True)
         while not os.path.exists(os.environ["GO"]):
             await asyncio.sleep(0.01)  # not-sync: looks for the file again
+        if b"cancel" in scope["query_string"]:
+            known = early if scope["query_string"] == b"cancel-new" else set()
+            for task in asyncio.all_tasks() - {asyncio.current_task()} - known:
+                task.cancel()
+            await asyncio.sleep(0.1)  # not-sync: what was cancelled has its turn
     if scope["path"] == "/quit":
         await asyncio.create_task(leave())
     await answer(send, str(os.getpid()))
@@ -138,6 +146,24 @@ def test_whoever_cancels_all_tasks_ends_its_worker(
     assert said.count(CANCELLED) == 1, said
     assert "Traceback" not in said
     assert said.count("shut down") == 1, said
+
+
+@pytest.mark.parametrize(("query", "lines"), [("cancel", 1), ("cancel-new", 0)])
+def test_whoever_cancels_tasks_while_their_worker_waits_for_it_is_answered(
+    run: Callable[..., Server], go: Path, query: str, lines: int
+) -> None:
+    server = run("--workers", "2")
+    with server.connect() as connection:
+        connection.request(f"/hold?{query}")
+        worker = server.until_said("held by").split("held by ")[1].split()[0]
+        os.kill(int(worker), signal.SIGTERM)
+        for _ in range(10):
+            ask_until(server, lambda answer: answer != worker)
+        go.touch()
+        response = connection.response()
+        assert (response.status, response.text) == (200, worker), server.said
+    server.until_said(f"(pid {worker}) has left; another starts")
+    assert server.said.count(CANCELLED) == lines, server.said
 
 
 def test_a_thread_ends_what_it_does_though_all_tasks_were_cancelled(
