@@ -7,7 +7,9 @@ mod streams;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Mutex;
 
+use toolb_core::engine::ControlEvent;
 use toolb_core::sys::process::raise_open_files;
 
 use streams::{Server, What, connect, read};
@@ -20,22 +22,38 @@ fn child() {
     if std::env::var_os("TOOLB_TEST_CHILD").is_none() {
         return;
     }
-    // Whatever comes is answered by a greeting and an end.
-    let server = Server::start(1, |context, what| {
+    // Whatever comes is answered by a greeting and an end, and who says nothing hears of the drain.
+    let members = Mutex::new(Vec::new());
+    let server = Server::start(1, move |context, what| {
         let streams = context.streams();
         match what {
-            What::Accept(id) => streams.send(id, b"hi").unwrap(),
+            What::Accept(id) => {
+                streams.send(id, b"hi").unwrap();
+                members.lock().unwrap().push(id);
+            }
             What::Receive(id) => {
                 let unread = streams.peek(id).unwrap().len();
                 streams.consume(id, unread).unwrap();
                 streams.send(id, GREETING).unwrap();
                 streams.close(id).unwrap();
             }
+            What::Close(id, _) => members.lock().unwrap().retain(|member| *member != id),
+            What::Drain => {
+                for &id in &*members.lock().unwrap() {
+                    streams.send(id, b"bye").unwrap();
+                    streams.close(id).unwrap();
+                }
+            }
             _ => {}
         }
     });
     println!("address={}", server.address);
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    server.engine.drain();
+    while !matches!(server.engine.next_control_event(), Some(ControlEvent::Idle)) {
+        server.engine.control_events().wait(None).unwrap();
+        server.engine.control_events().drain();
+    }
 }
 
 struct Remote {
@@ -122,6 +140,18 @@ fn two_thousand_connections_are_served_with_a_thousand_descriptors() {
     }
     remote.wait_for_files(|count| count <= before);
     remote.greet();
+}
+
+#[test]
+fn a_drain_is_told_to_streams_that_hold_all_descriptors_while_others_wait() {
+    let mut remote = Remote::start(200);
+    let mut clients: Vec<_> = (0..300).map(|_| connect(&remote.address)).collect();
+    drop(remote.process.stdin.take());
+    let mut all = Vec::new();
+    clients[0].read_to_end(&mut all).unwrap();
+    assert_eq!(all, b"hibye");
+    drop(clients);
+    assert!(remote.process.wait().unwrap().success());
 }
 
 #[test]

@@ -12,7 +12,9 @@ import pytest
 from conftest import PATIENCE, Server
 
 APP = """
-import asyncio, os, sys
+import asyncio, os, sys, threading
+
+early = set()
 
 async def answer(send, text):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -32,8 +34,13 @@ async def cancel_and_wait_for_others():
         task.cancel()
     await asyncio.wait(others)
 
+def outlive():
+    threading.main_thread().join()
+    print("outlived", flush=True)
+
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
+        early.update(asyncio.all_tasks())
         while (await receive())["type"] != "lifespan.shutdown":
             if "AT_START" in os.environ:
                 await cancel_all()
@@ -44,12 +51,20 @@ async def app(scope, receive, send):
         return await send({"type": "lifespan.shutdown.complete"})
     if scope["path"] == "/cancel":
         await cancel_all()
+    if scope["path"] == "/cancel-beside-a-thread":
+        threading.Thread(target=outlive).start()
+        await cancel_all()
     if scope["path"] == "/cancel-and-wait":
         await cancel_and_wait_for_others()
     if scope["path"] == "/hold":
         print(f"held by {os.getpid()}\\n", end="", flush=True)
         while not os.path.exists(os.environ["GO"]):
             await asyncio.sleep(0.01)  # not-sync: looks for the file again
+        if b"cancel" in scope["query_string"]:
+            known = early if scope["query_string"] == b"cancel-new" else set()
+            for task in asyncio.all_tasks() - {asyncio.current_task()} - known:
+                task.cancel()
+            await asyncio.sleep(0.1)  # not-sync: what was cancelled has its turn
     if scope["path"] == "/quit":
         await asyncio.create_task(leave())
     await answer(send, str(os.getpid()))
@@ -131,6 +146,34 @@ def test_whoever_cancels_all_tasks_ends_its_worker(
     assert said.count(CANCELLED) == 1, said
     assert "Traceback" not in said
     assert said.count("shut down") == 1, said
+
+
+@pytest.mark.parametrize(("query", "lines"), [("cancel", 1), ("cancel-new", 0)])
+def test_whoever_cancels_tasks_while_their_worker_waits_for_it_is_answered(
+    run: Callable[..., Server], go: Path, query: str, lines: int
+) -> None:
+    server = run("--workers", "2")
+    with server.connect() as connection:
+        connection.request(f"/hold?{query}")
+        worker = server.until_said("held by").split("held by ")[1].split()[0]
+        os.kill(int(worker), signal.SIGTERM)
+        for _ in range(10):
+            ask_until(server, lambda answer: answer != worker)
+        go.touch()
+        response = connection.response()
+        assert (response.status, response.text) == (200, worker), server.said
+    server.until_said(f"(pid {worker}) has left; another starts")
+    assert server.said.count(CANCELLED) == lines, server.said
+
+
+def test_a_thread_ends_what_it_does_though_all_tasks_were_cancelled(
+    run: Callable[..., Server],
+) -> None:
+    """The server is there, to end it if need be."""
+    server = run()
+    assert server.ask("/cancel-beside-a-thread").status == 500
+    server.until_said("exited with code 1; another starts")
+    assert "outlived" in server.said, server.said
 
 
 @pytest.mark.parametrize(("when", "code"), [("AT_START", 3), ("AT_END", 0)])

@@ -188,6 +188,25 @@ def test_what_is_kept_from_clients_is_not_used_up_by_and_by(servers: Servers) ->
         client.socket.close()
 
 
+def test_the_last_descriptor_of_a_client_goes_to_the_next_when_he_leaves(servers: Servers) -> None:
+    """Even if all others stay, and so nothing else gets free."""
+    server = servers.start(
+        workers=1,
+        flags=["--io-threads", "1", "--timeout-keep-alive", "100"],
+        wrapper=FEW_FILES,
+    )
+    alone = len(descriptors(server.pid))
+    clients = [server.connect(60) for _ in range(250)]
+    for number, client in enumerate(clients):
+        client.send(request("/id", headers={"X-Id": f"g{number}"}))
+    wait_until("it says so", lambda: WARNING in server.said())
+    # They come in one after the other: whoever came last has it, and all behind him wait.
+    last = len(descriptors(server.pid)) - alone - 1
+    for number in range(last, last + 10):
+        assert b"g%d" % number in clients[number].receive().body
+        clients[number].socket.close()
+
+
 def test_who_waits_while_accepting_rests_is_answered_before_the_end(servers: Servers) -> None:
     """Whoever has connected was accepted, as far as a client can tell."""
     server = servers.start(workers=1)

@@ -171,9 +171,11 @@ def test_lines_that_find_no_room_are_told_of_once_a_second(servers: Servers) -> 
     wrapper = ["bash", "-c", '"$@" > /dev/full; exit $?', "bash"]
     server = servers.start(flags=["--access-log"], wrapper=wrapper)
     began = time.monotonic()
-    for _ in range(50):
+    for number in range(50):
         with server.connect() as connection:
             assert connection.ask("/pid").status == 200
+        if number == 0:
+            wait_until("the first is told of", lambda: "1 line of the access" in server.said())
     assert server.stop() == 0
     most = 1 + (time.monotonic() - began)
     told = re.findall(

@@ -254,8 +254,9 @@ def test_a_bus_socket_that_is_removed_comes_back(stage: Stage) -> None:
     first.stop()
     assert stage.pid() != before
     # What is no socket is left where it is, and told of.
-    stage.bus.unlink()
-    stage.bus.write_text("mine")
+    mine = stage.directory / "mine"
+    mine.write_text("mine")
+    mine.replace(stage.bus)
     line = serve.says("nobody new can attach until it can be bound again")
     assert "something else than a socket; remove it, or choose another path" in line
     second.stop()

@@ -85,11 +85,12 @@ impl Loop {
             return;
         }
         let any = self.listeners.first();
-        if any.is_some_and(|any| self.shared.reserve.is_all_there_is(any.as_fd())) {
+        if any.is_some_and(|any| self.shared.reserve.is_next(any.as_fd())) {
             return self.look_again();
         }
         if self.draining && any.is_some() {
-            return self.accept_last();
+            self.accept_last();
+            return self.check_idle();
         }
         self.accepting = true;
         let mut listeners = self.listeners.iter().enumerate();

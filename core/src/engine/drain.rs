@@ -2,7 +2,7 @@
 
 use super::accept::ACCEPT_BATCH;
 use super::conn::Place;
-use super::event_loop::{Loop, Timer};
+use super::event_loop::{Loop, Purpose, Timer};
 
 /// How long kept-alive connections may still ask once the server is stopping, and how long those that
 /// are accepted after that may take to ask at all.
@@ -24,6 +24,16 @@ impl Loop {
             self.set_timer(key);
         }
         self.accept_last();
+        // Services hear of those that came last before they hear that these were the last. They hear that
+        // at once, even if HTTP still waits for room: their streams may be what takes it.
+        for (left, purpose) in self.last_clients.iter_mut().zip(&self.purposes) {
+            if let Purpose::Service(_) = purpose {
+                *left = 0;
+            }
+        }
+        self.go_on_with_streams();
+        self.drain_services();
+        self.check_idle();
     }
 
     /// Whoever has connected has been accepted, as far as the client can tell, even if accepting
@@ -35,14 +45,9 @@ impl Loop {
             let most = self.last_clients[address];
             self.last_clients[address] -= self.accept_at(address, most);
         }
-        if !self.accepting {
-            return;
+        if self.accepting {
+            self.listeners.clear();
         }
-        self.listeners.clear();
-        // Services hear of those that came last before they hear that these were the last.
-        self.go_on_with_streams();
-        self.drain_services();
-        self.check_idle();
     }
 
     /// The last call is over: idle connections end, and from now on each that becomes idle.

@@ -2,7 +2,7 @@
 //! be replaced, nor its lane be made, until one of them leaves.
 //!
 //! The kernel hands out the lowest number that is free, so a client with one of the last numbers
-//! tells that all before are taken: nothing needs to be counted.
+//! tells that all before are taken: nobody else needs to be counted.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -69,14 +69,6 @@ impl Reserve {
         self.guests.load(Ordering::Relaxed) > 0 && self.is_all_there_is(any)
     }
 
-    /// Whether only these are free; `any` is some descriptor.
-    pub(super) fn is_all_there_is(&self, any: BorrowedFd<'_>) -> bool {
-        match any.try_clone_to_owned() {
-            Ok(lowest) => self.holds(lowest.as_raw_fd()),
-            Err(_) => true,
-        }
-    }
-
     /// What to tell at the start if few clients can be connected at once: fewer than are allowed to
     /// have a request each, or than any server may have to expect.
     pub(super) fn scarcity(&self, limit_concurrency: Option<usize>) -> Option<String> {
@@ -96,6 +88,14 @@ impl Reserve {
              open files; raise the limit (ulimit -n) to {enough}",
             limit - clients
         ))
+    }
+
+    /// Whether only these are free; `any` is some descriptor.
+    fn is_all_there_is(&self, any: BorrowedFd<'_>) -> bool {
+        match any.try_clone_to_owned() {
+            Ok(lowest) => self.holds(lowest.as_raw_fd()),
+            Err(_) => true,
+        }
     }
 
     fn measure(&self) -> u64 {
@@ -181,9 +181,9 @@ mod tests {
             limit + 1
         );
         assert_eq!(text, told);
-        let text = with_room_for(1000).scarcity(Some(1001)).unwrap();
+        let text = with_room_for(100).scarcity(Some(101)).unwrap();
         assert!(
-            text.contains("fewer than the 1001 that limit-concurrency lets in"),
+            text.contains("fewer than the 101 that limit-concurrency lets in"),
             "{text}"
         );
     }

@@ -182,9 +182,16 @@ impl Open {
         })
     }
 
-    /// Whether it is what stands at its path.
+    /// Whether it is what stands at its path. Where nobody can look it may be: it is good for those who
+    /// can.
     fn is_there(&self, path: &Path) -> bool {
-        FileId::at(path).is_ok_and(|file| file == self.file)
+        match FileId::at(path) {
+            Ok(file) => file == self.file,
+            Err(error) => !matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        }
     }
 }
 
@@ -247,6 +254,8 @@ impl Drop for Folder {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     /// A door in a folder of its own, and when it is looked after.
@@ -276,6 +285,25 @@ mod tests {
             connect(&path, LOOK).unwrap();
             assert!(door.listener().unwrap().accept().unwrap().is_some());
         }
+        drop(door);
+        remove_folder(&path);
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_looked_at_is_left_alone() {
+        let (mut door, now) = door("hidden");
+        let path = door.path().to_owned();
+        let folder = path.parent().unwrap();
+        let away = folder.with_extension("away");
+        fs::rename(folder, &away).unwrap();
+        // A link to itself leads nowhere, which is not to say that there is nothing.
+        symlink(folder, folder).unwrap();
+        assert_eq!(door.look(now), None);
+        fs::remove_file(folder).unwrap();
+        fs::rename(&away, folder).unwrap();
+        connect(&path, LOOK).unwrap();
+        assert!(door.listener().unwrap().accept().unwrap().is_some());
+        assert_eq!(door.look(now + LOOK), None);
         drop(door);
         remove_folder(&path);
     }

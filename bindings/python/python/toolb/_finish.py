@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from ._run import tell_of_cancel
 from ._toolb import Worker
@@ -40,14 +40,11 @@ HANG_UP = Grace(1.0)
 
 async def told_to_end(end: asyncio.Event, hurry: asyncio.Event) -> bool:
     """Waits for the `end`. False: the application has cancelled all tasks, and so there is a `hurry`."""
-    try:
-        await end.wait()
-    except asyncio.CancelledError:
-        tell_of_cancel()
-        end.set()
-        hurry.set()
-        return False
-    return True
+    if await _uncancelled(end.wait()):
+        return True
+    end.set()
+    hurry.set()
+    return False
 
 
 async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], Grace]) -> None:
@@ -55,23 +52,36 @@ async def finish(worker: Worker, hurry: asyncio.Event, grace: Callable[[], Grace
 
     Until the caller awaits anything else, no others begin.
     """
-    urged = asyncio.ensure_future(hurry.wait())
     # Others may have begun before the loop came to what it was told.
     while worker.in_flight and not hurry.is_set():
-        await asyncio.wait((_idle(worker), urged), return_when=asyncio.FIRST_COMPLETED)
-    urged.cancel()
+        # The application may have cancelled the last one as a task that it does not know.
+        urged = asyncio.ensure_future(hurry.wait())
+        waits = asyncio.wait((_idle(worker), urged), return_when=asyncio.FIRST_COMPLETED)
+        if not await _uncancelled(waits):
+            hurry.set()
+        urged.cancel()
     if worker.in_flight:
         worker.end_streams()
         end, cancel = grace()
-        await asyncio.wait((_idle(worker),), timeout=end)
+        await _uncancelled(asyncio.wait((_idle(worker),), timeout=end))
         tasks = worker.tasks()
         worker.give_up()
         for task in tasks:
             task.cancel()
         if tasks:
             logger.warning("requests that had not ended in time were cancelled: %d", len(tasks))
-            await asyncio.wait(tasks, timeout=cancel)
+            await _uncancelled(asyncio.wait(tasks, timeout=cancel))
     worker.flush(True)
+
+
+async def _uncancelled(wait: Coroutine[Any, Any, object]) -> bool:
+    """Waits. False: the application has cancelled all tasks, this one too."""
+    try:
+        await wait
+    except asyncio.CancelledError:
+        tell_of_cancel()
+        return False
+    return True
 
 
 def _idle(worker: Worker) -> asyncio.Future[None]:

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         service = _Service(worker, bridge, signals, args)
         code = run(loop, service.run(), service.end)
-        if code == ENGINE_GONE:
+        if service.orphaned:
             _leave_threads(code)
         return code
     finally:
@@ -137,7 +137,7 @@ class _Service:
             app = await start(args, loaded, self._hurry, self._abandoned)
         except (AppError, LifespanError) as error:
             self._worker.fail(str(error), True)
-            return ENGINE_GONE if self._last_word == "hang-up" else START_UP_FAILED
+            return ENGINE_GONE if self.orphaned else START_UP_FAILED
         code = 0
         # Whatever was started is shut down, even if the word to stop came while it started.
         try:
@@ -154,7 +154,7 @@ class _Service:
         finally:
             self._bridge.detach()
             await app.shutdown()
-        if self._last_word == "hang-up":
+        if self.orphaned:
             return ENGINE_GONE
         self._worker.drained()
         return code
@@ -163,9 +163,14 @@ class _Service:
         """Has it finish what it has begun."""
         self._stop.set()
 
+    @property
+    def orphaned(self) -> bool:
+        """Nobody is left who would end this process."""
+        return self._last_word == "hang-up"
+
     def _abandoned(self) -> str:
         """Why nobody waits for the start of the application, if so."""
-        return "the engine has gone" if self._last_word == "hang-up" else ""
+        return "the engine has gone" if self.orphaned else ""
 
     async def _finish(self) -> None:
         """Waits for the requests in flight."""
