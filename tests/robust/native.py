@@ -54,7 +54,7 @@ COMPILERS = {
 def command(name: str, *arguments: str, language: str = "c") -> list[str]:
     """A compiled program; with TOOLB_VALGRIND set, under valgrind, which then exits with 9 if it
     finds something."""
-    valgrind = ["valgrind", "-q", "--leak-check=full", "--error-exitcode=9"]
+    valgrind = ["valgrind", "-q", "--fair-sched=try", "--leak-check=full", "--error-exitcode=9"]
     wrapper = valgrind if os.environ.get("TOOLB_VALGRIND") else []
     return [*wrapper, str(compiled(name, language)), *arguments]
 

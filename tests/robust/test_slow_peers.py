@@ -21,8 +21,9 @@ PEERS = 64
 SIZE = 20_000_000
 MOST = 24 * 1024  # KiB that the engine may grow by
 SMALL_BUFFER = 64 * 1024
-# More than the patience of all steps of a test.
-pytestmark = pytest.mark.timeout(300)
+# What goes on, however slowly, does not hang; this is for what does.
+PATIENCE = 60.0
+pytestmark = pytest.mark.timeout(600)
 
 
 def connect(server: Server) -> socket.socket:
@@ -77,7 +78,7 @@ class Uploads:
         return total
 
 
-def until_still(move: Callable[[], int], still: float = 1.0, patience: float = 40.0) -> None:
+def until_still(move: Callable[[], int], still: float = 1.0, patience: float = 120.0) -> None:
     """Goes on until nothing has moved for a while: the state this waits for is standing still."""
     deadline = time.monotonic() + patience
     last = time.monotonic()
@@ -98,9 +99,10 @@ def receive_all(sockets: Iterable[socket.socket], slow: int) -> list[bytes]:
     with selectors.DefaultSelector() as selector:
         for n, s in enumerate(everyone):
             selector.register(s, selectors.EVENT_READ, n)
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + PATIENCE
         while left:
             for key, _ in selector.select(1):
+                deadline = time.monotonic() + PATIENCE
                 n = key.data
                 data = everyone[n].recv(slow)
                 assert data, f"answer {n} was cut off: {parsers[n].answer}"
@@ -131,9 +133,11 @@ def test_uploads_that_nobody_reads(servers: Servers) -> None:
     assert max(uploads.sent) < SIZE * 3 // 4, "the server took (nearly) whole bodies"
     check_growth(server, baseline, "all uploads stand still")
     server.open_gate("read")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while min(uploads.sent) < SIZE:
-        if not uploads.push(SMALL_BUFFER):
+        if uploads.push(SMALL_BUFFER):
+            deadline = time.monotonic() + PATIENCE
+        else:
             time.sleep(0.001)  # not-sync: the pause between two tries
         assert time.monotonic() < deadline, f"uploads do not go on: {sorted(uploads.sent)[:5]}"
     answers = receive_all(uploads.sockets, 1 << 16)
@@ -151,14 +155,16 @@ def test_uploads_that_come_in_drops(servers: Servers) -> None:
     baseline = warm_up(server)
     server.open_gate("open")
     uploads = Uploads(server, "open")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while min(uploads.sent) < SIZE // 2:
-        uploads.push(16 * 1024)
+        if uploads.push(16 * 1024):
+            deadline = time.monotonic() + PATIENCE
         assert time.monotonic() < deadline, "uploads do not go on"
     wait_until("all had begun", lambda: len(server.began("HOLD")) == PEERS)
     check_growth(server, baseline, "half of every upload is there")
     while min(uploads.sent) < SIZE:
-        uploads.push(256 * 1024)
+        if uploads.push(256 * 1024):
+            deadline = time.monotonic() + PATIENCE
         assert time.monotonic() < deadline, "uploads do not go on"
     answers = receive_all(uploads.sockets, 1 << 16)
     assert [told.split()[:2] for told in answers] == [
