@@ -4,52 +4,13 @@
 
 #include "consumer.hpp"
 #include "http.hpp"
+#include "signals.hpp"
 #include "stream.hpp"
 
-#include <csignal>
-
-#include <atomic>
 #include <memory>
 
 namespace toolb {
 inline namespace TOOLB_MODE {
-
-namespace detail {
-
-/// Lets SIGINT and SIGTERM stop an engine; the second one ends the program, as without this.
-class StopOnSignals {
-public:
-    explicit StopOnSignals(toolb_engine *engine) noexcept
-    {
-        stopped = engine;
-        for (std::size_t index = 0; index < 2; ++index) {
-            struct sigaction stop {};
-            stop.sa_handler = [](int) { (void)toolb_engine_stop(stopped.load()); };
-            stop.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
-            (void)sigaction(numbers[index], nullptr, &before_[index]);
-            if (before_[index].sa_handler == SIG_DFL)
-                (void)sigaction(numbers[index], &stop, nullptr);
-        }
-    }
-
-    ~StopOnSignals()
-    {
-        for (std::size_t index = 0; index < 2; ++index)
-            (void)sigaction(numbers[index], &before_[index], nullptr);
-    }
-
-    StopOnSignals(const StopOnSignals &) = delete;
-    StopOnSignals &operator=(const StopOnSignals &) = delete;
-
-private:
-    static constexpr int numbers[] = {SIGINT, SIGTERM};
-    // Without a lock on every system we know, so a signal handler may read it.
-    static inline std::atomic<toolb_engine *> stopped{nullptr};
-
-    struct sigaction before_[2] {};
-};
-
-} // namespace detail
 
 /// Settings of an engine, as in toolb.h; those left at 0 have their default.
 struct Options : toolb_options {
@@ -196,7 +157,7 @@ public:
     /// All that the main function of a small program does: starts unless started, prints a line
     /// "serving on ..." for each address, and runs until SIGINT or SIGTERM, unless the program handles
     /// those itself. A failure is a line on standard error. Returns what main should: 0, or 3 after a
-    /// failure.
+    /// failure. Several engines serve on a thread each: the first signal stops them all.
     int serve()
     {
         Status status = started_ ? failure_ : start();
