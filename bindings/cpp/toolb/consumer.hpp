@@ -152,7 +152,8 @@ private:
 };
 
 /// One end of the bus to an engine. One thread at a time uses it, except for stop(); several threads
-/// have a consumer each. The destructor leaves the engine, which answers what was not.
+/// have a consumer each. The destructor leaves the engine, which answers what was not; in a handler of
+/// its own it does so when run() or run_events() returns, which it makes them do.
 class Consumer {
 public:
     /// Attaches: "fd:N", a path or "unix:" and a path; null is what TOOLB_BUS says, or else the
@@ -170,12 +171,17 @@ public:
     Consumer(Consumer &&) noexcept = default;
     Consumer &operator=(Consumer &&other) noexcept
     {
+        if (this == &other)
+            return *this;
         // The consumer that was here leaves before what its routes use goes.
+        let_go();
         handle_ = std::move(other.handle_);
         kept_ = std::move(other.kept_);
         failure_ = std::move(other.failure_);
         return *this;
     }
+
+    ~Consumer() { let_go(); }
 
     /// Answers requests by a handler as Engine::route takes it: one serves behind the bus as it does
     /// in an engine. The first mistake is kept, and run() reports it.
@@ -213,7 +219,10 @@ public:
     /// TOOLB_HANG_UP if the engine has gone. What no route matches is a 404 or 405. Handlers may block.
     Status run()
     {
-        return failure_ ? explained(toolb_consumer_run(handle(), nullptr, nullptr)) : failure_;
+        if (!failure_)
+            return failure_;
+        const Run run(handle());
+        return explained(toolb_consumer_run(run.consumer(), nullptr, nullptr));
     }
 
     /// The same, where `handler` answers what no route matches, or all if there are none.
@@ -223,7 +232,8 @@ public:
         if (!failure_)
             return failure_;
         const detail::Bound<Handler> bound(std::move(handler), "the handler of a consumer");
-        return explained(toolb_consumer_run(handle(), &detail::Bound<Handler>::call,
+        const Run run(handle());
+        return explained(toolb_consumer_run(run.consumer(), &detail::Bound<Handler>::call,
                                             const_cast<detail::Bound<Handler> *>(&bound)));
     }
 
@@ -234,15 +244,18 @@ public:
     {
         static_assert(std::is_invocable_v<OnEvent &, const Event &>,
                       "events are given to on_event(const toolb::Event &)");
-        Status status = ready();
-        while (status && (status = poll())) {
-            for (Event event = next(); event.kind() != Event::Kind::None; event = next()) {
+        const Run run(handle());
+        toolb_consumer *const consumer = run.consumer();
+        Status status = explained(toolb_consumer_ready(consumer));
+        while (status && (status = explained(toolb_consumer_poll(consumer, 0, nullptr)))) {
+            for (Event event = next(consumer); event.kind() != Event::Kind::None;
+                 event = next(consumer)) {
                 if (!detail::guarded("the handler of an event", [&] { on_event(event); }))
                     (void)event.exchange().abort();
-                if (event.kind() == Event::Kind::HangUp)
+                if (event.kind() == Event::Kind::HangUp || run.is_left())
                     return Status();
             }
-            status = wait();
+            status = explained(toolb_consumer_wait(consumer, -1));
         }
         return status;
     }
@@ -290,14 +303,7 @@ public:
     }
 
     /// The next event that poll() found.
-    Event next() noexcept
-    {
-        toolb_event event{};
-        event.struct_size = sizeof event;
-        if (toolb_consumer_next(handle(), &event) != TOOLB_OK)
-            event.kind = TOOLB_EVENT_NONE;
-        return {handle(), event};
-    }
+    Event next() noexcept { return next(handle()); }
 
     /// Blocks until there is something to poll.
     Status wait() { return explained(toolb_consumer_wait(handle(), -1)); }
@@ -324,7 +330,73 @@ private:
         }
     };
 
+    /// A call of run() or run_events(). A consumer that is let go of in one of its handlers is freed at
+    /// its end, with what its routes use.
+    class Run {
+    public:
+        explicit Run(toolb_consumer *consumer) noexcept : consumer_(consumer), outer_(innermost)
+        {
+            innermost = this;
+        }
+        ~Run() { innermost = outer_; }
+        Run(const Run &) = delete;
+        Run &operator=(const Run &) = delete;
+
+        /// The call on this thread that serves by this consumer; null if there is none.
+        static Run *of(const toolb_consumer *consumer) noexcept
+        {
+            Run *run = innermost;
+            while (run != nullptr && run->consumer_ != consumer)
+                run = run->outer_;
+            return run;
+        }
+
+        void leave(detail::Kept kept) noexcept
+        {
+            kept_ = std::move(kept);
+            left_.reset(consumer_);
+        }
+
+        toolb_consumer *consumer() const noexcept { return consumer_; }
+        bool is_left() const noexcept { return left_ != nullptr; }
+
+    private:
+        static inline thread_local Run *innermost = nullptr;
+
+        toolb_consumer *consumer_;
+        Run *outer_;
+        // In this order: the consumer is freed before what its routes use.
+        detail::Kept kept_;
+        std::unique_ptr<toolb_consumer, Free> left_;
+    };
+
     explicit Consumer(toolb_consumer *handle) noexcept : handle_(handle) {}
+
+    static Event next(toolb_consumer *consumer) noexcept
+    {
+        toolb_event event{};
+        event.struct_size = sizeof event;
+        if (toolb_consumer_next(consumer, &event) != TOOLB_OK)
+            event.kind = TOOLB_EVENT_NONE;
+        return {consumer, event};
+    }
+
+    /// Frees the consumer, or leaves that to who serves by it.
+    void let_go() noexcept
+    {
+        toolb_consumer *const consumer = handle_.release();
+        if (consumer == nullptr)
+            return;
+        Run *const run = Run::of(consumer);
+        if (run == nullptr && toolb_consumer_free(consumer) == TOOLB_OK)
+            return;
+        (void)toolb_consumer_stop(consumer);
+        if (run != nullptr)
+            run->leave(std::move(kept_));
+        else
+            // Another thread uses it, against the rules.
+            detail::leave(consumer, std::move(kept_));
+    }
 
     /// Remembers the first mistake.
     Consumer &keep(toolb_status status)

@@ -20,7 +20,8 @@ struct Options : toolb_options {
 /// A server: addresses to listen on, and handlers for routes.
 ///
 /// Configured by one thread, then run. The first mistake is kept, and start and run report it, so
-/// that nothing has to be checked before. The destructor ends what still runs.
+/// that nothing has to be checked before. The destructor ends what still runs; on a loop, where
+/// nothing can wait for that, it calls stop(), and the engine and its handlers stay in memory.
 class Engine {
 public:
     Engine() : Engine(Options()) {}
@@ -38,13 +39,18 @@ public:
     Engine(Engine &&) noexcept = default;
     Engine &operator=(Engine &&other) noexcept
     {
+        if (this == &other)
+            return *this;
         // The engine that was here ends before what its loops use goes.
+        let_go();
         handle_ = std::move(other.handle_);
         kept_ = std::move(other.kept_);
         failure_ = std::move(other.failure_);
         started_ = other.started_;
         return *this;
     }
+
+    ~Engine() { let_go(); }
 
     /// Listens on a host name or address and a port; 0 picks a free one, see address().
     Engine &listen(const char *host, std::uint16_t port)
@@ -224,6 +230,19 @@ private:
     struct Free {
         void operator()(toolb_engine *engine) const noexcept { toolb_engine_free(engine); }
     };
+
+    /// Frees the engine, or has it end by itself where the library does not free it.
+    void let_go() noexcept
+    {
+        // No timer has this number: the answer tells whether this is a callback on a loop; and one that
+        // can be told no address any more was started.
+        if (handle_ != nullptr && toolb_timer_cancel(0) != TOOLB_WRONG_LOOP &&
+            toolb_engine_listen(handle(), "127.0.0.1", 0) != TOOLB_OK) {
+            stop();
+            detail::leave(handle_.release(), std::move(kept_));
+        }
+        handle_.reset();
+    }
 
     /// Remembers the first mistake.
     Engine &keep(toolb_status status)

@@ -5,6 +5,7 @@
 #include "status.hpp"
 #include "token.hpp"
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -349,6 +350,21 @@ private:
 
     std::vector<std::shared_ptr<void>> kept_;
 };
+
+/// Keeps for good what the library goes on to use: an engine or consumer that cannot be freed where it
+/// was let go of, and its callbacks. In a list, so that a search for leaks finds it in use.
+inline void leave(void *handle, Kept kept) noexcept
+{
+    struct Left {
+        Kept kept;
+        void *handle;
+        Left *next;
+    };
+    static std::atomic<Left *> first{nullptr};
+    auto *left = new Left{std::move(kept), handle, first.load()};
+    while (!first.compare_exchange_weak(left->next, left)) {
+    }
+}
 
 } // namespace detail
 } // namespace TOOLB_MODE
