@@ -147,7 +147,7 @@ def test_work_for_a_path_without_a_folder_says_so_and_waits(stage: Stage) -> Non
     stage.bus = stage.directory / "later" / "b"
     work = stage.work()
     line = work.says("1 worker looking for one")
-    assert f"(there is no folder {stage.bus.parent}, and `toolb serve` makes none" in line
+    assert f"(there is no bus at {stage.bus}, nor a folder {stage.bus.parent}, and" in line
     stage.bus.parent.mkdir()
     serve = stage.serve()
     work.says("1 worker attached to the engine")

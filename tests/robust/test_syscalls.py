@@ -25,7 +25,8 @@ from .http1 import Connection, Parser, request
 CLIENTS = 64
 HALF = 32  # of the requests that wait on a connection
 SLICES = 15
-SECONDS = 0.4  # each
+SECONDS = 0.4  # each, or longer
+LEAST = 200  # requests in each, however slow the machine is
 BUDGET = 0.2  # calls per request, on each side
 TRACED = "read,write,epoll_wait,epoll_pwait,epoll_pwait2"
 EVENTFD = "anon_inode:[eventfd]"
@@ -56,7 +57,7 @@ def saturate(address: tuple[str, int], slices: int) -> list[Slice]:
             selector.register(s, selectors.EVENT_READ, s)
         now = Slice(time.time())
         while len(done) < slices:
-            if time.time() >= now.began + SECONDS:
+            if time.time() >= now.began + SECONDS and now.answered >= LEAST:
                 now.ended = time.time()
                 done.append(now)
                 now = Slice(now.ended)
@@ -200,8 +201,6 @@ def trace(servers: Servers, prefix: Path, loop: str) -> list[tuple[str, list[Cal
     engine, worker = (
         calls_of(pid, own, prefix, slices, watcher) for pid, own in zip(pids, threads, strict=True)
     )
-    assert min(one.answered for one in slices) > 0
-    assert sum(one.answered for one in slices) > 500 * SLICES * SECONDS
     # The trace has seen what it is about: epoll on both sides, and its events were recognised.
     returns = sum_of(engine).returns
     assert returns["other"] + returns["mixed"] > 100

@@ -197,7 +197,7 @@ fn explain_connect(path: &Path, error: &io::Error, f: &mut fmt::Formatter<'_>) -
         io::ErrorKind::NotFound => match missing {
             Some(folder) => write!(
                 f,
-                "there is no folder {}, and `toolb serve` makes none: is this the path of its bus?",
+                "there is no bus at {path}, nor a folder {}, and `toolb serve` makes none",
                 folder.display()
             ),
             None => write!(f, "there is no bus at {path}: is `toolb serve` running?"),
@@ -457,7 +457,7 @@ mod tests {
         };
         let text = told(Path::new("/proc/no such folder/bus"));
         assert!(
-            text.starts_with("there is no folder /proc/no such folder, and"),
+            text.contains("at /proc/no such folder/bus, nor a folder /proc/no such folder,"),
             "{text}"
         );
         for path in [Path::new("/proc/bus"), &default_bus_path()] {
