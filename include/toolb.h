@@ -275,13 +275,17 @@ typedef enum {
  toolb_consumer_free. One thread at a time may use it, and not from within a handler of
  toolb_consumer_run; a call that breaks this rule answers TOOLB_BAD_STATE and does nothing.
  Several consumers of one process are independent of each other. A process that was forked must
- not use the consumers of its parent.
+ not use the consumers of its parent; there toolb_consumer_free does nothing.
  */
 typedef struct toolb_consumer toolb_consumer;
 
 /*
  An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
  it runs; toolb_engine_stop and the functions that ask may be called by any thread.
+
+ An engine lives in the process that started it, as its threads do: fork, or call daemon(), before
+ toolb_engine_start, not after it. In a process that was forked later all functions answer
+ TOOLB_BAD_STATE and leave the engine of the other process alone.
  */
 typedef struct toolb_engine toolb_engine;
 
@@ -1258,7 +1262,8 @@ toolb_status toolb_engine_add_route(toolb_engine *engine,
 
 /*
  Binds the addresses and starts the loops; returns when it accepts connections. The caller then
- calls toolb_engine_run, or goes on and calls toolb_engine_stop later.
+ calls toolb_engine_run, or goes on and calls toolb_engine_stop later. From then on the engine
+ belongs to this process: fork() and daemon() come before.
 
  # Safety
  `engine` is a live engine or NULL.
@@ -1267,7 +1272,8 @@ toolb_status toolb_engine_start(toolb_engine *engine);
 
 /*
  Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
- what was accepted end, at most for the grace time. Not from a callback: TOOLB_BAD_STATE.
+ what was accepted end, at most for the grace time. TOOLB_BAD_STATE from a callback, and in a
+ process that was forked after the start.
 
  # Safety
  `engine` is a live engine or NULL, not to be freed before this returns.
@@ -1279,7 +1285,8 @@ toolb_status toolb_engine_run(toolb_engine *engine);
  at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
  engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
  left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
- and from signal handlers.
+ and from signal handlers. A process that was forked after the start cannot stop the engine of its
+ parent: TOOLB_BAD_STATE.
 
  # Safety
  `engine` is a live engine or NULL.
@@ -1314,7 +1321,9 @@ toolb_status toolb_engine_error(const toolb_engine *engine,
 
 /*
  Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
- toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
+ toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started,
+ nor does it in a process that was forked after the start: that one's copy goes when it ends, and
+ the engine, with its files, is left to the process that started it.
 
  # Safety
  `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.

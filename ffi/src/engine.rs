@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, c_char, c_void};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -21,7 +23,13 @@ use crate::{toolb_handler, toolb_route, toolb_status};
 
 /// An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
 /// it runs; toolb_engine_stop and the functions that ask may be called by any thread.
+///
+/// An engine lives in the process that started it, as its threads do: fork, or call daemon(), before
+/// toolb_engine_start, not after it. In a process that was forked later all functions answer
+/// TOOLB_BAD_STATE and leave the engine of the other process alone.
 pub struct toolb_engine {
+    /// The process that its threads are in; 0 while it has none.
+    started_in: AtomicU32,
     state: Mutex<State>,
     stop: Arc<Stop>,
 }
@@ -76,6 +84,22 @@ impl toolb_engine {
             path: OsStr::from_bytes(path).into(),
             permissions: (mode != 0).then_some(mode),
         })
+    }
+
+    /// Refuses to go on in a process that was forked off that of the start. There the threads are
+    /// not, and a lock may be held by one that is not either: this comes first.
+    fn check_process(&self) -> Result<(), toolb_status> {
+        match self.foreign_process() {
+            None => Ok(()),
+            Some(_) => Err(toolb_status::TOOLB_BAD_STATE),
+        }
+    }
+
+    /// The process in which the engine was started, if that is not this one. An atomic load and a
+    /// system call: both are safe in a signal handler.
+    fn foreign_process(&self) -> Option<u32> {
+        let started_in = self.started_in.load(Ordering::SeqCst);
+        (started_in != 0 && started_in != process::id()).then_some(started_in)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -177,6 +201,22 @@ impl State {
     }
 }
 
+/// Runs an entry point of an engine, in the process that it belongs to.
+///
+/// # Safety
+/// `engine` is a live engine or NULL.
+pub(crate) unsafe fn with_engine(
+    engine: *const toolb_engine,
+    body: impl FnOnce(&toolb_engine) -> Result<(), toolb_status>,
+) -> toolb_status {
+    entry(|| {
+        // SAFETY: the caller's promise.
+        let engine = unsafe { object(engine)? };
+        engine.check_process()?;
+        body(engine)
+    })
+}
+
 /// Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
 /// caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
 /// which.
@@ -196,6 +236,7 @@ pub unsafe extern "C" fn toolb_engine_new(
         let config = unsafe { options::config(options)? };
         let stop = Arc::new(Stop::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?);
         *out = Box::into_raw(Box::new(toolb_engine {
+            started_in: AtomicU32::new(0),
             state: Mutex::new(State {
                 phase: Phase::New,
                 config,
@@ -225,14 +266,13 @@ pub unsafe extern "C" fn toolb_engine_listen(
     host: *const c_char,
     port: u16,
 ) -> toolb_status {
-    entry(|| {
+    let listen = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, host) = unsafe { (object(engine)?, text(host)?) };
-        engine.listen(Listen::Tcp {
-            host: host.to_owned(),
-            port,
-        })
-    })
+        let host = unsafe { text(host)? }.to_owned();
+        engine.listen(Listen::Tcp { host, port })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, listen) }
 }
 
 /// Adds a Unix stream socket to listen on. `mode` is that of the socket file, such as 0660; 0 leaves
@@ -247,11 +287,13 @@ pub unsafe extern "C" fn toolb_engine_listen_unix(
     path: *const c_char,
     mode: u32,
 ) -> toolb_status {
-    entry(|| {
+    let listen = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
+        let path = unsafe { text_bytes(path)? };
         engine.listen(engine.unix(path, mode)?)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, listen) }
 }
 
 /// Adds a route: requests with this method ("GET", or "*" for all) and a path that fits the pattern
@@ -287,9 +329,9 @@ pub unsafe extern "C" fn toolb_engine_add_route(
     pattern: *const c_char,
     route: *const toolb_route,
 ) -> toolb_status {
-    entry(|| {
+    let add = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, method, pattern) = unsafe { (object(engine)?, text(method)?, text(pattern)?) };
+        let (method, pattern) = unsafe { (text(method)?, text(pattern)?) };
         // SAFETY: the caller's promise.
         let handler: Arc<dyn Handler> = Arc::new(unsafe { CHandler::read(route)? });
         let mut state = engine.state();
@@ -298,18 +340,21 @@ pub unsafe extern "C" fn toolb_engine_add_route(
             Ok(()) => Ok(()),
             Err(error) => Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
         }
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, add) }
 }
 
 /// Binds the addresses and starts the loops; returns when it accepts connections. The caller then
-/// calls toolb_engine_run, or goes on and calls toolb_engine_stop later.
+/// calls toolb_engine_run, or goes on and calls toolb_engine_stop later. From then on the engine
+/// belongs to this process: fork() and daemon() come before.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_status {
     // SAFETY: the caller's promise.
-    entry(|| start(unsafe { object(engine)? }))
+    unsafe { with_engine(engine, start) }
 }
 
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
@@ -318,6 +363,7 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         state.configurable()?;
         state.check_addresses()?;
         state.phase = Phase::Starting;
+        handle.started_in.store(process::id(), Ordering::SeqCst);
         (
             state.config.clone(),
             std::mem::take(&mut state.routes),
@@ -350,21 +396,21 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         }
         Err(error) => {
             state.phase = Phase::Ended;
+            handle.started_in.store(0, Ordering::SeqCst);
             Err(state.fail(toolb_status::TOOLB_CANNOT_START, error))
         }
     }
 }
 
 /// Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
-/// what was accepted end, at most for the grace time. Not from a callback: TOOLB_BAD_STATE.
+/// what was accepted end, at most for the grace time. TOOLB_BAD_STATE from a callback, and in a
+/// process that was forked after the start.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL, not to be freed before this returns.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let handle = unsafe { object(engine)? };
+    let run = |handle: &toolb_engine| {
         if context::is_inside() {
             let text = "a callback cannot wait for the end of its own engine";
             return Err(handle.state().fail(toolb_status::TOOLB_BAD_STATE, text));
@@ -377,7 +423,9 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
         }
         handle.stop.wait();
         end(handle)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, run) }
 }
 
 fn not_running(handle: &toolb_engine) -> toolb_status {
@@ -406,6 +454,7 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
     state.counted = engine.engine().stats();
     state.engine = None;
     state.phase = Phase::Ended;
+    handle.started_in.store(0, Ordering::SeqCst);
     Ok(())
 }
 
@@ -413,17 +462,19 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
 /// at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
 /// engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
 /// left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
-/// and from signal handlers.
+/// and from signal handlers. A process that was forked after the start cannot stop the engine of its
+/// parent: TOOLB_BAD_STATE.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_stop(engine: *mut toolb_engine) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        unsafe { object(engine)? }.stop.ask();
+    let stop = |engine: &toolb_engine| {
+        engine.stop.ask();
         Ok(())
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, stop) }
 }
 
 /// Copies the address number `index` that a running engine listens on, such as
@@ -440,14 +491,15 @@ pub unsafe extern "C" fn toolb_engine_address(
     capacity: usize,
     needed: *mut usize,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let running = unsafe { object(engine)? }.running()?;
+    let copy = |engine: &toolb_engine| {
+        let running = engine.running()?;
         let addresses = running.engine().addresses();
         let address = addresses.get(index).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         // SAFETY: the caller's promise.
         unsafe { put_text(address, buffer, capacity, needed) }
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, copy) }
 }
 
 /// Copies the text of the engine's last error, one line that says what to do, to `buffer`; empty if
@@ -464,14 +516,25 @@ pub unsafe extern "C" fn toolb_engine_error(
 ) -> toolb_status {
     entry(|| {
         // SAFETY: the caller's promise.
-        let state = unsafe { object(engine)? }.state();
+        let engine = unsafe { object(engine)? };
+        let error = match engine.foreign_process() {
+            // What all that was called here has failed for.
+            Some(process) => format!(
+                "the engine was started in process {process}, which is not this one, {}: start it \
+                 after the fork",
+                process::id(),
+            ),
+            None => engine.state().error.clone(),
+        };
         // SAFETY: the caller's promise.
-        unsafe { put_text(&state.error, buffer, capacity, needed) }
+        unsafe { put_text(&error, buffer, capacity, needed) }
     })
 }
 
 /// Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
-/// toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
+/// toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started,
+/// nor does it in a process that was forked after the start: that one's copy goes when it ends, and
+/// the engine, with its files, is left to the process that started it.
 ///
 /// # Safety
 /// `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
@@ -480,6 +543,11 @@ pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
     entry(|| {
         // SAFETY: the caller's promise.
         let handle = unsafe { object(engine)? };
+        // Its threads, sockets and files are those of another process, which go on. What this one
+        // has of them goes with it.
+        if handle.foreign_process().is_some() {
+            return Ok(());
+        }
         // A loop cannot wait for its own end.
         if context::is_inside() && handle.state().phase != Phase::New {
             return Err(toolb_status::TOOLB_BAD_STATE);
