@@ -362,6 +362,10 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         let mut state = handle.state();
         state.configurable()?;
         state.check_addresses()?;
+        if let Err(error) = handle.stop.part() {
+            let text = format!("cannot start: {error}; raise the limit on open files (ulimit -n)");
+            return Err(state.fail(toolb_status::TOOLB_CANNOT_START, text));
+        }
         state.phase = Phase::Starting;
         handle.started_in.store(process::id(), Ordering::SeqCst);
         (
