@@ -4,8 +4,8 @@
  * Conventions
  *   Names       toolb_ for functions and types, TOOLB_ for constants.
  *   Errors      Functions return a toolb_status; TOOLB_OK is 0. toolb_status_text explains a status,
- *               toolb_engine_error tells what went wrong with an engine, toolb_last_error with
- *               anything else. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
+ *               toolb_engine_error tells what went wrong with an engine, be it one that could not be
+ *               made, toolb_last_error what did in this thread's last call that failed. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
  *               never by a crash.
  *   Arguments   The object first, then what goes in, then where results are stored. Texts that go in
  *               are NUL-terminated UTF-8 unless a length goes with them.
@@ -1205,8 +1205,8 @@ toolb_status toolb_exchange_want_bytes(toolb_consumer *consumer,
 
 /*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
- caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
- which.
+ caller then owns; NULL if it fails. TOOLB_BAD_ARGUMENT for a setting that cannot be meant:
+ toolb_engine_error, of NULL, and toolb_last_error say which.
 
  # Safety
  `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
@@ -1308,8 +1308,9 @@ toolb_status toolb_engine_address(const toolb_engine *engine,
                                   size_t *needed);
 
 /*
- Copies the text of the engine's last error, one line that says what to do, to `buffer`; empty if
- there was none. `needed`, if not NULL, gets the size it takes.
+ Copies what the last call for this engine that failed was about, one line that says what to do, to
+ `buffer`; empty if none has. With `engine` NULL, as after toolb_engine_new that failed, it is what
+ toolb_last_error tells. `needed`, if not NULL, gets the size it takes.
 
  # Safety
  As for toolb_engine_address.
@@ -1462,9 +1463,9 @@ toolb_status toolb_response_clear(toolb_response *response);
 
 /*
  Copies what this thread's last failure was about, one line that says what to do, to `buffer`:
- for functions without an engine of whose error text one could ask. Empty if nothing has failed;
- a call that succeeds leaves it as it is. `needed`, if not NULL, gets the size it takes. Any thread,
- each with a text of its own.
+ each call that returns another status than TOOLB_OK says it anew, but for toolb_engine_stop, this
+ one and toolb_engine_error. Empty if nothing has failed; a call that succeeds leaves it as it is.
+ `needed`, if not NULL, gets the size it takes. Any thread, each with a text of its own.
 
  # Safety
  `buffer` has room for `capacity` bytes; `needed` may be written or is NULL.

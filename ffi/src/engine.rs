@@ -1,6 +1,7 @@
 //! Engines.
 
 use std::ffi::{OsStr, c_char, c_void};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process;
@@ -14,9 +15,9 @@ use toolb_core::engine::{Engine, Handler, Listen, Routes, Snapshot};
 use toolb_core::server::{Embedded, GateOptions, Stop};
 
 use crate::context;
-use crate::guard::{entry, object, place, put_text, text, text_bytes};
+use crate::guard::{entry, object, place, put_text, quiet, text, text_bytes};
 use crate::handler::CHandler;
-use crate::last_error::fail;
+use crate::last_error::{fail, last_text};
 use crate::options::{self, toolb_options};
 use crate::service::CService;
 use crate::{toolb_handler, toolb_route, toolb_status};
@@ -78,7 +79,7 @@ impl toolb_engine {
     pub(crate) fn unix(&self, path: &[u8], mode: u32) -> Result<Listen, toolb_status> {
         if path.is_empty() || mode > 0o7777 {
             let text = "a Unix socket has a path, and a mode such as 0660";
-            return Err(self.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+            return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
         }
         Ok(Listen::Uds {
             path: OsStr::from_bytes(path).into(),
@@ -91,7 +92,16 @@ impl toolb_engine {
     fn check_process(&self) -> Result<(), toolb_status> {
         match self.foreign_process() {
             None => Ok(()),
-            Some(_) => Err(toolb_status::TOOLB_BAD_STATE),
+            Some(process) => Err(fail(toolb_status::TOOLB_BAD_STATE, foreign(process))),
+        }
+    }
+
+    /// The text of its last error.
+    fn error(&self) -> String {
+        match self.foreign_process() {
+            // What all that was called here has failed for.
+            Some(process) => foreign(process),
+            None => self.state().error.clone(),
         }
     }
 
@@ -125,7 +135,7 @@ impl toolb_engine {
         if bus.as_ref().is_some_and(|path| !path.is_absolute()) {
             let text =
                 "the path of a bus begins with a slash: consumers look for it from elsewhere";
-            return Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+            return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
         }
         state.routes.pool = true;
         state.gate.path = bus;
@@ -171,20 +181,26 @@ impl toolb_engine {
     /// The engine from its start until it has ended.
     fn running(&self) -> Result<Arc<Embedded>, toolb_status> {
         let engine = self.state().engine.clone();
-        engine.ok_or(toolb_status::TOOLB_BAD_STATE)
+        engine.ok_or_else(|| {
+            let text = "the engine does not run: it has not been started, or has ended";
+            fail(toolb_status::TOOLB_BAD_STATE, text)
+        })
     }
 }
 
 impl State {
-    fn configurable(&mut self) -> Result<(), toolb_status> {
+    fn configurable(&self) -> Result<(), toolb_status> {
         match self.phase {
             Phase::New => Ok(()),
-            _ => Err(self.fail(toolb_status::TOOLB_BAD_STATE, "the engine has been started")),
+            _ => Err(fail(
+                toolb_status::TOOLB_BAD_STATE,
+                "the engine has been started",
+            )),
         }
     }
 
     /// Whether there is anything to serve, and somebody to serve it.
-    fn check_addresses(&mut self) -> Result<(), toolb_status> {
+    fn check_addresses(&self) -> Result<(), toolb_status> {
         let text = if !self.streams.is_empty() && !self.routes.pool {
             "nobody would serve its streams: call toolb_engine_pool, where consumers attach"
         } else if self.listeners.is_empty() && self.services.is_empty() && self.streams.is_empty() {
@@ -192,16 +208,21 @@ impl State {
         } else {
             return Ok(());
         };
-        Err(self.fail(toolb_status::TOOLB_BAD_STATE, text))
-    }
-
-    fn fail(&mut self, status: toolb_status, text: impl ToString) -> toolb_status {
-        self.error = text.to_string();
-        status
+        Err(fail(toolb_status::TOOLB_BAD_STATE, text))
     }
 }
 
-/// Runs an entry point of an engine, in the process that it belongs to.
+/// The line for whoever uses an engine that another process has started.
+fn foreign(process: u32) -> String {
+    format!(
+        "the engine was started in process {process}, which is not this one, {}: start it after the \
+         fork",
+        process::id(),
+    )
+}
+
+/// Runs an entry point of an engine, in the process that it belongs to. What it fails with is what
+/// toolb_engine_error tells of.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL.
@@ -209,17 +230,24 @@ pub(crate) unsafe fn with_engine(
     engine: *const toolb_engine,
     body: impl FnOnce(&toolb_engine) -> Result<(), toolb_status>,
 ) -> toolb_status {
-    entry(|| {
+    let status = entry(|| {
         // SAFETY: the caller's promise.
         let engine = unsafe { object(engine)? };
         engine.check_process()?;
         body(engine)
-    })
+    });
+    // SAFETY: the caller's promise.
+    let engine = unsafe { engine.as_ref() };
+    let engine = engine.filter(|engine| engine.foreign_process().is_none());
+    if let (Some(engine), true) = (engine, status != toolb_status::TOOLB_OK) {
+        engine.state().error = last_text();
+    }
+    status
 }
 
 /// Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
-/// caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
-/// which.
+/// caller then owns; NULL if it fails. TOOLB_BAD_ARGUMENT for a setting that cannot be meant:
+/// toolb_engine_error, of NULL, and toolb_last_error say which.
 ///
 /// # Safety
 /// `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
@@ -234,7 +262,7 @@ pub unsafe extern "C" fn toolb_engine_new(
         *out = std::ptr::null_mut();
         // SAFETY: the caller's promise.
         let config = unsafe { options::config(options)? };
-        let stop = Arc::new(Stop::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?);
+        let stop = Arc::new(Stop::new().map_err(cannot_start)?);
         *out = Box::into_raw(Box::new(toolb_engine {
             started_in: AtomicU32::new(0),
             state: Mutex::new(State {
@@ -338,7 +366,7 @@ pub unsafe extern "C" fn toolb_engine_add_route(
         state.configurable()?;
         match state.routes.inline.insert(method, pattern, handler) {
             Ok(()) => Ok(()),
-            Err(error) => Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
+            Err(error) => Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
         }
     };
     // SAFETY: the caller's promise.
@@ -353,8 +381,15 @@ pub unsafe extern "C" fn toolb_engine_add_route(
 /// `engine` is a live engine or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_status {
+    let start = |handle: &toolb_engine| start(handle);
     // SAFETY: the caller's promise.
     unsafe { with_engine(engine, start) }
+}
+
+/// There is no descriptor for its stop.
+fn cannot_start(error: io::Error) -> toolb_status {
+    let text = format!("cannot start: {error}; raise the limit on open files (ulimit -n)");
+    fail(toolb_status::TOOLB_CANNOT_START, text)
 }
 
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
@@ -362,10 +397,7 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         let mut state = handle.state();
         state.configurable()?;
         state.check_addresses()?;
-        if let Err(error) = handle.stop.part() {
-            let text = format!("cannot start: {error}; raise the limit on open files (ulimit -n)");
-            return Err(state.fail(toolb_status::TOOLB_CANNOT_START, text));
-        }
+        handle.stop.part().map_err(cannot_start)?;
         state.phase = Phase::Starting;
         handle.started_in.store(process::id(), Ordering::SeqCst);
         (
@@ -401,7 +433,7 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         Err(error) => {
             state.phase = Phase::Ended;
             handle.started_in.store(0, Ordering::SeqCst);
-            Err(state.fail(toolb_status::TOOLB_CANNOT_START, error))
+            Err(fail(toolb_status::TOOLB_CANNOT_START, error))
         }
     }
 }
@@ -417,13 +449,13 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
     let run = |handle: &toolb_engine| {
         if context::is_inside() {
             let text = "a callback cannot wait for the end of its own engine";
-            return Err(handle.state().fail(toolb_status::TOOLB_BAD_STATE, text));
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
         }
         let phase = handle.state().phase;
         match phase {
             Phase::New => start(handle)?,
             Phase::Running => {}
-            Phase::Starting | Phase::Ending | Phase::Ended => return Err(not_running(handle)),
+            Phase::Starting | Phase::Ending | Phase::Ended => return Err(not_running()),
         }
         handle.stop.wait();
         end(handle)
@@ -432,9 +464,9 @@ pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_st
     unsafe { with_engine(engine, run) }
 }
 
-fn not_running(handle: &toolb_engine) -> toolb_status {
+fn not_running() -> toolb_status {
     let text = "the engine runs elsewhere or has ended; make a new one";
-    handle.state().fail(toolb_status::TOOLB_BAD_STATE, text)
+    fail(toolb_status::TOOLB_BAD_STATE, text)
 }
 
 /// Drains and ends a running engine, which can be asked until it has ended.
@@ -451,7 +483,7 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
         (engine, state.config.timeouts.graceful_shutdown)
     };
     let Some(engine) = engine else {
-        return Err(not_running(handle));
+        return Err(not_running());
     };
     engine.end(grace);
     let mut state = handle.state();
@@ -473,12 +505,16 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
 /// `engine` is a live engine or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_stop(engine: *mut toolb_engine) -> toolb_status {
-    let stop = |engine: &toolb_engine| {
+    // In a signal handler nothing can be said.
+    quiet(|| {
+        // SAFETY: the caller's promise.
+        let engine = unsafe { object(engine)? };
+        if engine.foreign_process().is_some() {
+            return Err(toolb_status::TOOLB_BAD_STATE);
+        }
         engine.stop.ask();
         Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { with_engine(engine, stop) }
+    })
 }
 
 /// Copies the address number `index` that a running engine listens on, such as
@@ -506,8 +542,9 @@ pub unsafe extern "C" fn toolb_engine_address(
     unsafe { with_engine(engine, copy) }
 }
 
-/// Copies the text of the engine's last error, one line that says what to do, to `buffer`; empty if
-/// there was none. `needed`, if not NULL, gets the size it takes.
+/// Copies what the last call for this engine that failed was about, one line that says what to do, to
+/// `buffer`; empty if none has. With `engine` NULL, as after toolb_engine_new that failed, it is what
+/// toolb_last_error tells. `needed`, if not NULL, gets the size it takes.
 ///
 /// # Safety
 /// As for toolb_engine_address.
@@ -518,20 +555,11 @@ pub unsafe extern "C" fn toolb_engine_error(
     capacity: usize,
     needed: *mut usize,
 ) -> toolb_status {
-    entry(|| {
+    quiet(|| {
         // SAFETY: the caller's promise.
-        let engine = unsafe { object(engine)? };
-        let error = match engine.foreign_process() {
-            // What all that was called here has failed for.
-            Some(process) => format!(
-                "the engine was started in process {process}, which is not this one, {}: start it \
-                 after the fork",
-                process::id(),
-            ),
-            None => engine.state().error.clone(),
-        };
+        let text = unsafe { engine.as_ref() }.map_or_else(last_text, toolb_engine::error);
         // SAFETY: the caller's promise.
-        unsafe { put_text(&error, buffer, capacity, needed) }
+        unsafe { put_text(&text, buffer, capacity, needed) }
     })
 }
 
@@ -554,7 +582,8 @@ pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
         }
         // A loop cannot wait for its own end.
         if context::is_inside() && handle.state().phase != Phase::New {
-            return Err(toolb_status::TOOLB_BAD_STATE);
+            let text = "a callback cannot free its own engine, as it would wait for itself";
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
         }
         // Callbacks may use the handle until the last loop has ended.
         if let Ok(running) = handle.running() {
