@@ -191,7 +191,8 @@ typedef enum {
      */
     TOOLB_NOT_FOUND = 105,
     /*
-     Not in this state: configuring an engine that runs, or running one that has run.
+     Too early, too late or not from here: configuring an engine that runs, the status of an answer
+     that has begun, a second use at the same time. toolb_last_error says which.
      */
     TOOLB_BAD_STATE = 200,
     /*

@@ -21,7 +21,8 @@ pub enum toolb_status {
     TOOLB_BUFFER_TOO_SMALL = 104,
     /// There is nothing by that name or index.
     TOOLB_NOT_FOUND = 105,
-    /// Not in this state: configuring an engine that runs, or running one that has run.
+    /// Too early, too late or not from here: configuring an engine that runs, the status of an answer
+    /// that has begun, a second use at the same time. toolb_last_error says which.
     TOOLB_BAD_STATE = 200,
     /// The engine could not start; its error text says why and what to do.
     TOOLB_CANNOT_START = 201,
@@ -68,7 +69,7 @@ fn line(status: u32) -> &'static CStr {
         103 => c"an argument cannot be meant: see toolb_engine_error or toolb_last_error",
         104 => c"the buffer is too small: see the size that was stored",
         105 => c"there is nothing by that name or index",
-        200 => c"not in this state: configure an engine before it runs, and run it once",
+        200 => c"too early, too late or not from here: see toolb_last_error",
         201 => c"the engine could not start: see its error text",
         202 => c"outside of a callback on the loop that owns the object",
         300 => c"the client has left, the object was closed, or the engine has stopped",
