@@ -4,8 +4,8 @@
  * Conventions
  *   Names       toolb_ for functions and types, TOOLB_ for constants.
  *   Errors      Functions return a toolb_status; TOOLB_OK is 0. toolb_status_text explains a status,
- *               toolb_engine_error tells what went wrong with an engine, toolb_last_error with
- *               anything else. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
+ *               toolb_engine_error tells what went wrong with an engine, be it one that could not be
+ *               made, toolb_last_error what did in this thread's last call that failed. NULL where an object is needed is answered by TOOLB_NULL_ARGUMENT,
  *               never by a crash.
  *   Arguments   The object first, then what goes in, then where results are stored. Texts that go in
  *               are NUL-terminated UTF-8 unless a length goes with them.
@@ -191,7 +191,8 @@ typedef enum {
      */
     TOOLB_NOT_FOUND = 105,
     /*
-     Not in this state: configuring an engine that runs, or running one that has run.
+     Too early, too late or not from here: configuring an engine that runs, the status of an answer
+     that has begun, a second use at the same time. toolb_last_error says which.
      */
     TOOLB_BAD_STATE = 200,
     /*
@@ -275,13 +276,17 @@ typedef enum {
  toolb_consumer_free. One thread at a time may use it, and not from within a handler of
  toolb_consumer_run; a call that breaks this rule answers TOOLB_BAD_STATE and does nothing.
  Several consumers of one process are independent of each other. A process that was forked must
- not use the consumers of its parent.
+ not use the consumers of its parent; there toolb_consumer_free does nothing.
  */
 typedef struct toolb_consumer toolb_consumer;
 
 /*
  An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
  it runs; toolb_engine_stop and the functions that ask may be called by any thread.
+
+ An engine lives in the process that started it, as its threads do: fork, or call daemon(), before
+ toolb_engine_start, not after it. In a process that was forked later all functions answer
+ TOOLB_BAD_STATE and leave the engine of the other process alone.
  */
 typedef struct toolb_engine toolb_engine;
 
@@ -1201,8 +1206,8 @@ toolb_status toolb_exchange_want_bytes(toolb_consumer *consumer,
 
 /*
  Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
- caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
- which.
+ caller then owns; NULL if it fails. TOOLB_BAD_ARGUMENT for a setting that cannot be meant:
+ toolb_engine_error, of NULL, and toolb_last_error say which.
 
  # Safety
  `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
@@ -1258,7 +1263,8 @@ toolb_status toolb_engine_add_route(toolb_engine *engine,
 
 /*
  Binds the addresses and starts the loops; returns when it accepts connections. The caller then
- calls toolb_engine_run, or goes on and calls toolb_engine_stop later.
+ calls toolb_engine_run, or goes on and calls toolb_engine_stop later. From then on the engine
+ belongs to this process: fork() and daemon() come before.
 
  # Safety
  `engine` is a live engine or NULL.
@@ -1267,7 +1273,8 @@ toolb_status toolb_engine_start(toolb_engine *engine);
 
 /*
  Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
- what was accepted end, at most for the grace time. Not from a callback: TOOLB_BAD_STATE.
+ what was accepted end, at most for the grace time. TOOLB_BAD_STATE from a callback, and in a
+ process that was forked after the start.
 
  # Safety
  `engine` is a live engine or NULL, not to be freed before this returns.
@@ -1279,7 +1286,8 @@ toolb_status toolb_engine_run(toolb_engine *engine);
  at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
  engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
  left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
- and from signal handlers.
+ and from signal handlers. A process that was forked after the start cannot stop the engine of its
+ parent: TOOLB_BAD_STATE.
 
  # Safety
  `engine` is a live engine or NULL.
@@ -1301,8 +1309,9 @@ toolb_status toolb_engine_address(const toolb_engine *engine,
                                   size_t *needed);
 
 /*
- Copies the text of the engine's last error, one line that says what to do, to `buffer`; empty if
- there was none. `needed`, if not NULL, gets the size it takes.
+ Copies what the last call for this engine that failed was about, one line that says what to do, to
+ `buffer`; empty if none has. With `engine` NULL, as after toolb_engine_new that failed, it is what
+ toolb_last_error tells. `needed`, if not NULL, gets the size it takes.
 
  # Safety
  As for toolb_engine_address.
@@ -1314,7 +1323,9 @@ toolb_status toolb_engine_error(const toolb_engine *engine,
 
 /*
  Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
- toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
+ toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started,
+ nor does it in a process that was forked after the start: that one's copy goes when it ends, and
+ the engine, with its files, is left to the process that started it.
 
  # Safety
  `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
@@ -1453,9 +1464,9 @@ toolb_status toolb_response_clear(toolb_response *response);
 
 /*
  Copies what this thread's last failure was about, one line that says what to do, to `buffer`:
- for functions without an engine of whose error text one could ask. Empty if nothing has failed;
- a call that succeeds leaves it as it is. `needed`, if not NULL, gets the size it takes. Any thread,
- each with a text of its own.
+ each call that returns another status than TOOLB_OK says it anew, but for toolb_engine_stop, this
+ one and toolb_engine_error. Empty if nothing has failed; a call that succeeds leaves it as it is.
+ `needed`, if not NULL, gets the size it takes. Any thread, each with a text of its own.
 
  # Safety
  `buffer` has room for `capacity` bytes; `needed` may be written or is NULL.

@@ -8,7 +8,8 @@ use toolb_core::config::default_bus_path;
 use toolb_core::engine::Listen;
 
 use crate::consumer::consumer_options;
-use crate::guard::{entry, object, place, put_text, text, text_bytes};
+use crate::engine::with_engine;
+use crate::guard::{place, put_text, store, text, text_bytes};
 use crate::{toolb_consumer, toolb_consumer_options, toolb_engine, toolb_status};
 
 /// Has the engine send requests that no route matches to consumers, in place of answering 404. They
@@ -27,9 +28,7 @@ pub unsafe extern "C" fn toolb_engine_pool(
     engine: *mut toolb_engine,
     bus_path: *const c_char,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let engine = unsafe { object(engine)? };
+    let open = |engine: &toolb_engine| {
         let path = match bus_path.is_null() {
             true => Some(default_bus_path()),
             false => {
@@ -40,7 +39,9 @@ pub unsafe extern "C" fn toolb_engine_pool(
             }
         };
         engine.open_pool(path)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, open) }
 }
 
 /// Passes raw connections on to consumers: who connects to `host` and `port` (0: a free one is picked,
@@ -58,14 +59,13 @@ pub unsafe extern "C" fn toolb_engine_stream_pool(
     host: *const c_char,
     port: u16,
 ) -> toolb_status {
-    entry(|| {
+    let pass = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, host) = unsafe { (object(engine)?, text(host)?) };
-        engine.pass_streams(Listen::Tcp {
-            host: host.to_owned(),
-            port,
-        })
-    })
+        let host = unsafe { text(host)? }.to_owned();
+        engine.pass_streams(Listen::Tcp { host, port })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, pass) }
 }
 
 /// The same at a Unix socket; `path` and `mode` are as for toolb_engine_listen_unix.
@@ -79,11 +79,13 @@ pub unsafe extern "C" fn toolb_engine_stream_pool_unix(
     path: *const c_char,
     mode: u32,
 ) -> toolb_status {
-    entry(|| {
+    let pass = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
+        let path = unsafe { text_bytes(path)? };
         engine.pass_streams(engine.unix(path, mode)?)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, pass) }
 }
 
 /// Copies the path at which consumers of a running engine attach to `buffer`; TOOLB_NOT_FOUND if
@@ -99,12 +101,13 @@ pub unsafe extern "C" fn toolb_engine_bus(
     capacity: usize,
     needed: *mut usize,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let path = unsafe { object(engine)? }.bus()?;
+    let copy = |engine: &toolb_engine| {
+        let path = engine.bus()?;
         // SAFETY: the caller's promise.
         unsafe { put_text(&path.to_string_lossy(), buffer, capacity, needed) }
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, copy) }
 }
 
 /// Makes a consumer of a running engine in the same process and stores it in `out`, which the caller
@@ -126,13 +129,14 @@ pub unsafe extern "C" fn toolb_engine_consumer(
     options: *const toolb_consumer_options,
     out: *mut *mut toolb_consumer,
 ) -> toolb_status {
-    entry(|| {
+    // SAFETY: the caller's promise.
+    unsafe { store(out, std::ptr::null_mut()) };
+    let attach = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, out) = unsafe { (object(engine)?, place(out)?) };
-        *out = std::ptr::null_mut();
-        // SAFETY: the caller's promise.
-        let options = unsafe { consumer_options(options)? };
+        let (out, options) = unsafe { (place(out)?, consumer_options(options)?) };
         *out = toolb_consumer::new(engine.attach(&options)?)?;
         Ok(())
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, attach) }
 }

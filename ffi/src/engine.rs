@@ -1,8 +1,11 @@
 //! Engines.
 
 use std::ffi::{OsStr, c_char, c_void};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::process;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,16 +15,22 @@ use toolb_core::engine::{Engine, Handler, Listen, Routes, Snapshot};
 use toolb_core::server::{Embedded, GateOptions, Stop};
 
 use crate::context;
-use crate::guard::{entry, object, place, put_text, text, text_bytes};
+use crate::guard::{entry, object, place, put_text, quiet, text, text_bytes};
 use crate::handler::CHandler;
-use crate::last_error::fail;
+use crate::last_error::{fail, last_text};
 use crate::options::{self, toolb_options};
 use crate::service::CService;
 use crate::{toolb_handler, toolb_route, toolb_status};
 
 /// An engine. Made by toolb_engine_new, freed by toolb_engine_free. Configured by one thread before
 /// it runs; toolb_engine_stop and the functions that ask may be called by any thread.
+///
+/// An engine lives in the process that started it, as its threads do: fork, or call daemon(), before
+/// toolb_engine_start, not after it. In a process that was forked later all functions answer
+/// TOOLB_BAD_STATE and leave the engine of the other process alone.
 pub struct toolb_engine {
+    /// The process that its threads are in; 0 while it has none.
+    started_in: AtomicU32,
     state: Mutex<State>,
     stop: Arc<Stop>,
 }
@@ -70,12 +79,37 @@ impl toolb_engine {
     pub(crate) fn unix(&self, path: &[u8], mode: u32) -> Result<Listen, toolb_status> {
         if path.is_empty() || mode > 0o7777 {
             let text = "a Unix socket has a path, and a mode such as 0660";
-            return Err(self.state().fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+            return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
         }
         Ok(Listen::Uds {
             path: OsStr::from_bytes(path).into(),
             permissions: (mode != 0).then_some(mode),
         })
+    }
+
+    /// Refuses to go on in a process that was forked off that of the start. There the threads are
+    /// not, and a lock may be held by one that is not either: this comes first.
+    fn check_process(&self) -> Result<(), toolb_status> {
+        match self.foreign_process() {
+            None => Ok(()),
+            Some(process) => Err(fail(toolb_status::TOOLB_BAD_STATE, foreign(process))),
+        }
+    }
+
+    /// The text of its last error.
+    fn error(&self) -> String {
+        match self.foreign_process() {
+            // What all that was called here has failed for.
+            Some(process) => foreign(process),
+            None => self.state().error.clone(),
+        }
+    }
+
+    /// The process in which the engine was started, if that is not this one. An atomic load and a
+    /// system call: both are safe in a signal handler.
+    fn foreign_process(&self) -> Option<u32> {
+        let started_in = self.started_in.load(Ordering::SeqCst);
+        (started_in != 0 && started_in != process::id()).then_some(started_in)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -101,7 +135,7 @@ impl toolb_engine {
         if bus.as_ref().is_some_and(|path| !path.is_absolute()) {
             let text =
                 "the path of a bus begins with a slash: consumers look for it from elsewhere";
-            return Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+            return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
         }
         state.routes.pool = true;
         state.gate.path = bus;
@@ -147,20 +181,26 @@ impl toolb_engine {
     /// The engine from its start until it has ended.
     fn running(&self) -> Result<Arc<Embedded>, toolb_status> {
         let engine = self.state().engine.clone();
-        engine.ok_or(toolb_status::TOOLB_BAD_STATE)
+        engine.ok_or_else(|| {
+            let text = "the engine does not run: it has not been started, or has ended";
+            fail(toolb_status::TOOLB_BAD_STATE, text)
+        })
     }
 }
 
 impl State {
-    fn configurable(&mut self) -> Result<(), toolb_status> {
+    fn configurable(&self) -> Result<(), toolb_status> {
         match self.phase {
             Phase::New => Ok(()),
-            _ => Err(self.fail(toolb_status::TOOLB_BAD_STATE, "the engine has been started")),
+            _ => Err(fail(
+                toolb_status::TOOLB_BAD_STATE,
+                "the engine has been started",
+            )),
         }
     }
 
     /// Whether there is anything to serve, and somebody to serve it.
-    fn check_addresses(&mut self) -> Result<(), toolb_status> {
+    fn check_addresses(&self) -> Result<(), toolb_status> {
         let text = if !self.streams.is_empty() && !self.routes.pool {
             "nobody would serve its streams: call toolb_engine_pool, where consumers attach"
         } else if self.listeners.is_empty() && self.services.is_empty() && self.streams.is_empty() {
@@ -168,18 +208,46 @@ impl State {
         } else {
             return Ok(());
         };
-        Err(self.fail(toolb_status::TOOLB_BAD_STATE, text))
-    }
-
-    fn fail(&mut self, status: toolb_status, text: impl ToString) -> toolb_status {
-        self.error = text.to_string();
-        status
+        Err(fail(toolb_status::TOOLB_BAD_STATE, text))
     }
 }
 
+/// The line for whoever uses an engine that another process has started.
+fn foreign(process: u32) -> String {
+    format!(
+        "the engine was started in process {process}, which is not this one, {}: start it after the \
+         fork",
+        process::id(),
+    )
+}
+
+/// Runs an entry point of an engine, in the process that it belongs to. What it fails with is what
+/// toolb_engine_error tells of.
+///
+/// # Safety
+/// `engine` is a live engine or NULL.
+pub(crate) unsafe fn with_engine(
+    engine: *const toolb_engine,
+    body: impl FnOnce(&toolb_engine) -> Result<(), toolb_status>,
+) -> toolb_status {
+    let status = entry(|| {
+        // SAFETY: the caller's promise.
+        let engine = unsafe { object(engine)? };
+        engine.check_process()?;
+        body(engine)
+    });
+    // SAFETY: the caller's promise.
+    let engine = unsafe { engine.as_ref() };
+    let engine = engine.filter(|engine| engine.foreign_process().is_none());
+    if let (Some(engine), true) = (engine, status != toolb_status::TOOLB_OK) {
+        engine.state().error = last_text();
+    }
+    status
+}
+
 /// Makes an engine with the given settings (NULL: all defaults) and stores it in `out`, which the
-/// caller then owns. TOOLB_BAD_ARGUMENT for a setting that cannot be meant: toolb_last_error says
-/// which.
+/// caller then owns; NULL if it fails. TOOLB_BAD_ARGUMENT for a setting that cannot be meant:
+/// toolb_engine_error, of NULL, and toolb_last_error say which.
 ///
 /// # Safety
 /// `options` is NULL or points to a toolb_options; `out` may be written or is NULL.
@@ -194,8 +262,9 @@ pub unsafe extern "C" fn toolb_engine_new(
         *out = std::ptr::null_mut();
         // SAFETY: the caller's promise.
         let config = unsafe { options::config(options)? };
-        let stop = Arc::new(Stop::new().map_err(|_| toolb_status::TOOLB_CANNOT_START)?);
+        let stop = Arc::new(Stop::new().map_err(cannot_start)?);
         *out = Box::into_raw(Box::new(toolb_engine {
+            started_in: AtomicU32::new(0),
             state: Mutex::new(State {
                 phase: Phase::New,
                 config,
@@ -225,14 +294,13 @@ pub unsafe extern "C" fn toolb_engine_listen(
     host: *const c_char,
     port: u16,
 ) -> toolb_status {
-    entry(|| {
+    let listen = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, host) = unsafe { (object(engine)?, text(host)?) };
-        engine.listen(Listen::Tcp {
-            host: host.to_owned(),
-            port,
-        })
-    })
+        let host = unsafe { text(host)? }.to_owned();
+        engine.listen(Listen::Tcp { host, port })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, listen) }
 }
 
 /// Adds a Unix stream socket to listen on. `mode` is that of the socket file, such as 0660; 0 leaves
@@ -247,11 +315,13 @@ pub unsafe extern "C" fn toolb_engine_listen_unix(
     path: *const c_char,
     mode: u32,
 ) -> toolb_status {
-    entry(|| {
+    let listen = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, path) = unsafe { (object(engine)?, text_bytes(path)?) };
+        let path = unsafe { text_bytes(path)? };
         engine.listen(engine.unix(path, mode)?)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, listen) }
 }
 
 /// Adds a route: requests with this method ("GET", or "*" for all) and a path that fits the pattern
@@ -287,29 +357,39 @@ pub unsafe extern "C" fn toolb_engine_add_route(
     pattern: *const c_char,
     route: *const toolb_route,
 ) -> toolb_status {
-    entry(|| {
+    let add = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, method, pattern) = unsafe { (object(engine)?, text(method)?, text(pattern)?) };
+        let (method, pattern) = unsafe { (text(method)?, text(pattern)?) };
         // SAFETY: the caller's promise.
         let handler: Arc<dyn Handler> = Arc::new(unsafe { CHandler::read(route)? });
         let mut state = engine.state();
         state.configurable()?;
         match state.routes.inline.insert(method, pattern, handler) {
             Ok(()) => Ok(()),
-            Err(error) => Err(state.fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
+            Err(error) => Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, error)),
         }
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, add) }
 }
 
 /// Binds the addresses and starts the loops; returns when it accepts connections. The caller then
-/// calls toolb_engine_run, or goes on and calls toolb_engine_stop later.
+/// calls toolb_engine_run, or goes on and calls toolb_engine_stop later. From then on the engine
+/// belongs to this process: fork() and daemon() come before.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_start(engine: *mut toolb_engine) -> toolb_status {
+    let start = |handle: &toolb_engine| start(handle);
     // SAFETY: the caller's promise.
-    entry(|| start(unsafe { object(engine)? }))
+    unsafe { with_engine(engine, start) }
+}
+
+/// There is no descriptor for its stop.
+fn cannot_start(error: io::Error) -> toolb_status {
+    let text = format!("cannot start: {error}; raise the limit on open files (ulimit -n)");
+    fail(toolb_status::TOOLB_CANNOT_START, text)
 }
 
 fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
@@ -317,7 +397,9 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         let mut state = handle.state();
         state.configurable()?;
         state.check_addresses()?;
+        handle.stop.part().map_err(cannot_start)?;
         state.phase = Phase::Starting;
+        handle.started_in.store(process::id(), Ordering::SeqCst);
         (
             state.config.clone(),
             std::mem::take(&mut state.routes),
@@ -350,39 +432,41 @@ fn start(handle: &toolb_engine) -> Result<(), toolb_status> {
         }
         Err(error) => {
             state.phase = Phase::Ended;
-            Err(state.fail(toolb_status::TOOLB_CANNOT_START, error))
+            handle.started_in.store(0, Ordering::SeqCst);
+            Err(fail(toolb_status::TOOLB_CANNOT_START, error))
         }
     }
 }
 
 /// Starts the engine unless it is started, and serves until toolb_engine_stop is called; then lets
-/// what was accepted end, at most for the grace time. Not from a callback: TOOLB_BAD_STATE.
+/// what was accepted end, at most for the grace time. TOOLB_BAD_STATE from a callback, and in a
+/// process that was forked after the start.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL, not to be freed before this returns.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_run(engine: *mut toolb_engine) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let handle = unsafe { object(engine)? };
+    let run = |handle: &toolb_engine| {
         if context::is_inside() {
             let text = "a callback cannot wait for the end of its own engine";
-            return Err(handle.state().fail(toolb_status::TOOLB_BAD_STATE, text));
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
         }
         let phase = handle.state().phase;
         match phase {
             Phase::New => start(handle)?,
             Phase::Running => {}
-            Phase::Starting | Phase::Ending | Phase::Ended => return Err(not_running(handle)),
+            Phase::Starting | Phase::Ending | Phase::Ended => return Err(not_running()),
         }
         handle.stop.wait();
         end(handle)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, run) }
 }
 
-fn not_running(handle: &toolb_engine) -> toolb_status {
+fn not_running() -> toolb_status {
     let text = "the engine runs elsewhere or has ended; make a new one";
-    handle.state().fail(toolb_status::TOOLB_BAD_STATE, text)
+    fail(toolb_status::TOOLB_BAD_STATE, text)
 }
 
 /// Drains and ends a running engine, which can be asked until it has ended.
@@ -399,13 +483,14 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
         (engine, state.config.timeouts.graceful_shutdown)
     };
     let Some(engine) = engine else {
-        return Err(not_running(handle));
+        return Err(not_running());
     };
     engine.end(grace);
     let mut state = handle.state();
     state.counted = engine.engine().stats();
     state.engine = None;
     state.phase = Phase::Ended;
+    handle.started_in.store(0, Ordering::SeqCst);
     Ok(())
 }
 
@@ -413,15 +498,21 @@ fn end(handle: &toolb_engine) -> Result<(), toolb_status> {
 /// at most for the grace time, and consumers are told to finish. Then toolb_engine_run returns. An
 /// engine that was only started comes to its end in the same way; toolb_engine_free cuts off what is
 /// left of it. Asked before the start, it holds from the start on. Any thread, any number of times,
-/// and from signal handlers.
+/// and from signal handlers. A process that was forked after the start cannot stop the engine of its
+/// parent: TOOLB_BAD_STATE.
 ///
 /// # Safety
 /// `engine` is a live engine or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn toolb_engine_stop(engine: *mut toolb_engine) -> toolb_status {
-    entry(|| {
+    // In a signal handler nothing can be said.
+    quiet(|| {
         // SAFETY: the caller's promise.
-        unsafe { object(engine)? }.stop.ask();
+        let engine = unsafe { object(engine)? };
+        if engine.foreign_process().is_some() {
+            return Err(toolb_status::TOOLB_BAD_STATE);
+        }
+        engine.stop.ask();
         Ok(())
     })
 }
@@ -440,18 +531,20 @@ pub unsafe extern "C" fn toolb_engine_address(
     capacity: usize,
     needed: *mut usize,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let running = unsafe { object(engine)? }.running()?;
+    let copy = |engine: &toolb_engine| {
+        let running = engine.running()?;
         let addresses = running.engine().addresses();
         let address = addresses.get(index).ok_or(toolb_status::TOOLB_NOT_FOUND)?;
         // SAFETY: the caller's promise.
         unsafe { put_text(address, buffer, capacity, needed) }
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, copy) }
 }
 
-/// Copies the text of the engine's last error, one line that says what to do, to `buffer`; empty if
-/// there was none. `needed`, if not NULL, gets the size it takes.
+/// Copies what the last call for this engine that failed was about, one line that says what to do, to
+/// `buffer`; empty if none has. With `engine` NULL, as after toolb_engine_new that failed, it is what
+/// toolb_last_error tells. `needed`, if not NULL, gets the size it takes.
 ///
 /// # Safety
 /// As for toolb_engine_address.
@@ -462,16 +555,18 @@ pub unsafe extern "C" fn toolb_engine_error(
     capacity: usize,
     needed: *mut usize,
 ) -> toolb_status {
-    entry(|| {
+    quiet(|| {
         // SAFETY: the caller's promise.
-        let state = unsafe { object(engine)? }.state();
+        let text = unsafe { engine.as_ref() }.map_or_else(last_text, toolb_engine::error);
         // SAFETY: the caller's promise.
-        unsafe { put_text(&state.error, buffer, capacity, needed) }
+        unsafe { put_text(&text, buffer, capacity, needed) }
     })
 }
 
 /// Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
-/// toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started.
+/// toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started,
+/// nor does it in a process that was forked after the start: that one's copy goes when it ends, and
+/// the engine, with its files, is left to the process that started it.
 ///
 /// # Safety
 /// `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
@@ -480,9 +575,15 @@ pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
     entry(|| {
         // SAFETY: the caller's promise.
         let handle = unsafe { object(engine)? };
+        // Its threads, sockets and files are those of another process, which go on. What this one
+        // has of them goes with it.
+        if handle.foreign_process().is_some() {
+            return Ok(());
+        }
         // A loop cannot wait for its own end.
         if context::is_inside() && handle.state().phase != Phase::New {
-            return Err(toolb_status::TOOLB_BAD_STATE);
+            let text = "a callback cannot free its own engine, as it would wait for itself";
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
         }
         // Callbacks may use the handle until the last loop has ended.
         if let Ok(running) = handle.running() {

@@ -1,15 +1,25 @@
 //! What every entry point does first: check pointers, and keep panics from crossing into C.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::last_error::fail;
+use crate::last_error::{fail, settle};
 use crate::toolb_status;
 
-/// Runs an entry point; a panic becomes a status, and its text that of toolb_last_error.
-pub(crate) fn entry(body: impl FnOnce() -> Result<(), toolb_status>) -> toolb_status {
+/// Runs an entry point. What it fails with is what toolb_last_error tells of; a panic becomes a
+/// status.
+pub(crate) fn entry<F: FnOnce() -> Result<(), toolb_status>>(body: F) -> toolb_status {
+    let status = quiet(body);
+    if status != toolb_status::TOOLB_OK {
+        settle(status, type_name::<F>());
+    }
+    status
+}
+
+/// The same, for one whose failures leave the text of toolb_last_error as it is.
+pub(crate) fn quiet(body: impl FnOnce() -> Result<(), toolb_status>) -> toolb_status {
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => toolb_status::TOOLB_OK,
         Ok(Err(status)) => status,

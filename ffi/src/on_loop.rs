@@ -10,6 +10,7 @@ use toolb_core::engine::{Interest, TimerId, WatchId};
 use crate::callback::{User, toolb_callback};
 use crate::context;
 use crate::guard::{entry, store};
+use crate::last_error::fail;
 use crate::toolb_status;
 
 /// There is something to read, be it the end.
@@ -102,10 +103,16 @@ pub unsafe extern "C" fn toolb_watch(
             TOOLB_WATCH_READ => Interest::Read,
             TOOLB_WATCH_WRITE => Interest::Write,
             both if both == TOOLB_WATCH_READ | TOOLB_WATCH_WRITE => Interest::Both,
-            _ => return Err(toolb_status::TOOLB_BAD_ARGUMENT),
+            _ => {
+                let text = format!(
+                    "{events} are no events to watch for: use TOOLB_WATCH_READ, TOOLB_WATCH_WRITE or \
+                     both"
+                );
+                return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+            }
         };
         if fd < 0 {
-            return Err(toolb_status::TOOLB_BAD_ARGUMENT);
+            return Err(refused(fd, &io::Error::from_raw_os_error(EBADF)));
         }
         let watch = context::with(|context| {
             // SAFETY: it is only duplicated, which fails if it is not open.
@@ -122,7 +129,7 @@ pub unsafe extern "C" fn toolb_watch(
                 context::enter(context, || unsafe { call(user.pointer(), fd, events) });
             })
         })?;
-        let watch = watch.map_err(|error| refused(&error))?;
+        let watch = watch.map_err(|error| refused(fd, &error))?;
         // SAFETY: the caller's promise.
         unsafe { store(id, watch.to_bits()) };
         Ok(())
@@ -147,10 +154,24 @@ fn found(found: bool) -> Result<(), toolb_status> {
     }
 }
 
-fn refused(error: &io::Error) -> toolb_status {
-    match error.raw_os_error() {
-        // Not open, and not to be watched: EBADF and EPERM, the same on every Linux.
-        Some(9 | 1) => toolb_status::TOOLB_BAD_ARGUMENT,
-        _ => toolb_status::TOOLB_NO_DESCRIPTOR,
-    }
+fn refused(fd: c_int, error: &io::Error) -> toolb_status {
+    let (status, remedy) = match error.raw_os_error() {
+        Some(EBADF) => (toolb_status::TOOLB_BAD_ARGUMENT, "it is not open"),
+        Some(EPERM) => (
+            toolb_status::TOOLB_BAD_ARGUMENT,
+            "it can always be read and written, as plain files can",
+        ),
+        _ => (
+            toolb_status::TOOLB_NO_DESCRIPTOR,
+            "raise the limit on open files (ulimit -n)",
+        ),
+    };
+    fail(
+        status,
+        format_args!("descriptor {fd} cannot be watched: {remedy} ({error})"),
+    )
 }
+
+/// The same on every Linux.
+const EPERM: c_int = 1;
+const EBADF: c_int = 9;

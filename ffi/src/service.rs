@@ -9,7 +9,8 @@ use toolb_core::engine::{
 };
 
 use crate::context;
-use crate::guard::{ends_whole, entry, object, sized, text, text_bytes};
+use crate::engine::with_engine;
+use crate::guard::{ends_whole, sized, text, text_bytes};
 use crate::stream::{TOOLB_NO_TIMEOUT, ms, toolb_stream};
 use crate::{toolb_engine, toolb_status};
 
@@ -116,9 +117,9 @@ pub unsafe extern "C" fn toolb_engine_service(
     service: *const toolb_service,
     user_data: *mut c_void,
 ) -> toolb_status {
-    entry(|| {
+    let add = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, service) = unsafe { (object(engine)?, CService::read(service, user_data)?) };
+        let service = unsafe { CService::read(service, user_data)? };
         let listen = match host.is_null() {
             true => None,
             false => Some(Listen::Tcp {
@@ -128,7 +129,9 @@ pub unsafe extern "C" fn toolb_engine_service(
             }),
         };
         engine.add_service(listen, service)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, add) }
 }
 
 /// Adds a service for raw connections that come to a Unix stream socket, whose file gets the
@@ -144,18 +147,14 @@ pub unsafe extern "C" fn toolb_engine_service_unix(
     service: *const toolb_service,
     user_data: *mut c_void,
 ) -> toolb_status {
-    entry(|| {
+    let add = |engine: &toolb_engine| {
         // SAFETY: the caller's promise.
-        let (engine, path, service) = unsafe {
-            (
-                object(engine)?,
-                text_bytes(path)?,
-                CService::read(service, user_data)?,
-            )
-        };
+        let (path, service) = unsafe { (text_bytes(path)?, CService::read(service, user_data)?) };
         let listen = engine.unix(path, mode)?;
         engine.add_service(Some(listen), service)
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, add) }
 }
 
 /// A service as C describes it.

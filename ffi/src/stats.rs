@@ -4,7 +4,8 @@ use std::mem::offset_of;
 
 use toolb_core::engine::Snapshot;
 
-use crate::guard::{ends_whole, entry, fill, object};
+use crate::engine::with_engine;
+use crate::guard::{ends_whole, fill};
 use crate::{toolb_engine, toolb_status};
 
 /// What an engine has counted since its start, summed over its loops. Set `struct_size` before each
@@ -62,13 +63,14 @@ pub unsafe extern "C" fn toolb_engine_stats(
     engine: *const toolb_engine,
     out: *mut toolb_stats,
 ) -> toolb_status {
-    entry(|| {
-        // SAFETY: the caller's promise.
-        let counted = unsafe { object(engine)? }.counted();
+    let tell = |engine: &toolb_engine| {
+        let counted = engine.counted();
         let first_version = offset_of!(toolb_stats, bytes_out) + size_of::<u64>();
         // SAFETY: the caller's promise.
         unsafe { fill(out, first_version, &toolb_stats::from(&counted)) }
-    })
+    };
+    // SAFETY: the caller's promise.
+    unsafe { with_engine(engine, tell) }
 }
 
 impl From<&Snapshot> for toolb_stats {

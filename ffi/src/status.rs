@@ -1,6 +1,6 @@
 //! What functions return.
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
 /// What a function returns. Numbers are never reused; a program must expect ones it does not know.
 #[repr(C)]
@@ -21,7 +21,8 @@ pub enum toolb_status {
     TOOLB_BUFFER_TOO_SMALL = 104,
     /// There is nothing by that name or index.
     TOOLB_NOT_FOUND = 105,
-    /// Not in this state: configuring an engine that runs, or running one that has run.
+    /// Too early, too late or not from here: configuring an engine that runs, the status of an answer
+    /// that has begun, a second use at the same time. toolb_last_error says which.
     TOOLB_BAD_STATE = 200,
     /// The engine could not start; its error text says why and what to do.
     TOOLB_CANNOT_START = 201,
@@ -48,26 +49,37 @@ pub enum toolb_status {
 /// A line of text for a status; never NULL, never freed. Any thread, any time.
 #[unsafe(no_mangle)]
 pub extern "C" fn toolb_status_text(status: u32) -> *const c_char {
-    let text: &[u8] = match status {
-        0 => b"ok\0",
-        100 => b"an argument that must not be NULL is NULL\0",
-        101 => b"a text argument is not UTF-8\0",
-        102 => b"struct_size is too small: set it to sizeof the struct\0",
-        103 => b"an argument cannot be meant: see toolb_engine_error or toolb_last_error\0",
-        104 => b"the buffer is too small: see the size that was stored\0",
-        105 => b"there is nothing by that name or index\0",
-        200 => b"not in this state: configure an engine before it runs, and run it once\0",
-        201 => b"the engine could not start: see its error text\0",
-        202 => b"outside of a callback on the loop that owns the object\0",
-        300 => b"the client has left, the object was closed, or the engine has stopped\0",
-        301 => b"the window is used up and nothing was taken: wait until there is room\0",
-        302 => b"the time is over\0",
-        303 => b"the process is out of open files: raise the limit (ulimit -n)\0",
-        400 => b"the consumer could not attach to its engine: see toolb_last_error\0",
-        401 => b"the engine has gone, or drains and all is done\0",
-        402 => b"the engine broke the rules of the bus: see toolb_last_error\0",
-        900 => b"a defect of the library: see toolb_last_error\0",
-        _ => b"a status this version does not know\0",
-    };
-    text.as_ptr().cast()
+    line(status).as_ptr()
+}
+
+impl toolb_status {
+    /// A line of text for it.
+    pub(crate) fn text(self) -> &'static str {
+        // All of them are ASCII.
+        line(self as u32).to_str().unwrap_or_default()
+    }
+}
+
+fn line(status: u32) -> &'static CStr {
+    match status {
+        0 => c"ok",
+        100 => c"an argument that must not be NULL is NULL",
+        101 => c"a text argument is not UTF-8",
+        102 => c"struct_size is too small: set it to sizeof the struct",
+        103 => c"an argument cannot be meant: see toolb_engine_error or toolb_last_error",
+        104 => c"the buffer is too small: see the size that was stored",
+        105 => c"there is nothing by that name or index",
+        200 => c"too early, too late or not from here: see toolb_last_error",
+        201 => c"the engine could not start: see its error text",
+        202 => c"outside of a callback on the loop that owns the object",
+        300 => c"the client has left, the object was closed, or the engine has stopped",
+        301 => c"the window is used up and nothing was taken: wait until there is room",
+        302 => c"the time is over",
+        303 => c"the process is out of open files: raise the limit (ulimit -n)",
+        400 => c"the consumer could not attach to its engine: see toolb_last_error",
+        401 => c"the engine has gone, or drains and all is done",
+        402 => c"the engine broke the rules of the bus: see toolb_last_error",
+        900 => c"a defect of the library: see toolb_last_error",
+        _ => c"a status this version does not know",
+    }
 }

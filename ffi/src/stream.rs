@@ -10,6 +10,7 @@ use toolb_core::engine::{StreamError, StreamId, Streams, Target, Wait};
 
 use crate::context;
 use crate::guard::{bytes, entry, place, put_text, text};
+use crate::last_error::fail;
 use crate::{toolb_slice, toolb_status};
 
 /// The name of a raw connection: never 0 and never used again, so that a function that is given the
@@ -205,7 +206,13 @@ pub unsafe extern "C" fn toolb_stream_connect(
             Some(path) => Target::Unix(PathBuf::from(path)),
             None => match host.parse::<IpAddr>() {
                 Ok(address) => Target::Tcp(SocketAddr::new(address, port)),
-                Err(_) => return Err(toolb_status::TOOLB_BAD_ARGUMENT),
+                Err(_) => {
+                    let text = format!(
+                        "{host:?} is no numeric address, such as 127.0.0.1 or ::1, nor \"unix:\" \
+                         and a path: names are not looked up on a loop"
+                    );
+                    return Err(fail(toolb_status::TOOLB_BAD_ARGUMENT, text));
+                }
             },
         };
         let timeout = match timeout_ms {
@@ -279,8 +286,16 @@ impl From<StreamError> for toolb_status {
         match error {
             StreamError::Full => Self::TOOLB_FULL,
             StreamError::Gone => Self::TOOLB_GONE,
-            StreamError::TooMuch => Self::TOOLB_BAD_ARGUMENT,
-            StreamError::UnknownService => Self::TOOLB_BAD_STATE,
+            StreamError::TooMuch => {
+                let text = "more bytes than are unread, or than the service's receive_limit or \
+                            send_limit allows";
+                fail(Self::TOOLB_BAD_ARGUMENT, text)
+            }
+            StreamError::UnknownService => {
+                let text = "the engine has no service that the stream could belong to, or several: \
+                            connect in a callback of its service";
+                fail(Self::TOOLB_BAD_STATE, text)
+            }
             StreamError::WrongLoop => Self::TOOLB_WRONG_LOOP,
         }
     }

@@ -9,6 +9,7 @@ use crate::callback::{User, toolb_callback};
 use crate::context;
 use crate::exchange::toolb_response;
 use crate::guard::{bytes, entry, object, place, text_bytes};
+use crate::last_error::fail;
 use crate::toolb_status;
 
 /// The right and the duty to answer one request later, from any thread.
@@ -40,7 +41,8 @@ pub unsafe extern "C" fn toolb_response_later(
         let (response, out) = unsafe { (place(response.cast::<Response>())?, place(out)?) };
         *out = std::ptr::null_mut();
         if !response.can_answer_later() {
-            return Err(toolb_status::TOOLB_BAD_STATE);
+            let text = "there has been a token for this request, and there is one only";
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
         }
         *out = Box::into_raw(Box::new(toolb_token(response.later())));
         Ok(())
@@ -208,7 +210,9 @@ pub unsafe extern "C" fn toolb_token_wait(
         // SAFETY: the caller's promise.
         let token = unsafe { object(token)? };
         if context::is_inside() || context::is_serving() {
-            return Err(toolb_status::TOOLB_BAD_STATE);
+            let text = "a callback cannot wait for room, which its own thread makes: use \
+                        toolb_token_on_writable";
+            return Err(fail(toolb_status::TOOLB_BAD_STATE, text));
         }
         let timeout = u64::try_from(timeout_ms).ok().map(Duration::from_millis);
         match token.0.wait_writable(timeout).map_err(refused)? {
@@ -255,7 +259,11 @@ unsafe fn take(token: *mut toolb_token) -> Result<Token, toolb_status> {
 
 fn refused(error: WriteError) -> toolb_status {
     match error {
-        WriteError::Begun => toolb_status::TOOLB_BAD_STATE,
+        WriteError::Begun => {
+            let text = "the answer has begun: status and fields come before the first \
+                        toolb_token_write";
+            fail(toolb_status::TOOLB_BAD_STATE, text)
+        }
         WriteError::Full => toolb_status::TOOLB_FULL,
         WriteError::Gone => toolb_status::TOOLB_GONE,
     }

@@ -73,6 +73,17 @@ static void no_loop(void)
     expect_dropped(6);
 }
 
+/* Expects that the last failure of this thread was about this. */
+static void expect_line(const char *line)
+{
+    char text[512];
+    EXPECT(toolb_last_error(text, sizeof text, NULL), TOOLB_OK);
+    if (strstr(text, line) == NULL) {
+        fprintf(stderr, "the last error is '%s', not '%s'\n", text, line);
+        exit(1);
+    }
+}
+
 static toolb_engine *running;
 static toolb_token *kept;
 
@@ -87,6 +98,7 @@ static int on_loop(void *data, const toolb_request *request, toolb_response *res
     if (toolb_request_state(request) != NULL)
         exit(1);
     EXPECT(toolb_engine_run(running), TOOLB_BAD_STATE);
+    expect_line("a callback cannot wait for the end");
     toolb_engine_free(running);
     /* One that has no loops needs to wait for none. */
     EXPECT(toolb_engine_new(NULL, &other), TOOLB_OK);
@@ -101,22 +113,33 @@ static int on_loop(void *data, const toolb_request *request, toolb_response *res
 
     EXPECT(toolb_watch(-1, TOOLB_WATCH_READ, nothing_ready, &dropped, drop, &id),
            TOOLB_BAD_ARGUMENT);
+    expect_line("descriptor -1 cannot be watched: it is not open");
     EXPECT(toolb_watch(1 << 30, TOOLB_WATCH_READ, nothing_ready, &dropped, drop, &id),
            TOOLB_BAD_ARGUMENT);
+    expect_line("descriptor 1073741824 cannot be watched: it is not open");
     EXPECT(toolb_watch(file, TOOLB_WATCH_READ, nothing_ready, &dropped, drop, &id),
            TOOLB_BAD_ARGUMENT);
+    expect_line("as plain files can");
     EXPECT(toolb_watch(file, 0, nothing_ready, &dropped, drop, &id), TOOLB_BAD_ARGUMENT);
     EXPECT(toolb_watch(file, 99, nothing_ready, &dropped, drop, &id), TOOLB_BAD_ARGUMENT);
+    expect_line("99 are no events to watch for");
     EXPECT(toolb_unwatch(UINT64_MAX), TOOLB_NOT_FOUND);
     expect_dropped(5);
     close(file);
 
+    EXPECT(toolb_stream_connect("localhost", 80, 0, NULL, &id), TOOLB_BAD_ARGUMENT);
+    expect_line("\"localhost\" is no numeric address");
+    EXPECT(toolb_stream_connect("127.0.0.1", 80, 0, NULL, &id), TOOLB_BAD_STATE);
+    expect_line("no service that the stream could belong to");
+
     EXPECT(toolb_response_later(response, NULL), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_response_later(response, &kept), TOOLB_OK);
     EXPECT(toolb_response_later(response, &second), TOOLB_BAD_STATE);
+    expect_line("there has been a token for this request");
     if (second != NULL)
         exit(1);
     EXPECT(toolb_token_wait(kept, 0), TOOLB_BAD_STATE);
+    expect_line("use toolb_token_on_writable");
     EXPECT(toolb_token_on_cancel(kept, NULL, &dropped, drop), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_token_field(kept, NULL, "b"), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_token_write(kept, NULL, 1), TOOLB_NULL_ARGUMENT);
@@ -129,6 +152,7 @@ static int on_loop(void *data, const toolb_request *request, toolb_response *res
     EXPECT(toolb_token_write(kept, "begun", 5), TOOLB_OK);
     EXPECT(toolb_token_status(kept, 404), TOOLB_BAD_STATE);
     EXPECT(toolb_token_field(kept, "a", "b"), TOOLB_BAD_STATE);
+    expect_line("before the first toolb_token_write");
     return TOOLB_LATER;
 }
 

@@ -56,6 +56,16 @@ impl Stop {
         let _ = self.bell.signal();
     }
 
+    /// Makes it this process's own, if it was made before a fork: what one process asks for is not
+    /// to wake the other. What was asked before holds.
+    pub fn part(&self) -> io::Result<()> {
+        self.bell.renew()?;
+        match self.is_asked() {
+            true => self.bell.signal(),
+            false => Ok(()),
+        }
+    }
+
     /// Waits until somebody has asked.
     pub fn wait(&self) {
         while !self.is_asked() {
@@ -238,6 +248,27 @@ fn control(mut host: Host, inbox: &Receiver<Order>, bell: &EventFd, epoll: &Epol
                 "the consumers cannot be looked after any more: {error}"
             ));
             return End::Cut;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_of_two_processes_parts_and_keeps_what_was_asked() {
+        for asked in [false, true] {
+            let stop = Stop::new().unwrap();
+            let theirs = EventFd::from(stop.bell.as_fd().try_clone_to_owned().unwrap());
+            theirs.signal().unwrap();
+            if asked {
+                stop.ask();
+            }
+            stop.part().unwrap();
+            assert_eq!(stop.bell.wait(Some(Duration::ZERO)).unwrap(), asked);
         }
     }
 }

@@ -43,6 +43,17 @@ impl EventFd {
         unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 
+    /// Puts a new one, not signalled, in its place, under the same number: after a fork, so that it
+    /// is no longer shared with the other process.
+    pub fn renew(&self) -> io::Result<()> {
+        let new = Self::new()?;
+        // SAFETY: no pointers; both are open descriptors of ours, and two different ones.
+        match unsafe { libc::dup3(new.as_raw_fd(), self.as_raw_fd(), libc::O_CLOEXEC) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
     /// Waits until it is readable, without reading it. False: the time is over, or a signal came.
     pub fn wait(&self, timeout: Option<Duration>) -> io::Result<bool> {
         super::wait_readable(self.0.as_fd(), timeout)
@@ -81,6 +92,20 @@ mod tests {
         bell.drain();
         assert!(!bell.wait(Some(Duration::ZERO)).unwrap());
         bell.drain();
+    }
+
+    #[test]
+    fn a_renewed_one_is_not_what_others_share() {
+        let bell = EventFd::new().unwrap();
+        // What a process has that was forked.
+        let theirs = EventFd::from(bell.as_fd().try_clone_to_owned().unwrap());
+        theirs.signal().unwrap();
+        bell.renew().unwrap();
+        assert!(!bell.wait(Some(Duration::ZERO)).unwrap());
+        theirs.drain();
+        bell.signal().unwrap();
+        assert!(!theirs.wait(Some(Duration::ZERO)).unwrap());
+        assert!(bell.wait(None).unwrap());
     }
 
     #[test]

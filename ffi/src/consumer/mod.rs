@@ -14,6 +14,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{OsStr, c_char, c_int, c_void};
 use std::mem::offset_of;
 use std::os::unix::ffi::OsStrExt;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -40,8 +41,9 @@ use turn::Inner;
 /// toolb_consumer_free. One thread at a time may use it, and not from within a handler of
 /// toolb_consumer_run; a call that breaks this rule answers TOOLB_BAD_STATE and does nothing.
 /// Several consumers of one process are independent of each other. A process that was forked must
-/// not use the consumers of its parent.
+/// not use the consumers of its parent; there toolb_consumer_free does nothing.
 pub struct toolb_consumer {
+    made_in: u32,
     busy: AtomicBool,
     stopping: AtomicBool,
     /// Wakes it, to stop or to look for what the holders of tokens have said.
@@ -321,6 +323,11 @@ pub unsafe extern "C" fn toolb_consumer_free(consumer: *mut toolb_consumer) -> t
         if consumer.is_null() {
             return Ok(());
         }
+        // SAFETY: the caller's promise.
+        if unsafe { (*consumer).made_in } != process::id() {
+            // It speaks for another process, whose requests go on.
+            return Ok(());
+        }
         // SAFETY: the caller's promise. It stays busy: nobody else can enter any more.
         if unsafe { (*consumer).busy.swap(true, Ordering::Acquire) } {
             return Err(used_elsewhere());
@@ -343,6 +350,7 @@ impl toolb_consumer {
         let stop = Arc::new(EventFd::new().map_err(cannot)?);
         let inner = Inner::new(consumer, &stop).map_err(cannot)?;
         Ok(Box::into_raw(Box::new(Self {
+            made_in: process::id(),
             busy: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stop,
