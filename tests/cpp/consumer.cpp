@@ -347,7 +347,9 @@ public:
             if (event.request().path() == "/throw")
                 throw std::runtime_error("on purpose");
             if (event.request().path() == "/file") {
-                EXPECT(exchange.file(-1).code() == TOOLB_BAD_ARGUMENT);
+                const toolb::Status refused = exchange.file(-1);
+                EXPECT(refused.code() == TOOLB_BAD_ARGUMENT);
+                EXPECT(std::string(refused.text()).find("below 0") != std::string::npos);
                 EXPECT(exchange.file(fileno(file_.get()), 2, 3));
                 return;
             }

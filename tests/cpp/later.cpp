@@ -234,9 +234,12 @@ void descriptors_are_watched()
         *watch = std::move(*started);
     });
     engine.get("/bad", [](const Request &, Response &response) {
-        const auto refused = toolb::Watch::start(-1, TOOLB_WATCH_READ, [](std::uint32_t) {});
-        EXPECT(refused.status().code() == TOOLB_BAD_ARGUMENT);
-        EXPECT(toolb::watch(0, 77, [](std::uint32_t) { return true; }).code() == TOOLB_BAD_ARGUMENT);
+        const auto closed = toolb::Watch::start(-1, TOOLB_WATCH_READ, [](std::uint32_t) {});
+        EXPECT(closed.status().code() == TOOLB_BAD_ARGUMENT);
+        EXPECT(std::string(closed.status().text()).find("descriptor -1") != std::string::npos);
+        const auto odd = toolb::watch(0, 77, [](std::uint32_t) { return true; });
+        EXPECT(odd.code() == TOOLB_BAD_ARGUMENT);
+        EXPECT(std::string(odd.text()).find("77 are no events") != std::string::npos);
         response.write("refused");
     });
     const Running running(std::move(engine));

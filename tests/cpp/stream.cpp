@@ -197,6 +197,9 @@ public:
 
     void on_accept(Stream client) override
     {
+        const toolb::Status refused = Stream::connect("not-numeric", port_).status();
+        EXPECT(refused.code() == TOOLB_BAD_ARGUMENT);
+        EXPECT(std::string(refused.text()).find("\"not-numeric\"") != std::string::npos);
         auto server = Stream::connect("127.0.0.1", port_, milliseconds(20000));
         EXPECT(server);
         pairs_[client.id()] = *server;

@@ -29,61 +29,62 @@ public:
     std::uint64_t id() const noexcept { return id_; }
 
     /// Sets the status code of the response; 200 when not called.
-    Status status(std::uint16_t code) const noexcept
+    Status status(std::uint16_t code) const
     {
-        return Status(toolb_exchange_status(consumer_, id_, code));
+        return detail::explained(toolb_exchange_status(consumer_, id_, code));
     }
 
     /// Adds a field to the response.
-    Status field(const char *name, const char *value) const noexcept
+    Status field(const char *name, const char *value) const
     {
-        return Status(toolb_exchange_field(consumer_, id_, name, value));
+        return detail::explained(toolb_exchange_field(consumer_, id_, name, value));
     }
 
     /// Sends the whole response, and lets go of the exchange.
-    Status answer(std::string_view body) const noexcept
+    Status answer(std::string_view body) const
     {
-        return Status(toolb_exchange_answer(consumer_, id_, body.data(), body.size()));
+        return detail::explained(toolb_exchange_answer(consumer_, id_, body.data(), body.size()));
     }
 
     /// Answers with a part of an open file, which stays yours and may be closed afterwards; lets go of
     /// the exchange if it worked.
     Status file(int descriptor, std::uint64_t offset = 0,
-                std::uint64_t length = TOOLB_REST) const noexcept
+                std::uint64_t length = TOOLB_REST) const
     {
-        return Status(toolb_exchange_file(consumer_, id_, descriptor, offset, length));
+        return detail::explained(toolb_exchange_file(consumer_, id_, descriptor, offset, length));
     }
 
     /// Sends bytes of the body or of the stream, all or none: TOOLB_FULL until Event::Kind::Writable.
-    Status write(std::string_view bytes) const noexcept
+    Status write(std::string_view bytes) const
     {
-        return Status(toolb_exchange_write(consumer_, id_, bytes.data(), bytes.size()));
+        return detail::explained(toolb_exchange_write(consumer_, id_, bytes.data(), bytes.size()));
     }
 
     /// Ends the response, or the stream when all is sent; the exchange goes on until done().
-    Status end() const noexcept { return Status(toolb_exchange_end(consumer_, id_)); }
+    Status end() const { return detail::explained(toolb_exchange_end(consumer_, id_)); }
 
     /// Lets go of an exchange that was ended or whose client has gone.
-    Status done() const noexcept { return Status(toolb_exchange_done(consumer_, id_)); }
+    Status done() const { return detail::explained(toolb_exchange_done(consumer_, id_)); }
 
     /// Gives it up: 500, or a response that breaks off; a stream is reset.
-    Status abort() const noexcept { return Status(toolb_exchange_abort(consumer_, id_)); }
+    Status abort() const { return detail::explained(toolb_exchange_abort(consumer_, id_)); }
 
     /// Asks for no more of the request's body or of the stream until resume().
-    Status pause() const noexcept { return Status(toolb_exchange_pause(consumer_, id_)); }
-    Status resume() const noexcept { return Status(toolb_exchange_resume(consumer_, id_)); }
+    Status pause() const { return detail::explained(toolb_exchange_pause(consumer_, id_)); }
+    Status resume() const { return detail::explained(toolb_exchange_resume(consumer_, id_)); }
 
     /// On a stream: asks for one StreamData as soon as anything comes, or for StreamTimeout.
-    Status want(std::chrono::milliseconds at_most = by_default) const noexcept
+    Status want(std::chrono::milliseconds at_most = by_default) const
     {
-        return Status(toolb_exchange_want(consumer_, id_, detail::idle(at_most)));
+        return detail::explained(toolb_exchange_want(consumer_, id_, detail::idle(at_most)));
     }
 
     /// The same when at least that many bytes are there, all in one, or no more come.
     Status want_bytes(std::size_t least,
-                      std::chrono::milliseconds at_most = by_default) const noexcept
+                      std::chrono::milliseconds at_most = by_default) const
     {
-        return Status(toolb_exchange_want_bytes(consumer_, id_, least, detail::idle(at_most)));
+        return detail::explained(
+            toolb_exchange_want_bytes(consumer_, id_, least, detail::idle(at_most)));
     }
 
     /// The client's address, and its port if it is asked for; empty for clients of a Unix socket.
@@ -95,9 +96,9 @@ public:
     }
 
     /// Keeps a pointer; every further event of this exchange carries it.
-    Status user_data(void *pointer) const noexcept
+    Status user_data(void *pointer) const
     {
-        return Status(toolb_exchange_set_user_data(consumer_, id_, pointer));
+        return detail::explained(toolb_exchange_set_user_data(consumer_, id_, pointer));
     }
 
 private:
@@ -164,7 +165,7 @@ public:
         toolb_consumer *made = nullptr;
         const toolb_status status = toolb_consumer_attach(bus, &options, &made);
         if (status != TOOLB_OK)
-            return explained(status);
+            return detail::explained(status);
         return Consumer(made);
     }
 
@@ -222,7 +223,7 @@ public:
         if (!failure_)
             return failure_;
         const Run run(handle());
-        return explained(toolb_consumer_run(run.consumer(), nullptr, nullptr));
+        return detail::explained(toolb_consumer_run(run.consumer(), nullptr, nullptr));
     }
 
     /// The same, where `handler` answers what no route matches, or all if there are none.
@@ -233,8 +234,8 @@ public:
             return failure_;
         const detail::Bound<Handler> bound(std::move(handler), "the handler of a consumer");
         const Run run(handle());
-        return explained(toolb_consumer_run(run.consumer(), &detail::Bound<Handler>::call,
-                                            const_cast<detail::Bound<Handler> *>(&bound)));
+        return detail::explained(toolb_consumer_run(run.consumer(), &detail::Bound<Handler>::call,
+                                                    const_cast<detail::Bound<Handler> *>(&bound)));
     }
 
     /// Serves by `on_event(const toolb::Event &)`, which gets all that comes, bodies in pieces, and
@@ -246,8 +247,8 @@ public:
                       "events are given to on_event(const toolb::Event &)");
         const Run run(handle());
         toolb_consumer *const consumer = run.consumer();
-        Status status = explained(toolb_consumer_ready(consumer));
-        while (status && (status = explained(toolb_consumer_poll(consumer, 0, nullptr)))) {
+        Status status = detail::explained(toolb_consumer_ready(consumer));
+        while (status && (status = detail::explained(toolb_consumer_poll(consumer, 0, nullptr)))) {
             for (Event event = next(consumer); event.kind() != Event::Kind::None;
                  event = next(consumer)) {
                 if (!detail::guarded("the handler of an event", [&] { on_event(event); }))
@@ -255,7 +256,7 @@ public:
                 if (event.kind() == Event::Kind::HangUp || run.is_left())
                     return Status();
             }
-            status = explained(toolb_consumer_wait(consumer, -1));
+            status = detail::explained(toolb_consumer_wait(consumer, -1));
         }
         return status;
     }
@@ -264,15 +265,15 @@ public:
     void stop() noexcept { (void)toolb_consumer_stop(handle()); }
 
     /// Asks the engine for no more requests; when all is done, Event::Kind::HangUp comes.
-    Status leave() { return explained(toolb_consumer_leave(handle())); }
+    Status leave() { return detail::explained(toolb_consumer_leave(handle())); }
 
     /// Requests may come. run and run_events call it themselves.
-    Status ready() { return explained(toolb_consumer_ready(handle())); }
+    Status ready() { return detail::explained(toolb_consumer_ready(handle())); }
 
     /// Tells the engine that the program cannot start, and whether it ever could.
     Status fail(const char *reason, bool permanent = false)
     {
-        return explained(toolb_consumer_fail(handle(), reason, permanent ? 1 : 0));
+        return detail::explained(toolb_consumer_fail(handle(), reason, permanent ? 1 : 0));
     }
 
     /// For loops of one's own: watch fd() for reading; before blocking, arm() says whether to; then
@@ -282,7 +283,7 @@ public:
         int number = -1;
         const toolb_status status = toolb_consumer_fd(handle(), &number);
         if (status != TOOLB_OK)
-            return explained(status);
+            return detail::explained(status);
         return number;
     }
 
@@ -292,30 +293,30 @@ public:
         int may_block = 0;
         const toolb_status status = toolb_consumer_arm(handle(), &may_block);
         if (status != TOOLB_OK)
-            return explained(status);
+            return detail::explained(status);
         return may_block != 0;
     }
 
     /// Looks for events, about `most` of them; never blocks.
     Status poll(std::size_t most = 0)
     {
-        return explained(toolb_consumer_poll(handle(), most, nullptr));
+        return detail::explained(toolb_consumer_poll(handle(), most, nullptr));
     }
 
     /// The next event that poll() found.
     Event next() noexcept { return next(handle()); }
 
     /// Blocks until there is something to poll.
-    Status wait() { return explained(toolb_consumer_wait(handle(), -1)); }
+    Status wait() { return detail::explained(toolb_consumer_wait(handle(), -1)); }
 
     /// The same, at most for this long: then TOOLB_TIMEOUT.
     Status wait(std::chrono::milliseconds at_most)
     {
-        return explained(toolb_consumer_wait(handle(), detail::timeout(at_most)));
+        return detail::explained(toolb_consumer_wait(handle(), detail::timeout(at_most)));
     }
 
     /// Tells the engine all that was written; poll, arm and wait do it in time.
-    Status flush() { return explained(toolb_consumer_flush(handle())); }
+    Status flush() { return detail::explained(toolb_consumer_flush(handle())); }
 
     /// For the functions of toolb.h that have no method here. It stays this object's.
     toolb_consumer *handle() const noexcept { return handle_.get(); }
@@ -402,16 +403,8 @@ private:
     Consumer &keep(toolb_status status)
     {
         if (status != TOOLB_OK && failure_.ok())
-            failure_ = explained(status);
+            failure_ = detail::explained(status);
         return *this;
-    }
-
-    /// Of a consumer's failures these have a text of their own each time.
-    static Status explained(toolb_status status)
-    {
-        if (status == TOOLB_BAD_ARGUMENT || status == TOOLB_BAD_STATE || status >= TOOLB_CANNOT_ATTACH)
-            return {status, detail::fetch(&toolb_last_error)};
-        return Status(status);
     }
 
     // In this order: the consumer is freed before what its routes use.

@@ -188,7 +188,7 @@ public:
         toolb_consumer *made = nullptr;
         const toolb_status status = toolb_engine_consumer(handle(), &options, &made);
         if (status != TOOLB_OK)
-            return Consumer::explained(status);
+            return detail::explained(status);
         return Consumer(made);
     }
 

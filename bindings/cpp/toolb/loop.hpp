@@ -110,10 +110,12 @@ Status watch(int descriptor, std::uint32_t events, Call call)
     auto *given = new Given{std::move(call), 0};
     // The library drops it before it returns a failure, and calls it only after this callback.
     std::uint64_t id = 0;
-    const Status status(toolb_watch(descriptor, events, &Given::ready, given, &Given::drop, &id));
-    if (status)
-        given->id = id;
-    return status;
+    const toolb_status status =
+        toolb_watch(descriptor, events, &Given::ready, given, &Given::drop, &id);
+    if (status != TOOLB_OK)
+        return detail::explained(status);
+    given->id = id;
+    return Status();
 }
 
 /// A watch that is ended by its destructor, on the loop it was started on.
@@ -138,10 +140,10 @@ public:
             static void drop(void *user) noexcept { delete static_cast<Given *>(user); }
         };
         std::uint64_t id = 0;
-        Status status(toolb_watch(descriptor, events, &Given::ready, new Given{std::move(call)},
-                                  &Given::drop, &id));
-        if (!status)
-            return status;
+        const toolb_status status = toolb_watch(
+            descriptor, events, &Given::ready, new Given{std::move(call)}, &Given::drop, &id);
+        if (status != TOOLB_OK)
+            return detail::explained(status);
         Watch watch;
         watch.id_ = detail::LoopId<toolb_unwatch>(id);
         return watch;

@@ -123,6 +123,14 @@ std::string fetch(Copy copy)
     return text;
 }
 
+/// What a function without an engine has returned just now. These have a text of their own each time.
+inline Status explained(toolb_status status)
+{
+    if (status == TOOLB_BAD_ARGUMENT || status == TOOLB_BAD_STATE || status >= TOOLB_CANNOT_ATTACH)
+        return {status, fetch(&toolb_last_error)};
+    return Status(status);
+}
+
 } // namespace detail
 } // namespace TOOLB_MODE
 } // namespace toolb

@@ -59,7 +59,7 @@ public:
         const toolb_status status =
             toolb_stream_connect(host, port, detail::idle(at_most), user, &made);
         if (status != TOOLB_OK)
-            return Status(status);
+            return detail::explained(status);
         return Stream(made);
     }
 
@@ -69,16 +69,16 @@ public:
     friend bool operator!=(Stream one, Stream other) noexcept { return one.id_ != other.id_; }
 
     /// Asks for one on_receive as soon as anything is unread, be it old, or for on_timeout.
-    Status want(std::chrono::milliseconds at_most = by_default) const noexcept
+    Status want(std::chrono::milliseconds at_most = by_default) const
     {
-        return Status(toolb_stream_want(id_, detail::idle(at_most)));
+        return detail::explained(toolb_stream_want(id_, detail::idle(at_most)));
     }
 
     /// The same when at least that many bytes are unread, or no more come.
     Status want_bytes(std::size_t least,
-                      std::chrono::milliseconds at_most = by_default) const noexcept
+                      std::chrono::milliseconds at_most = by_default) const
     {
-        return Status(toolb_stream_want_bytes(id_, least, detail::idle(at_most)));
+        return detail::explained(toolb_stream_want_bytes(id_, least, detail::idle(at_most)));
     }
 
     /// The unread bytes, in place until the running callback returns.
@@ -91,9 +91,9 @@ public:
     }
 
     /// Takes unread bytes as read.
-    Status consume(std::size_t count) const noexcept
+    Status consume(std::size_t count) const
     {
-        return Status(toolb_stream_consume(id_, count));
+        return detail::explained(toolb_stream_consume(id_, count));
     }
 
     /// Moves unread bytes to a buffer; returns how many.
@@ -120,9 +120,9 @@ public:
     }
 
     /// Queues bytes, all or none: TOOLB_FULL until on_writable.
-    Status send(std::string_view bytes) const noexcept
+    Status send(std::string_view bytes) const
     {
-        return Status(toolb_stream_send(id_, bytes.data(), bytes.size()));
+        return detail::explained(toolb_stream_send(id_, bytes.data(), bytes.size()));
     }
 
     /// How many queued bytes have not been handed to the system.
@@ -134,15 +134,15 @@ public:
     }
 
     /// Ends it once everything queued is sent; again is allowed.
-    Status close() const noexcept { return Status(toolb_stream_close(id_)); }
+    Status close() const { return detail::explained(toolb_stream_close(id_)); }
 
     /// Ends it at once; what is queued is lost.
-    Status abort() const noexcept { return Status(toolb_stream_abort(id_)); }
+    Status abort() const { return detail::explained(toolb_stream_abort(id_)); }
 
     /// A pointer that is kept with the stream; null if there is none.
-    Status user(void *pointer) const noexcept
+    Status user(void *pointer) const
     {
-        return Status(toolb_stream_set_user(id_, pointer));
+        return detail::explained(toolb_stream_set_user(id_, pointer));
     }
     void *user() const noexcept { return toolb_stream_user(id_); }
 
