@@ -186,6 +186,26 @@ void units_without_exceptions_serve_beside_others()
     EXPECT(disposition(SIGINT) == SIG_DFL);
 }
 
+// A copy of the program has none of its engines: a signal ends it, as it would without toolB.
+void a_signal_ends_a_forked_copy()
+{
+    Told told;
+    Serving one(told);
+    const pid_t copy = ::fork();
+    EXPECT(copy >= 0);
+    if (copy == 0) {
+        (void)::raise(SIGTERM);
+        ::_exit(1);
+    }
+    int status = 0;
+    EXPECT(::waitpid(copy, &status, 0) == copy);
+    EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+    one.begin();
+    one.finish();
+    send(SIGTERM);
+    one.join();
+}
+
 // The signal comes as the engines end: it may find some, or none and end the program as it would have.
 void a_signal_comes_at_any_time()
 {
@@ -232,6 +252,7 @@ int main()
     EXPECT(went_well(ends_by(who_comes_after_the_signal_ends_at_once)));
     EXPECT(went_well(ends_by(what_the_program_has_set_stays)));
     EXPECT(went_well(ends_by(units_without_exceptions_serve_beside_others)));
+    EXPECT(went_well(ends_by(a_signal_ends_a_forked_copy)));
     for (int round = 0; round < 20; ++round) {
         const int status = ends_by(a_signal_comes_at_any_time);
         EXPECT(went_well(status) || was_ended(status, SIGTERM));

@@ -114,8 +114,7 @@ private:
         // In this order: an engine that comes meanwhile is seen here, or sees this.
         const bool is_first = !signals::asked.exchange(true);
         const signals::Serving *serving = signals::first.load();
-        const bool is_ours = is_first && serving != nullptr;
-        if (is_ours) {
+        if (is_first && serving != nullptr) {
             // The next one ends the program, whichever it is.
             struct sigaction end {};
             end.sa_handler = SIG_DFL;
@@ -123,11 +122,13 @@ private:
                 if (signals::taken[index].load())
                     (void)sigaction(signals::numbers[index], &end, nullptr);
         }
+        bool has_stopped = false;
         for (; serving != nullptr; serving = serving->next.load())
-            (void)toolb_engine_stop(serving->engine);
+            has_stopped = toolb_engine_stop(serving->engine) == TOOLB_OK || has_stopped;
         signals::handlers.fetch_sub(1);
-        // It came beside the first one, or as the last engine went: it is for whoever has it now.
-        if (!is_ours)
+        // It came beside the first one, or as the last engine went, or this is a copy of the program
+        // made by fork, which has no engines: it is for whoever has it now.
+        if (!is_first || !has_stopped)
             (void)raise(number);
         errno = kept;
     }
