@@ -13,7 +13,7 @@ static void attaching_fails_in_words(void)
 {
     toolb_consumer_options options = {.struct_size = sizeof options};
     toolb_consumer *consumer = NULL;
-    char text[256];
+    char text[512];
     size_t needed = 0;
 
     EXPECT(toolb_consumer_attach("/none", NULL, NULL), TOOLB_NULL_ARGUMENT);
@@ -22,6 +22,9 @@ static void attaching_fails_in_words(void)
     EXPECT(toolb_last_error(text, sizeof text, &needed), TOOLB_OK);
     REQUIRE(strstr(text, "/none") != NULL && needed == strlen(text) + 1);
     EXPECT(toolb_last_error(text, 2, &needed), TOOLB_BUFFER_TOO_SMALL);
+    EXPECT(toolb_consumer_attach("run/bus", NULL, &consumer), TOOLB_CANNOT_ATTACH);
+    EXPECT(toolb_last_error(text, sizeof text, NULL), TOOLB_OK);
+    REQUIRE(strstr(text, "\"run/bus\" is no address of a bus: expected a path that begins with a slash") != NULL);
     EXPECT(toolb_consumer_attach("fd:99999", NULL, &consumer), TOOLB_CANNOT_ATTACH);
     REQUIRE(toolb_consumer_attach("fd:x", NULL, &consumer) != TOOLB_OK);
     EXPECT(toolb_consumer_attach("/\xff", NULL, &consumer), TOOLB_CANNOT_ATTACH);

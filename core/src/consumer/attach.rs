@@ -129,8 +129,9 @@ impl fmt::Display for AttachError {
         match self {
             Self::Address(bus) => write!(
                 f,
-                "{bus:?} is no address of a bus: expected a path such as /run/user/1000/toolb/bus, as \
-                 `toolb serve` prints it, or fd:N, as `toolb run` sets TOOLB_BUS"
+                "{bus:?} is no address of a bus: expected a path that begins with a slash, such as \
+                 /run/user/1000/toolb/bus, as `toolb serve` prints it, or fd:N, as `toolb run` sets \
+                 TOOLB_BUS"
             ),
             Self::Connect { path, error } => explain_connect(path, error, f),
             Self::Inherited { fd, error } => write!(

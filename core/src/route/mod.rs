@@ -220,6 +220,7 @@ fn check_pattern(pattern: &str) -> Result<(), RouteError> {
     {
         return fail("a pattern is a path, without query, fragment, spaces or controls".to_owned());
     }
+    let mut names = Vec::new();
     for part in pattern.split('/') {
         if let Some(name) = part.strip_prefix(':') {
             return fail(format!("write {{{name}}} instead of :{name}"));
@@ -243,6 +244,18 @@ fn check_pattern(pattern: &str) -> Result<(), RouteError> {
                 false => format!("{{{name}}}"),
             };
             return fail(format!("parameters have no type here: write {better}"));
+        }
+        let name = plain.split_once('{').and_then(|(_, rest)| {
+            let (name, _) = rest.split_once('}')?;
+            Some(name.trim_start_matches('*').to_owned())
+        });
+        if let Some(name) = name.filter(|name| !name.is_empty()) {
+            if names.contains(&name) {
+                return fail(format!(
+                    "it has two parameters named {name}, and only one could be asked for"
+                ));
+            }
+            names.push(name);
         }
     }
     Ok(())
@@ -346,6 +359,8 @@ mod tests {
             ("GET", "/u/{}", "name in braces"),
             ("GET", "/u/{*rest}/more", "must come last"),
             ("GET", "/u/{a}{b}", "one parameter at most"),
+            ("GET", "/u/{x}/{x}", "two parameters named x"),
+            ("GET", "/u/a{x}/{y}/{*x}", "two parameters named x"),
             ("GET", "/user/{id}", "there already"),
             ("GET", "/user/{other}", "conflicts with /user/{id}"),
             ("get", "/x", "\"GET\""),
@@ -359,6 +374,7 @@ mod tests {
         assert_eq!(show(&router, "GET", "/user/:id"), "user id=:id");
         router.insert("GET", "/at/v1:batch", "colon").unwrap();
         router.insert("GET", "/{{x}}", "braces").unwrap();
+        router.insert("GET", "/q/{x}/{{x}}", "one").unwrap();
         assert_eq!(show(&router, "GET", "/at/v1:batch"), "colon");
         assert_eq!(show(&router, "GET", "/{x}"), "braces");
     }
