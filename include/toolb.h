@@ -1323,14 +1323,14 @@ toolb_status toolb_engine_error(const toolb_engine *engine,
 
 /*
  Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
- toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started,
- nor does it in a process that was forked after the start: that one's copy goes when it ends, and
- the engine, with its files, is left to the process that started it.
+ toolb_engine_run runs. TOOLB_BAD_STATE, and nothing is freed, for an engine that was started, from
+ a callback on a loop. It does nothing in a process that was forked after the start: that one's
+ copy goes when it ends, and the engine, with its files, is left to the process that started it.
 
  # Safety
  `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
  */
-void toolb_engine_free(toolb_engine *engine);
+toolb_status toolb_engine_free(toolb_engine *engine);
 
 /*
  The method, as sent, such as "GET". Borrows from `request`.

@@ -564,15 +564,18 @@ pub unsafe extern "C" fn toolb_engine_error(
 }
 
 /// Ends the engine at once if it still runs, and frees it. NULL is allowed. Not while
-/// toolb_engine_run runs; from a callback on a loop it does nothing to an engine that was started,
-/// nor does it in a process that was forked after the start: that one's copy goes when it ends, and
-/// the engine, with its files, is left to the process that started it.
+/// toolb_engine_run runs. TOOLB_BAD_STATE, and nothing is freed, for an engine that was started, from
+/// a callback on a loop. It does nothing in a process that was forked after the start: that one's
+/// copy goes when it ends, and the engine, with its files, is left to the process that started it.
 ///
 /// # Safety
 /// `engine` is NULL or was made by toolb_engine_new and not freed before; nobody uses it any more.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
+pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) -> toolb_status {
     entry(|| {
+        if engine.is_null() {
+            return Ok(());
+        }
         // SAFETY: the caller's promise.
         let handle = unsafe { object(engine)? };
         // Its threads, sockets and files are those of another process, which go on. What this one
@@ -592,5 +595,5 @@ pub unsafe extern "C" fn toolb_engine_free(engine: *mut toolb_engine) {
         // SAFETY: the caller's promise: it came from `Box::into_raw` and is freed once.
         drop(unsafe { Box::from_raw(engine) });
         Ok(())
-    });
+    })
 }

@@ -99,10 +99,10 @@ static int on_loop(void *data, const toolb_request *request, toolb_response *res
         exit(1);
     EXPECT(toolb_engine_run(running), TOOLB_BAD_STATE);
     expect_line("a callback cannot wait for the end");
-    toolb_engine_free(running);
+    EXPECT(toolb_engine_free(running), TOOLB_BAD_STATE);
     /* One that has no loops needs to wait for none. */
     EXPECT(toolb_engine_new(NULL, &other), TOOLB_OK);
-    toolb_engine_free(other);
+    EXPECT(toolb_engine_free(other), TOOLB_OK);
 
     EXPECT(toolb_timer_start(0, NULL, &dropped, drop, &id), TOOLB_NULL_ARGUMENT);
     EXPECT(toolb_timer_start(3600000, nothing, &dropped, drop, &id), TOOLB_OK);
@@ -328,8 +328,8 @@ int main(void)
     EXPECT(toolb_engine_run(engine), TOOLB_OK);
     EXPECT(toolb_engine_run(engine), TOOLB_BAD_STATE);
     EXPECT(toolb_engine_stats(engine, &stats), TOOLB_OK);
-    toolb_engine_free(engine);
-    toolb_engine_free(NULL);
+    EXPECT(toolb_engine_free(engine), TOOLB_OK);
+    EXPECT(toolb_engine_free(NULL), TOOLB_OK);
     no_loop();
     late();
     impatient();

@@ -228,20 +228,17 @@ public:
 
 private:
     struct Free {
-        void operator()(toolb_engine *engine) const noexcept { toolb_engine_free(engine); }
+        void operator()(toolb_engine *engine) const noexcept { (void)toolb_engine_free(engine); }
     };
 
     /// Frees the engine, or has it end by itself where the library does not free it.
     void let_go() noexcept
     {
-        // No timer has this number: the answer tells whether this is a callback on a loop; and one that
-        // can be told no address any more was started.
-        if (handle_ != nullptr && toolb_timer_cancel(0) != TOOLB_WRONG_LOOP &&
-            toolb_engine_listen(handle(), "127.0.0.1", 0) != TOOLB_OK) {
-            stop();
-            detail::leave(handle_.release(), std::move(kept_));
-        }
-        handle_.reset();
+        toolb_engine *const engine = handle_.release();
+        if (toolb_engine_free(engine) == TOOLB_OK)
+            return;
+        (void)toolb_engine_stop(engine);
+        detail::leave(engine, std::move(kept_));
     }
 
     /// Remembers the first mistake.
