@@ -12,6 +12,7 @@ static toolb_engine *engine;
 static toolb_consumer *consumer;
 static char directory[] = "/tmp/toolb-forked-XXXXXX";
 static char unix_path[64], bus_path[64], text[512];
+static int passed;
 
 static int hello(void *user_data, const toolb_request *request, toolb_response *response)
 {
@@ -21,11 +22,20 @@ static int hello(void *user_data, const toolb_request *request, toolb_response *
     return TOOLB_DONE;
 }
 
+/* Ends a child that is done. Not by exit: whoever looks for leaks then would find what threads of the
+ * parent hold, which are not here. */
+static void succeed(void)
+{
+    raise(SIGKILL);
+}
+
 /* As a static destructor of C++ would. */
 static void free_all(void)
 {
     MUST(toolb_consumer_free(consumer));
     toolb_engine_free(engine);
+    if (passed)
+        succeed();
 }
 
 /* Expects that a call is refused, in words that name the process it would have worked in. */
@@ -61,7 +71,7 @@ static void wait_for(pid_t child)
 {
     int status;
     REQUIRE(child > 0 && waitpid(child, &status, 0) == child);
-    REQUIRE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    REQUIRE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
 static void expect_hello(const char *port)
@@ -108,6 +118,7 @@ static void forked_after_the_start(void)
         if (atexit(free_all) != 0)
             abort();
         in_child(parent);
+        passed = 1;
         exit(0);
     }
     wait_for(child);
@@ -123,7 +134,7 @@ static void forked_after_the_start(void)
     if (child == 0) {
         EXPECT(toolb_engine_run(engine), TOOLB_BAD_STATE);
         toolb_engine_free(engine);
-        _exit(0);
+        succeed();
     }
     wait_for(child);
     toolb_engine_free(engine);
@@ -142,7 +153,7 @@ static void forked_before_the_start(void)
         MUST(toolb_engine_stop(engine));
         MUST(toolb_engine_run(engine));
         toolb_engine_free(engine);
-        _exit(0);
+        succeed();
     }
     wait_for(child);
     MUST(toolb_engine_start(engine));

@@ -481,7 +481,7 @@ void a_loop_of_ones_own_waits_for_a_descriptor()
     EXPECT(::rmdir(folder) == 0);
     const auto none = Consumer::attach(bus.c_str());
     EXPECT(none.status().code() == TOOLB_CANNOT_ATTACH);
-    EXPECT(std::string(none.status().text()).find(bus) != std::string::npos);
+    EXPECT(std::string(none.status().text()).find(folder) != std::string::npos);
 }
 
 } // namespace
