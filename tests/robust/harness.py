@@ -73,6 +73,9 @@ def process(pid: int) -> Process | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
+    # Of one that goes just then there may be nothing to read.
+    if not text:
+        return None
     words = text[text.rindex(")") + 2 :].split()
     return Process(pid, words[0], int(words[1]), int(words[19]))
 
