@@ -18,6 +18,10 @@ PATIENCE = 60
 """Seconds after which something hangs; nothing waits this long when all is well."""
 
 
+# Who starts a run in the background may have it ignore SIGINT, and every program under test with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 T = TypeVar("T")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from program import PATIENCE
 
 from toolb._finish import finish
 
@@ -54,7 +55,7 @@ def test_a_signal_ends_an_import(tmp_path: Path, number: int, code: int) -> None
     with start(tmp_path, IMPORTING) as worker:
         worker.send_signal(number)
         try:
-            worker.communicate(timeout=60)
+            worker.communicate(timeout=PATIENCE)
         finally:
             worker.kill()
     assert worker.returncode == code
