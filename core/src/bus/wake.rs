@@ -79,11 +79,10 @@ impl Waker {
     /// caller has published and then called [`fence`].
     #[inline]
     pub fn kick(&mut self) -> io::Result<bool> {
-        let sequence = self.word.load(Ordering::Relaxed);
-        if sequence & 1 == 0 || sequence == self.kicked {
-            return Ok(false);
+        match self.unrung() {
+            Some(sequence) => self.ring(sequence),
+            None => Ok(false),
         }
-        self.ring(sequence)
     }
 
     /// Whether the other side sleeps, or is about to.
@@ -95,8 +94,14 @@ impl Waker {
     /// Whether the other side sleeps, or is about to, and this one has not rung for that sleep.
     #[inline]
     pub fn sleeps_on(&self) -> bool {
+        self.unrung().is_some()
+    }
+
+    /// The sleep of the other side that this one has not rung for.
+    #[inline]
+    fn unrung(&self) -> Option<u32> {
         let sequence = self.word.load(Ordering::Relaxed);
-        sequence & 1 != 0 && sequence != self.kicked
+        (sequence & 1 != 0 && sequence != self.kicked).then_some(sequence)
     }
 
     pub(super) fn new(word: Word32, bell: Bell) -> Self {
