@@ -77,17 +77,23 @@ const CHUNKED: &str = "host: x\r\ntransfer-encoding: chunked\r\n";
 const LONG_LINE: &str = concat!("GET /", dots!(), " HTTP/1.1");
 const LONG_FIELD: &str = concat!("long: ", dots!(), dots!(), dots!(), dots!(), "\r\n");
 
-/// Has each of these sent on a connection of its own, and compares what the log says.
-fn compare(config: EngineConfig, routes: Routes, cases: &[Case]) {
+/// Starts an engine of its own on a free port, with this access log; tells its address.
+fn start(config: EngineConfig, routes: Routes, log: Option<AccessLog>) -> (Engine, String) {
     let listen = Listen::Tcp {
         host: "127.0.0.1".into(),
         port: 0,
     };
     let mut engine = Engine::bind(config, routes, &[listen]).unwrap();
-    let (log, memory) = AccessLog::to_memory();
-    Arc::get_mut(&mut engine.shared).unwrap().access = Some(log);
+    Arc::get_mut(&mut engine.shared).unwrap().access = log;
     engine.start().unwrap();
     let address = engine.addresses()[0].replace("http://", "");
+    (engine, address)
+}
+
+/// Has each of these sent on a connection of its own, and compares what the log says.
+fn compare(config: EngineConfig, routes: Routes, cases: &[Case]) {
+    let (log, memory) = AccessLog::to_memory();
+    let (engine, address) = start(config, routes, Some(log));
     for (number, (line, fields, rest, _)) in cases.iter().enumerate() {
         let from = format!("referer: http://from/{number}\r\nUser-Agent:\tagent {number} \r\n");
         let mut request = format!("{line}\r\n{fields}connection: close\r\n{from}\r\n").into_bytes();
@@ -173,15 +179,8 @@ fn a_connection_is_idle_after_a_refusal_of_a_request_without_a_body() {
         routes.inline.insert("GET", "/", Arc::new(answers)).unwrap();
         routes
     };
-    let listen = Listen::Tcp {
-        host: "127.0.0.1".into(),
-        port: 0,
-    };
     for routes in [Routes::default(), routed()] {
-        let mut engine =
-            Engine::bind(config.clone(), routes, std::slice::from_ref(&listen)).unwrap();
-        engine.start().unwrap();
-        let address = engine.addresses()[0].replace("http://", "");
+        let (engine, address) = start(config.clone(), routes, None);
         let mut client = TcpStream::connect(address).unwrap();
         client
             .write_all(b"GET /none HTTP/1.1\r\nhost: x\r\n\r\n")
